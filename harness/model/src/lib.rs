@@ -1,0 +1,24 @@
+//! What a drill is: the scenario an author wrote, the plan made of it, and the report it ends in.
+//!
+//! Pure data and pure functions: no I/O, no async, no clock.
+
+mod duration;
+mod input;
+mod plan;
+mod recipe;
+mod report;
+mod scenario;
+mod verdict;
+
+pub use duration::Limit;
+pub use input::{InputError, Position};
+pub use plan::{Moment, Pass, Plan, Stage, plan};
+pub use recipe::ImageRecipe;
+pub use report::{
+    DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
+};
+pub use scenario::{
+    Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits, MachineSpec, Network,
+    Scenario, Servers, TcpCheck, Tool, UnitCheck, Waiver,
+};
+pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict, apply_waivers};

@@ -1,0 +1,115 @@
+//! The stages of a drill, as data: `redrill plan` prints them, the engine walks them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::scenario::Scenario;
+use crate::verdict::Claim;
+
+/// Which of the two deploys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pass {
+    /// Into the clean machines.
+    First,
+    /// The same again, which must change nothing.
+    Second,
+}
+
+/// When a capture is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Moment {
+    /// S0: the clean machine.
+    Clean,
+    /// S1: after the first deploy.
+    Deployed,
+    /// S2: after the second deploy.
+    Redeployed,
+    /// S2': after an idle wait as long as the second deploy, which measures the noise.
+    Idled,
+}
+
+impl Moment {
+    /// The name of the capture's file in the run directory, without its ending.
+    pub fn file_stem(self) -> &'static str {
+        match self {
+            Self::Clean => "s0-clean",
+            Self::Deployed => "s1-deployed",
+            Self::Redeployed => "s2-redeployed",
+            Self::Idled => "s3-idled",
+        }
+    }
+}
+
+/// One step of a drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "stage", content = "of")]
+pub enum Stage {
+    /// The checkout, the deploy tool at the repo's versions, and the inventory compared with the machines.
+    Controller,
+    /// Base images, built where they are missing.
+    Images,
+    /// Every machine booted from its image, up to a command that answered.
+    Boot,
+    /// The full deploy.
+    Deploy(Pass),
+    /// The state of every machine.
+    Capture(Moment),
+    /// Nothing happens for as long as the second deploy took.
+    Idle,
+    /// Every check of the scenario.
+    Check,
+    /// Machines ended, disks removed.
+    Teardown,
+}
+
+/// What a drill will do, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Plan {
+    /// The stages.
+    pub stages: Vec<Stage>,
+}
+
+/// The stages that the claims of `scenario` need, and no others.
+pub fn plan(scenario: &Scenario) -> Plan {
+    let mut stages = vec![Stage::Controller, Stage::Images, Stage::Boot];
+    let idempotent = scenario.claims.contains(&Claim::Idempotent);
+    if idempotent {
+        stages.push(Stage::Capture(Moment::Clean));
+    }
+    stages.push(Stage::Deploy(Pass::First));
+    if idempotent {
+        stages.extend([
+            Stage::Capture(Moment::Deployed),
+            Stage::Deploy(Pass::Second),
+            Stage::Capture(Moment::Redeployed),
+            Stage::Idle,
+            Stage::Capture(Moment::Idled),
+        ]);
+    }
+    if scenario.claims.contains(&Claim::Serves) {
+        stages.push(Stage::Check);
+    }
+    stages.push(Stage::Teardown);
+    Plan { stages }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::tests::scenario_with;
+
+    #[test]
+    fn only_what_the_claims_need_is_planned() {
+        let stages = |claims| plan(&scenario_with(claims)).stages;
+        assert_eq!(
+            stages("['rebuilds']"),
+            [Stage::Controller, Stage::Images, Stage::Boot, Stage::Deploy(Pass::First), Stage::Teardown]
+        );
+        let all = stages("['rebuilds', 'idempotent', 'serves']");
+        let second = all.iter().position(|s| *s == Stage::Deploy(Pass::Second)).expect("a second deploy");
+        assert_eq!(all[second - 1], Stage::Capture(Moment::Deployed), "S1 right before the second deploy");
+        assert_eq!(all[second + 1], Stage::Capture(Moment::Redeployed), "S2 right after it");
+        assert!(all.ends_with(&[Stage::Check, Stage::Teardown]), "checks would disturb the captures: {all:?}");
+    }
+}

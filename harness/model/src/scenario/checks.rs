@@ -1,0 +1,293 @@
+//! The `[[check.KIND]]` tables as written, and the rules that make [`Check`]s of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_spanned::Spanned;
+
+use super::parse::mistake;
+use super::{
+    Check, CheckKind, CommandCheck, Expect, FileCheck, FileType, From, HttpCheck, MachineSpec, TcpCheck, UnitCheck,
+};
+use crate::duration::Limit;
+use crate::input::InputError;
+
+/// One list per kind: each is a type of its own to serde, so that a wrong key is reported where it stands.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct ChecksFile {
+    #[serde(default)]
+    http: Vec<Spanned<HttpFile>>,
+    #[serde(default)]
+    tcp: Vec<Spanned<TcpFile>>,
+    #[serde(default)]
+    unit: Vec<Spanned<UnitFile>>,
+    #[serde(default)]
+    command: Vec<Spanned<CommandFile>>,
+    #[serde(default)]
+    file: Vec<Spanned<FileFile>>,
+}
+
+/// Declares the table of one kind of check: the keys that all kinds have, and its own.
+macro_rules! check_table {
+    ($table:ident { $($(#[$meta:meta])* $key:ident : $type:ty,)* }) => {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields)]
+        struct $table {
+            name: Spanned<String>,
+            why: Spanned<String>,
+            machine: Option<Spanned<String>>,
+            within: Option<Limit>,
+            $($(#[$meta])* $key: $type,)*
+        }
+
+        impl $table {
+            fn head(&self) -> Head<'_> {
+                Head { name: &self.name, why: &self.why, machine: self.machine.as_ref(), within: self.within }
+            }
+        }
+    };
+}
+
+check_table!(HttpFile {
+    #[serde(default)]
+    from: From,
+    url: Spanned<String>,
+    ca: Option<PathBuf>,
+    status: Option<Spanned<u16>>,
+    #[serde(default)]
+    header: BTreeMap<String, Spanned<String>>,
+    contains: Option<Spanned<String>>,
+    #[serde(default)]
+    json: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+    valid_for: Option<Limit>,
+});
+check_table!(TcpFile {
+    #[serde(default)]
+    from: From,
+    port: Spanned<u16>,
+    expect: Option<Expect>,
+});
+check_table!(UnitFile {
+    unit: Spanned<String>,
+    active: Option<bool>,
+    enabled: Option<bool>,
+});
+check_table!(CommandFile {
+    run: Spanned<Vec<String>>,
+    exit: Option<i32>,
+    stdout: Option<String>,
+    contains: Option<Spanned<String>>,
+});
+check_table!(FileFile {
+    path: Spanned<String>,
+    #[serde(rename = "type")]
+    kind: Option<FileType>,
+    mode: Option<Spanned<String>>,
+    owner: Option<Spanned<String>>,
+    group: Option<Spanned<String>>,
+    contains: Option<Spanned<String>>,
+});
+
+/// The keys that every kind has.
+struct Head<'a> {
+    name: &'a Spanned<String>,
+    why: &'a Spanned<String>,
+    machine: Option<&'a Spanned<String>>,
+    within: Option<Limit>,
+}
+
+/// How long a check may take to turn green: services take their time after a deploy.
+const WITHIN: Duration = Duration::from_secs(30);
+
+impl ChecksFile {
+    /// The checks in the order of the file.
+    pub(super) fn into_checks(self, machines: &[MachineSpec]) -> Result<Vec<Check>, InputError> {
+        let mut checks: Vec<(usize, Check)> = Vec::new();
+        let mut names = BTreeSet::new();
+        let mut add = |span: Range<usize>, head: Head<'_>, kind: Result<CheckKind, InputError>| {
+            let check = check(head, machines, kind?, &mut names)?;
+            checks.push((span.start, check));
+            Ok::<(), InputError>(())
+        };
+        for file in &self.http {
+            add(file.span(), file.get_ref().head(), http(file))?;
+        }
+        for file in &self.tcp {
+            add(file.span(), file.get_ref().head(), tcp(file.get_ref()))?;
+        }
+        for file in &self.unit {
+            add(file.span(), file.get_ref().head(), unit(file))?;
+        }
+        for file in &self.command {
+            add(file.span(), file.get_ref().head(), command(file.get_ref()))?;
+        }
+        for file in &self.file {
+            add(file.span(), file.get_ref().head(), self::file(file))?;
+        }
+        checks.sort_by_key(|(start, _)| *start);
+        Ok(checks.into_iter().map(|(_, check)| check).collect())
+    }
+}
+
+fn check(
+    head: Head<'_>,
+    machines: &[MachineSpec],
+    kind: CheckKind,
+    names: &mut BTreeSet<String>,
+) -> Result<Check, InputError> {
+    let name = said(head.name, "name")?;
+    if !names.insert(name.clone()) {
+        return Err(mistake(head.name.span(), format!("two checks are named `{name}`"), "a name of its own"));
+    }
+    let known = || machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join("`, `");
+    let machine = match (head.machine, machines) {
+        (Some(name), _) if machines.iter().any(|m| m.name == *name.get_ref()) => name.get_ref().clone(),
+        (Some(name), _) => {
+            let message = format!("there is no machine `{}`", name.get_ref());
+            return Err(mistake(name.span(), message, &format!("`{}`", known())));
+        }
+        (None, [only]) => only.name.clone(),
+        (None, _) => {
+            let message = "the scenario has several machines, and this check names none";
+            return Err(mistake(head.name.span(), message, &format!("`machine` = one of `{}`", known())));
+        }
+    };
+    let within = head.within.map_or(WITHIN, |limit| limit.0);
+    Ok(Check { name, why: said(head.why, "why")?, machine, within, kind })
+}
+
+fn http(file: &Spanned<HttpFile>) -> Result<CheckKind, InputError> {
+    let (span, file) = (file.span(), file.get_ref());
+    let (host, port) = host_and_port(&file.url)?;
+    let contains = text(file.contains.as_ref(), "contains")?;
+    let mut header = BTreeMap::new();
+    for (name, value) in &file.header {
+        header.insert(name.clone(), said(value, name)?);
+    }
+    let mut json = BTreeMap::new();
+    for (pointer, value) in &file.json {
+        if !(pointer.get_ref().is_empty() || pointer.get_ref().starts_with('/')) {
+            let message = format!("`{}` is no JSON pointer", pointer.get_ref());
+            return Err(mistake(pointer.span(), message, "\"/key/0/key\""));
+        }
+        let value = serde_json::to_value(value.get_ref())
+            .map_err(|e| mistake(value.span(), format!("no JSON value: {e}"), "a string, number or boolean"))?;
+        json.insert(pointer.get_ref().clone(), value);
+    }
+    if let Some(status) = &file.status
+        && !(100..600).contains(status.get_ref())
+    {
+        return Err(mistake(status.span(), format!("{} is no HTTP status", status.get_ref()), "100 to 599"));
+    }
+    let (status, valid_for) = (file.status.as_ref().map(|s| *s.get_ref()), file.valid_for.map(|l| l.0));
+    if valid_for.is_some() && !file.url.get_ref().starts_with("https://") {
+        return Err(mistake(file.url.span(), "`valid-for` asks for a certificate, and this URL has none", "https://"));
+    }
+    if status.is_none() && header.is_empty() && contains.is_none() && json.is_empty() && valid_for.is_none() {
+        return Err(no_assertion(span, "`status`, `header`, `contains`, `json` or `valid-for`"));
+    }
+    let url = file.url.get_ref().clone();
+    let ca = file.ca.clone();
+    Ok(CheckKind::Http(HttpCheck { from: file.from, url, host, port, ca, status, header, contains, json, valid_for }))
+}
+
+/// Host and port of an `http` or `https` URL; the rest of it is left to the client.
+fn host_and_port(url: &Spanned<String>) -> Result<(String, u16), InputError> {
+    let wrong = || mistake(url.span(), format!("`{}` is no web address", url.get_ref()), "https://HOST[:PORT]/PATH");
+    let (scheme, rest) = url.get_ref().split_once("://").ok_or_else(wrong)?;
+    let default = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return Err(wrong()),
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
+        None => (authority, default),
+    };
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    if host.is_empty() || !host.chars().all(plain) {
+        return Err(wrong());
+    }
+    Ok((host.to_owned(), port))
+}
+
+fn tcp(file: &TcpFile) -> Result<CheckKind, InputError> {
+    if *file.port.get_ref() == 0 {
+        return Err(mistake(file.port.span(), "port 0 is no port", "1 to 65535"));
+    }
+    let expect = file.expect.unwrap_or(Expect::Open);
+    Ok(CheckKind::Tcp(TcpCheck { from: file.from, port: *file.port.get_ref(), expect }))
+}
+
+fn unit(file: &Spanned<UnitFile>) -> Result<CheckKind, InputError> {
+    let (span, file) = (file.span(), file.get_ref());
+    let unit = said(&file.unit, "unit")?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.@\\".contains(c);
+    if !unit.contains('.') || unit.starts_with('-') || !unit.chars().all(plain) {
+        let message = format!("`{unit}` is no unit name");
+        return Err(mistake(file.unit.span(), message, "a name with its ending, such as `nginx.service`"));
+    }
+    if file.active.is_none() && file.enabled.is_none() {
+        return Err(no_assertion(span, "`active` or `enabled`"));
+    }
+    Ok(CheckKind::Unit(UnitCheck { unit, active: file.active, enabled: file.enabled }))
+}
+
+fn command(file: &CommandFile) -> Result<CheckKind, InputError> {
+    let run = file.run.get_ref().clone();
+    if run.first().is_none_or(String::is_empty) {
+        return Err(mistake(file.run.span(), "nothing to run", "a list: program and arguments"));
+    }
+    let contains = text(file.contains.as_ref(), "contains")?;
+    let stdout = file.stdout.clone();
+    Ok(CheckKind::Command(CommandCheck { run, exit: file.exit.unwrap_or(0), stdout, contains }))
+}
+
+fn file(file: &Spanned<FileFile>) -> Result<CheckKind, InputError> {
+    let (span, file) = (file.span(), file.get_ref());
+    let path = said(&file.path, "path")?;
+    if !path.starts_with('/') {
+        return Err(mistake(file.path.span(), format!("`{path}` is no absolute path"), "a path from `/`"));
+    }
+    let mode = file.mode.as_ref().map(|mode| octal(mode)).transpose()?;
+    let owner = text(file.owner.as_ref(), "owner")?;
+    let group = text(file.group.as_ref(), "group")?;
+    let contains = text(file.contains.as_ref(), "contains")?;
+    let details = mode.is_some() || owner.is_some() || group.is_some() || contains.is_some();
+    if file.kind.is_none() && !details {
+        return Err(no_assertion(span, "`type`, `mode`, `owner`, `group` or `contains`"));
+    }
+    if file.kind == Some(FileType::Absent) && details {
+        return Err(mistake(span, "what is absent has no other property", "`type = \"absent\"` alone"));
+    }
+    Ok(CheckKind::File(FileCheck { path, kind: file.kind, mode, owner, group, contains }))
+}
+
+fn octal(mode: &Spanned<String>) -> Result<u32, InputError> {
+    let digits = mode.get_ref();
+    match u32::from_str_radix(digits, 8) {
+        Ok(bits) if (3..=5).contains(&digits.len()) && bits <= 0o7777 => Ok(bits),
+        _ => Err(mistake(mode.span(), format!("`{digits}` is no file mode"), "octal digits, such as \"0640\"")),
+    }
+}
+
+fn no_assertion(span: Range<usize>, expected: &str) -> InputError {
+    mistake(span, "this check asserts nothing", &format!("at least one of {expected}"))
+}
+
+/// Text that must say something.
+fn said(written: &Spanned<String>, key: &str) -> Result<String, InputError> {
+    match written.get_ref().trim() {
+        "" => Err(mistake(written.span(), format!("`{key}` is empty"), "some text: an empty one asserts nothing")),
+        _ => Ok(written.get_ref().clone()),
+    }
+}
+
+fn text(written: Option<&Spanned<String>>, key: &str) -> Result<Option<String>, InputError> {
+    written.map(|written| said(written, key)).transpose()
+}

@@ -1,0 +1,307 @@
+//! What the author of a scenario asks for, as the harness trusts it. [`Scenario::parse`] makes one from text.
+
+mod checks;
+mod parse;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_spanned::Spanned;
+
+use crate::verdict::{Claim, Finding};
+
+/// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scenario {
+    /// The author's own line about it.
+    pub summary: String,
+    /// What is to be proven.
+    pub claims: Vec<Claim>,
+    /// The repo under test.
+    pub servers: Servers,
+    /// Directory of the keys, laid beside the checkout as `keys`.
+    pub keys: Option<PathBuf>,
+    /// How the repo is deployed.
+    pub deploy: Deploy,
+    /// One per host of the inventory.
+    pub machines: Vec<MachineSpec>,
+    /// What the machines may reach.
+    pub network: Network,
+    /// The longest that things may take on a host with hardware virtualization.
+    pub limits: Limits,
+    /// In the order of the file.
+    pub checks: Vec<Check>,
+    /// Failures accepted for a while.
+    pub waivers: Vec<Waiver>,
+}
+
+/// The servers repo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Servers {
+    /// A git repository, or a directory inside one.
+    pub path: PathBuf,
+    /// What to check out: any name that git resolves to a commit.
+    pub commit: String,
+}
+
+/// The tool that deploys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tool {
+    /// pyinfra 3 with `--json`.
+    Pyinfra,
+}
+
+/// How the repo is deployed. Paths are relative to the checkout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deploy {
+    /// The tool.
+    pub tool: Tool,
+    /// The production inventory, unmodified.
+    pub inventory: PathBuf,
+    /// The deploy itself.
+    pub script: PathBuf,
+    /// Pinned Python requirements that bring the tool.
+    pub requirements: PathBuf,
+    /// Added to the tool's environment.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A machine to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MachineSpec {
+    /// Its name, which is the inventory's name for the host.
+    pub name: String,
+    /// A directory under `images`; the span lets an unknown one be reported where it is written.
+    pub image: Spanned<String>,
+    /// Memory, in MiB.
+    pub memory_mib: u64,
+    /// Virtual processors.
+    pub cpus: u32,
+}
+
+/// What machines may reach beyond the drill.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// The package mirror of their image, through the harness; there is no route to anything else.
+    Mirror,
+    /// Whatever the host reaches. The report says so.
+    Open,
+}
+
+/// Time limits, for a host with hardware virtualization; slower hosts get them stretched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// One command in a machine.
+    pub command: Duration,
+    /// A machine, from start to its first answer.
+    pub boot: Duration,
+    /// One run of the deploy tool.
+    pub deploy: Duration,
+    /// Everything.
+    pub drill: Duration,
+}
+
+/// One check.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// Its name, unique in the scenario.
+    pub name: String,
+    /// Why it matters, told when it fails.
+    pub why: String,
+    /// The machine it is about.
+    pub machine: String,
+    /// How long it may take to turn green.
+    pub within: Duration,
+    /// What is looked at.
+    pub kind: CheckKind,
+}
+
+/// Where a connection is made from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum From {
+    /// Through a forwarded port, as a user would come.
+    #[default]
+    Outside,
+    /// From within the machine.
+    Inside,
+}
+
+/// What a check looks at. Each kind holds at least one assertion.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CheckKind {
+    /// An answer over HTTP or HTTPS.
+    Http(HttpCheck),
+    /// A port that accepts connections, or does not.
+    Tcp(TcpCheck),
+    /// A systemd unit.
+    Unit(UnitCheck),
+    /// A command in the machine.
+    Command(CommandCheck),
+    /// A file in the machine.
+    File(FileCheck),
+}
+
+impl CheckKind {
+    /// The word for it in `scenario.toml`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Http(_) => "http",
+            Self::Tcp(_) => "tcp",
+            Self::Unit(_) => "unit",
+            Self::Command(_) => "command",
+            Self::File(_) => "file",
+        }
+    }
+}
+
+/// An answer over HTTP or HTTPS. Redirects are not followed: they are answers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpCheck {
+    /// Where the request comes from.
+    pub from: From,
+    /// The address as a user would type it; the host's name need not resolve anywhere.
+    pub url: String,
+    /// The host of `url`.
+    pub host: String,
+    /// The port of `url`, or its scheme's.
+    pub port: u16,
+    /// Certificates (PEM file) that may sign the server's; without it the host's own.
+    pub ca: Option<PathBuf>,
+    /// Status the answer must have.
+    pub status: Option<u16>,
+    /// Headers that must be there, and contain this text.
+    pub header: BTreeMap<String, String>,
+    /// Text that the body must contain.
+    pub contains: Option<String>,
+    /// Values that a JSON body must hold, by JSON pointer.
+    pub json: BTreeMap<String, serde_json::Value>,
+    /// How long the certificate must still be valid.
+    pub valid_for: Option<Duration>,
+}
+
+/// Whether something answers at a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Expect {
+    /// A connection is accepted.
+    Open,
+    /// None is.
+    Closed,
+}
+
+/// A port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpCheck {
+    /// Where the connection comes from.
+    pub from: From,
+    /// The port in the machine.
+    pub port: u16,
+    /// What must come of it.
+    pub expect: Expect,
+}
+
+/// A systemd unit. At least one field is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitCheck {
+    /// Its name with the ending.
+    pub unit: String,
+    /// Whether it must be active.
+    pub active: Option<bool>,
+    /// Whether it must be enabled.
+    pub enabled: Option<bool>,
+}
+
+/// A command, run as root in the machine without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandCheck {
+    /// Program and arguments.
+    pub run: Vec<String>,
+    /// Status it must end with.
+    pub exit: i32,
+    /// What it must print, but for white space at the end.
+    pub stdout: Option<String>,
+    /// Text that what it prints must contain.
+    pub contains: Option<String>,
+}
+
+/// What kind of file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FileType {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// Nothing may be there.
+    Absent,
+}
+
+/// A file. At least one field beside the path is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileCheck {
+    /// Absolute path in the machine.
+    pub path: String,
+    /// What must be there.
+    pub kind: Option<FileType>,
+    /// Permission bits (07777).
+    pub mode: Option<u32>,
+    /// Owner's name.
+    pub owner: Option<String>,
+    /// Group's name.
+    pub group: Option<String>,
+    /// Text that it must contain.
+    pub contains: Option<String>,
+}
+
+/// What a waiver covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waived {
+    /// Whatever this operation did.
+    Operation(String),
+    /// Whatever happened to this path, unit, or check.
+    Path(String),
+}
+
+/// A failure accepted for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiver {
+    /// The claim it softens.
+    pub claim: Claim,
+    /// What it covers.
+    pub covers: Waived,
+    /// Why.
+    pub reason: String,
+    /// Who answers for it.
+    pub by: String,
+    /// Last day on which it counts, as an ISO date.
+    pub until: String,
+}
+
+impl Waiver {
+    /// Whether `finding` is what this waiver is about.
+    pub fn covers(&self, finding: &Finding) -> bool {
+        match &self.covers {
+            Waived::Operation(name) => finding.operation.as_ref().is_some_and(|o| o.name == *name),
+            Waived::Path(path) => finding.subject == *path,
+        }
+    }
+}
+
+impl fmt::Display for Waiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.covers {
+            Waived::Operation(name) => write!(f, "operation `{name}`"),
+            Waived::Path(path) => write!(f, "`{path}`"),
+        }
+    }
+}

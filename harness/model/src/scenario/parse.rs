@@ -1,0 +1,266 @@
+//! `scenario.toml` as written, and the rules that make a [`Scenario`] of it.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_spanned::Spanned;
+
+use super::checks::ChecksFile;
+use super::{Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool, Waived, Waiver};
+use crate::duration::Limit;
+use crate::input::InputError;
+use crate::verdict::Claim;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ScenarioFile {
+    #[serde(default)]
+    summary: String,
+    claims: Option<Spanned<Vec<Claim>>>,
+    servers: ServersFile,
+    keys: Option<KeysFile>,
+    deploy: DeployFile,
+    #[serde(default)]
+    machine: Vec<Spanned<MachineFile>>,
+    #[serde(default)]
+    network: NetworkFile,
+    #[serde(default)]
+    limits: LimitsFile,
+    #[serde(default)]
+    check: ChecksFile,
+    #[serde(default)]
+    waiver: Vec<Spanned<WaiverFile>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ServersFile {
+    path: PathBuf,
+    commit: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct KeysFile {
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct DeployFile {
+    tool: Tool,
+    inventory: Spanned<PathBuf>,
+    script: Spanned<PathBuf>,
+    requirements: Option<Spanned<PathBuf>>,
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct MachineFile {
+    name: Spanned<String>,
+    image: Spanned<String>,
+    memory_mib: Option<Spanned<u64>>,
+    cpus: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct NetworkFile {
+    mode: Option<Network>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct LimitsFile {
+    command: Option<Limit>,
+    boot: Option<Limit>,
+    deploy: Option<Limit>,
+    drill: Option<Limit>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WaiverFile {
+    claim: Claim,
+    operation: Option<String>,
+    path: Option<String>,
+    reason: Spanned<String>,
+    by: Spanned<String>,
+    until: Spanned<toml::value::Datetime>,
+}
+
+const COMMAND: Duration = Duration::from_secs(60);
+const BOOT: Duration = Duration::from_secs(2 * 60);
+const DEPLOY: Duration = Duration::from_secs(20 * 60);
+const DRILL: Duration = Duration::from_secs(60 * 60);
+const MEMORY_MIB: u64 = 1024;
+/// Below this the kernel and systemd of a current Debian do not start reliably.
+const LEAST_MEMORY_MIB: u64 = 256;
+
+impl Scenario {
+    /// Reads the text of a `scenario.toml`.
+    ///
+    /// The first mistake is returned, with its place. What needs a look at the world (the image exists, the repo is
+    /// one, the inventory has no other hosts) is not judged here.
+    pub fn parse(text: &str) -> Result<Self, InputError> {
+        let file: ScenarioFile = toml::from_str(text)?;
+        let machines = machines(file.machine)?;
+        let claims = claims(file.claims)?;
+        let checks = file.check.into_checks(&machines)?;
+        if claims.contains(&Claim::Serves) && checks.is_empty() {
+            return Err(InputError::new(
+                0..0,
+                "no checks, but the scenario claims `serves`",
+                "at least one `[[check.http]]`, `tcp`, `unit`, `command` or `file`, or `claims` without `serves`",
+            ));
+        }
+        let limit = |written: Option<Limit>, default| written.map_or(default, |limit| limit.0);
+        Ok(Self {
+            summary: file.summary,
+            claims,
+            servers: servers(file.servers)?,
+            keys: file.keys.map(|keys| keys.path),
+            deploy: deploy(file.deploy)?,
+            machines,
+            network: file.network.mode.unwrap_or(Network::Mirror),
+            limits: Limits {
+                command: limit(file.limits.command, COMMAND),
+                boot: limit(file.limits.boot, BOOT),
+                deploy: limit(file.limits.deploy, DEPLOY),
+                drill: limit(file.limits.drill, DRILL),
+            },
+            checks,
+            waivers: file.waiver.into_iter().map(waiver).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn claims(written: Option<Spanned<Vec<Claim>>>) -> Result<Vec<Claim>, InputError> {
+    let Some(written) = written else { return Ok(Claim::ALL.to_vec()) };
+    let span = written.span();
+    let mut claims = written.into_inner();
+    let given = claims.len();
+    claims.sort();
+    claims.dedup();
+    if claims.is_empty() {
+        return Err(InputError::new(span, "a scenario must claim something", "`rebuilds`, `idempotent` or `serves`"));
+    }
+    if claims.len() < given {
+        return Err(InputError::new(span, "a claim stands here twice", "each claim once"));
+    }
+    Ok(claims)
+}
+
+fn servers(file: ServersFile) -> Result<Servers, InputError> {
+    let commit = match file.commit {
+        None => "HEAD".to_owned(),
+        // Git would take it for an option.
+        Some(commit) if commit.get_ref().starts_with('-') || commit.get_ref().is_empty() => {
+            return Err(InputError::new(commit.span(), "`commit` names no commit", "a branch, tag or commit id"));
+        }
+        Some(commit) => commit.into_inner(),
+    };
+    Ok(Servers { path: file.path, commit })
+}
+
+fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
+    Ok(Deploy {
+        tool: file.tool,
+        inventory: inside_checkout(file.inventory)?,
+        script: inside_checkout(file.script)?,
+        requirements: file.requirements.map_or(Ok(PathBuf::from("requirements.txt")), inside_checkout)?,
+        env: file.env,
+    })
+}
+
+/// What is deployed must come from the checkout: no way out of it.
+fn inside_checkout(path: Spanned<PathBuf>) -> Result<PathBuf, InputError> {
+    let inner = |path: &Path| path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    let odd = |path: &Path| path.as_os_str().is_empty() || path.to_string_lossy().starts_with('-');
+    if !inner(path.get_ref()) || odd(path.get_ref()) {
+        let message = format!("`{}` does not lie inside the servers repo", path.get_ref().display());
+        return Err(InputError::new(path.span(), message, "a path relative to the repo, without `..`"));
+    }
+    Ok(path.into_inner())
+}
+
+fn machines(written: Vec<Spanned<MachineFile>>) -> Result<Vec<MachineSpec>, InputError> {
+    if written.is_empty() {
+        return Err(InputError::new(0..0, "no machine", "at least one `[[machine]]` with `name` and `image`"));
+    }
+    let mut machines: Vec<MachineSpec> = Vec::new();
+    for file in written {
+        let file = file.into_inner();
+        let (name, span) = (file.name.get_ref().clone(), file.name.span());
+        if !is_host_name(&name) {
+            return Err(InputError::new(span, format!("`{name}` is no host name"), "letters, digits, `.`, `-` and `_`"));
+        }
+        if machines.iter().any(|m| m.name == name) {
+            return Err(InputError::new(span, format!("machine `{name}` stands here twice"), "each machine once"));
+        }
+        if !is_host_name(file.image.get_ref()) {
+            let message = format!("`{}` is no image name", file.image.get_ref());
+            return Err(InputError::new(file.image.span(), message, "the name of a directory under `images`"));
+        }
+        let memory_mib = at_least(file.memory_mib, MEMORY_MIB, LEAST_MEMORY_MIB, "memory-mib")?;
+        let cpus = at_least(file.cpus.map(|c| Spanned::new(c.span(), u64::from(c.into_inner()))), 2, 1, "cpus")?;
+        let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+        machines.push(MachineSpec { name, image: file.image, memory_mib, cpus });
+    }
+    Ok(machines)
+}
+
+fn at_least(written: Option<Spanned<u64>>, default: u64, least: u64, key: &str) -> Result<u64, InputError> {
+    match written {
+        None => Ok(default),
+        Some(value) if *value.get_ref() < least => {
+            Err(InputError::new(value.span(), format!("`{key}` is too small"), format!("at least {least}")))
+        }
+        Some(value) => Ok(value.into_inner()),
+    }
+}
+
+/// Names become file names, host names and words of an `ssh_config`.
+fn is_host_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.len() <= 253
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))
+}
+
+fn waiver(file: Spanned<WaiverFile>) -> Result<Waiver, InputError> {
+    let span = file.span();
+    let file = file.into_inner();
+    let covers = match (file.operation, file.path) {
+        (Some(name), None) => Waived::Operation(name),
+        (None, Some(path)) => Waived::Path(path),
+        _ => return Err(InputError::new(span, "a waiver covers one thing", "either `operation` or `path`")),
+    };
+    let said = |text: Spanned<String>, key: &str| match text.get_ref().trim() {
+        "" => Err(InputError::new(text.span(), format!("`{key}` of a waiver is empty"), "a few words")),
+        _ => Ok(text.into_inner()),
+    };
+    Ok(Waiver {
+        claim: file.claim,
+        covers,
+        reason: said(file.reason, "reason")?,
+        by: said(file.by, "by")?,
+        until: date(&file.until)?,
+    })
+}
+
+fn date(written: &Spanned<toml::value::Datetime>) -> Result<String, InputError> {
+    match written.get_ref() {
+        toml::value::Datetime { date: Some(date), time: None, offset: None } => Ok(date.to_string()),
+        _ => Err(InputError::new(written.span(), "`until` is no date", "a date without time, such as 2027-03-31")),
+    }
+}
+
+/// Shorthand for the checks beside this file.
+pub(super) fn mistake(span: Range<usize>, message: impl Into<String>, expected: &str) -> InputError {
+    InputError::new(span, message, expected)
+}

@@ -198,7 +198,11 @@ fn machines(written: Vec<Spanned<MachineFile>>) -> Result<Vec<MachineSpec>, Inpu
         let file = file.into_inner();
         let (name, span) = (file.name.get_ref().clone(), file.name.span());
         if !is_host_name(&name) {
-            return Err(InputError::new(span, format!("`{name}` is no host name"), "letters, digits, `.`, `-` and `_`"));
+            return Err(InputError::new(
+                span,
+                format!("`{name}` is no host name"),
+                "letters, digits, `.`, `-` and `_`",
+            ));
         }
         if machines.iter().any(|m| m.name == name) {
             return Err(InputError::new(span, format!("machine `{name}` stands here twice"), "each machine once"));

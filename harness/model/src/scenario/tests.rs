@@ -1,6 +1,7 @@
 use super::*;
 
-const HEAD: &str = "[servers]\npath = 'servers'\n[deploy]\ntool = 'pyinfra'\ninventory = 'inventory.py'\nscript = 'deploy.py'\n";
+const HEAD: &str =
+    "[servers]\npath = 'servers'\n[deploy]\ntool = 'pyinfra'\ninventory = 'inventory.py'\nscript = 'deploy.py'\n";
 const MACHINE: &str = "[[machine]]\nname = 'web'\nimage = 'debian-13'\n";
 const CHECK: &str = "[[check.tcp]]\nname = 'ssh'\nwhy = 'operators sign in'\nport = 22\n";
 
@@ -40,7 +41,10 @@ fn the_least_scenario_gets_sensible_defaults() {
     assert_eq!(scenario.network, Network::Mirror);
     assert_eq!(scenario.machines[0].memory_mib, 1024);
     assert_eq!(scenario.checks[0].machine, "web", "the only machine need not be named");
-    assert_eq!(scenario.checks[0].kind, CheckKind::Tcp(TcpCheck { from: From::Outside, port: 22, expect: Expect::Open }));
+    assert_eq!(
+        scenario.checks[0].kind,
+        CheckKind::Tcp(TcpCheck { from: From::Outside, port: 22, expect: Expect::Open })
+    );
 }
 
 #[test]

@@ -6,7 +6,8 @@ apt.packages(
     packages=[
         "nftables",
         "nginx",
-        "libpython3-stdlib",
+        "python3-minimal",
+        "libpython3-stdlib",  # http.server and sqlite3, without the rest of python3
         "sudo",
     ],
     no_recommends=True,

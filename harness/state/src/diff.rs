@@ -1,0 +1,156 @@
+//! The difference of two captures.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::capture::{Capture, Section};
+use crate::entries::Facts;
+
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChangeKind {
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+    /// It is another.
+    Changed,
+}
+
+impl fmt::Display for ChangeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Added => "added",
+            Self::Removed => "removed",
+            Self::Changed => "changed",
+        })
+    }
+}
+
+/// One attribute that differs.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Difference {
+    /// Such as `mode` or `content`.
+    pub attribute: &'static str,
+    /// As text; empty where it did not exist.
+    pub before: String,
+    /// As text; empty where it does not exist.
+    pub after: String,
+}
+
+/// One entry that differs between two captures.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Where.
+    pub section: Section,
+    /// Path, name or address.
+    pub subject: String,
+    /// How.
+    pub kind: ChangeKind,
+    /// The attributes that differ; all of them for what was added or removed.
+    pub differences: Vec<Difference>,
+}
+
+impl Change {
+    /// Whether nothing but these attributes differs.
+    pub fn only(&self, attributes: &[&str]) -> bool {
+        self.kind == ChangeKind::Changed && self.differences.iter().all(|d| attributes.contains(&d.attribute))
+    }
+}
+
+/// All that differs, in the order of sections and names. ctime, mtime and inode numbers are no differences, and which
+/// run of a unit it is (`invocation`) is judged on its own.
+pub fn diff(before: &Capture, after: &Capture) -> Vec<Change> {
+    let mut changes = Vec::new();
+    section(Section::Files, &before.files, &after.files, &mut changes);
+    section(Section::Packages, &before.packages, &after.packages, &mut changes);
+    section(Section::Users, &before.users, &after.users, &mut changes);
+    section(Section::Groups, &before.groups, &after.groups, &mut changes);
+    section(Section::Units, &before.units, &after.units, &mut changes);
+    section(Section::Sockets, &before.sockets, &after.sockets, &mut changes);
+    changes
+}
+
+/// Counts the changes of each section that has any, in words: `3 added, 1 changed`.
+pub fn counts(changes: &[Change]) -> BTreeMap<Section, String> {
+    let mut by_section: BTreeMap<Section, BTreeMap<ChangeKind, usize>> = BTreeMap::new();
+    for change in changes {
+        *by_section.entry(change.section).or_default().entry(change.kind).or_default() += 1;
+    }
+    let words = |kinds: BTreeMap<ChangeKind, usize>| {
+        kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
+    };
+    by_section.into_iter().map(|(section, kinds)| (section, words(kinds))).collect()
+}
+
+fn section<T: Facts>(
+    section: Section,
+    before: &BTreeMap<String, T>,
+    after: &BTreeMap<String, T>,
+    changes: &mut Vec<Change>,
+) {
+    let mut push = |subject: &str, kind, old: Option<&T>, new: Option<&T>| {
+        let differences = differences(old, new);
+        if kind != ChangeKind::Changed || !differences.is_empty() {
+            changes.push(Change { section, subject: subject.to_owned(), kind, differences });
+        }
+    };
+    for (subject, old) in before {
+        match after.get(subject) {
+            None => push(subject, ChangeKind::Removed, Some(old), None),
+            Some(new) => push(subject, ChangeKind::Changed, Some(old), Some(new)),
+        }
+    }
+    for (subject, new) in after.iter().filter(|(subject, _)| !before.contains_key(*subject)) {
+        push(subject, ChangeKind::Added, None, Some(new));
+    }
+}
+
+fn differences<T: Facts>(old: Option<&T>, new: Option<&T>) -> Vec<Difference> {
+    let mut attributes: BTreeMap<&'static str, (String, String)> = BTreeMap::new();
+    for (attribute, value) in old.map(Facts::facts).unwrap_or_default() {
+        attributes.entry(attribute).or_default().0 = value;
+    }
+    for (attribute, value) in new.map(Facts::facts).unwrap_or_default() {
+        attributes.entry(attribute).or_default().1 = value;
+    }
+    attributes
+        .into_iter()
+        .filter(|(_, (before, after))| before != after)
+        .map(|(attribute, (before, after))| Difference { attribute, before, after })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{file, machine, service};
+
+    #[test]
+    fn every_compared_attribute_of_a_file_is_a_difference() {
+        let base = file("/a", "1");
+        let change = |edit: fn(&mut crate::FileEntry)| {
+            let mut other = base.clone();
+            edit(&mut other);
+            let changes = diff(&machine(std::slice::from_ref(&base), &[]), &machine(&[other], &[]));
+            changes.iter().flat_map(|c| c.differences.iter().map(|d| d.attribute)).collect::<Vec<_>>()
+        };
+        assert_eq!(change(|f| f.digest = Some("2".into())), ["content"]);
+        assert_eq!(change(|f| f.mode = 0o4755), ["mode"]);
+        assert_eq!(change(|f| f.uid = 1), ["uid"]);
+        assert_eq!(change(|f| f.gid = 1), ["gid"]);
+        assert_eq!(change(|f| f.target = Some("/b".into())), ["target"]);
+        assert_eq!(change(|f| drop(f.xattrs.insert("security.capability".into(), "01".into()))), ["xattrs"]);
+        assert_eq!(change(|f| f.ctime = 7), [""; 0], "a rewrite with equal content is no difference");
+    }
+
+    #[test]
+    fn added_and_removed_entries_are_told_apart_and_counted() {
+        let before = machine(&[file("/gone", "1"), file("/same", "1")], &[service("a.service", "1")]);
+        let after = machine(&[file("/new", "1"), file("/same", "1")], &[service("a.service", "2")]);
+        let changes = diff(&before, &after);
+        let seen: Vec<_> = changes.iter().map(|c| (c.subject.as_str(), c.kind)).collect();
+        assert_eq!(seen, [("/gone", ChangeKind::Removed), ("/new", ChangeKind::Added)]);
+        assert_eq!(counts(&changes)[&Section::Files], "1 added, 1 removed");
+    }
+}

@@ -1,0 +1,459 @@
+//! What a second deploy really did: two captures, less the noise, put down to operations.
+//!
+//! The rules are those of `ARCHITECTURE.md`, section "Verdicts". S1 was taken before the second deploy, S2 after it,
+//! and the control after an idle wait as long as that deploy: what also changes there is nobody's doing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::canonical::{explained, is_login};
+use crate::capture::{Capture, Section};
+use crate::diff::{Change, ChangeKind, diff};
+use crate::entries::{FileKind, Unit};
+
+/// What the deploy tool said about an operation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did something.
+    Changed,
+    /// It had nothing to do.
+    Unchanged,
+    /// It ended in an error.
+    Failed,
+}
+
+/// When an operation ran on this machine: nanoseconds since 1970 on the machine's clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// Place in the deploy, from 1.
+    pub number: usize,
+    /// Its name.
+    pub name: String,
+    /// Its beginning.
+    pub start: i64,
+    /// Its end.
+    pub end: i64,
+    /// What the tool said.
+    pub outcome: Outcome,
+}
+
+/// What an observation does to the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// Worth knowing.
+    Info,
+    /// Worth mending.
+    Warning,
+    /// The question stays open.
+    Unknown,
+    /// The second deploy was not without effect.
+    Fails,
+}
+
+/// One thing that the second deploy did, or that could not be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Fixed word, such as `REAL_CHANGE`.
+    pub code: &'static str,
+    /// What it does to the verdict.
+    pub weight: Weight,
+    /// Path, unit, operation.
+    pub subject: String,
+    /// One sentence.
+    pub summary: String,
+    /// Number of the operation that did it.
+    pub window: Option<usize>,
+    /// Before and after.
+    pub evidence: Vec<String>,
+}
+
+/// All that the captures say about the second deploy on one machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// The worst first.
+    pub observations: Vec<Observation>,
+    /// What the control showed too, in words.
+    pub noise: Vec<String>,
+    /// What was left out, by reason: how many.
+    pub left_out: BTreeMap<String, usize>,
+}
+
+/// How far the two clocks may be apart after they were compared: half a round trip over an emulated network.
+const CLOCK_ERROR: i64 = 60_000_000;
+
+/// Compares `s1` with `s2`. `began` is when the second deploy started, on the machine's clock.
+pub fn judge(s1: &Capture, s2: &Capture, control: Option<&Capture>, windows: &[Window], began: i64) -> Judgement {
+    let mut judge = Judge { s1, s2, control, windows, began, out: Judgement::default() };
+    judge.completeness();
+    judge.changes();
+    judge.restarts();
+    judge.reports();
+    let mut out = judge.out;
+    out.observations.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.window.cmp(&b.window)));
+    out
+}
+
+struct Judge<'a> {
+    s1: &'a Capture,
+    s2: &'a Capture,
+    control: Option<&'a Capture>,
+    windows: &'a [Window],
+    began: i64,
+    out: Judgement,
+}
+
+impl Judge<'_> {
+    fn observe(&mut self, code: &'static str, weight: Weight, subject: &str, summary: String, window: Option<usize>) {
+        let (subject, evidence) = (subject.to_owned(), Vec::new());
+        self.out.observations.push(Observation { code, weight, subject, summary, window, evidence });
+    }
+
+    fn completeness(&mut self) {
+        let captures = [Some(self.s1), Some(self.s2), self.control];
+        let gaps: BTreeSet<(Section, String)> = captures
+            .into_iter()
+            .flatten()
+            .flat_map(|capture| capture.gaps.iter().map(|gap| (gap.section, gap.reason.clone())))
+            .collect();
+        for (section, reason) in gaps {
+            let text = format!("{section} could not be read whole: {reason}");
+            self.observe("INCOMPLETE", Weight::Unknown, section.name(), text, None);
+        }
+        for section in [Section::Files, Section::Units] {
+            if self.s2.count(section) == 0 {
+                let text = format!("the capture holds no {section} at all");
+                self.observe("INCOMPLETE", Weight::Unknown, section.name(), text, None);
+            }
+        }
+        if self.control.is_none() {
+            let text = "nobody measured what changes by itself".to_owned();
+            self.observe("NO_CONTROL", Weight::Unknown, "control", text, None);
+        }
+    }
+
+    /// O: what differs, less the noise, less what is explained.
+    fn changes(&mut self) {
+        let noise = self.noise();
+        for change in diff(self.s1, self.s2) {
+            let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
+            let socket = self.s2.sockets.get(&change.subject).or_else(|| self.s1.sockets.get(&change.subject));
+            let when = self.when(&change);
+            if let Some(reason) = explained(&change, unit, socket) {
+                *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
+            } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {
+                *self.out.left_out.entry("changed before the second deploy began".to_owned()).or_default() += 1;
+            } else if is_noise(&change, &noise) {
+                self.out.noise.push(format!("{} {} {} by itself", change.section, change.subject, change.kind));
+            } else {
+                self.change(&change, when);
+            }
+        }
+    }
+
+    /// What the control shows, down to the attribute: a log that grows by itself does not excuse its new owner.
+    fn noise(&self) -> BTreeMap<(Section, String), BTreeSet<&'static str>> {
+        let changes = self.control.map(|control| diff(self.s2, control)).unwrap_or_default();
+        let attributes = |change: &Change| change.differences.iter().map(|d| d.attribute).collect();
+        changes.into_iter().map(|change| ((change.section, change.subject.clone()), attributes(&change))).collect()
+    }
+
+    fn change(&mut self, change: &Change, when: Option<i64>) {
+        let window = when.and_then(|when| self.window_at(when));
+        let reported = window.is_some_and(|window| window.outcome == Outcome::Changed);
+        let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
+        let what = match change.section {
+            Section::Files => String::new(),
+            Section::Packages => "package ".to_owned(),
+            Section::Users => "user ".to_owned(),
+            Section::Groups => "group ".to_owned(),
+            Section::Units => "unit ".to_owned(),
+            Section::Sockets => "socket ".to_owned(),
+        };
+        let silent = if reported { "" } else { ", and the deploy tool did not say so" };
+        let summary = format!("the second deploy {} {what}`{}`{silent}", verb(change), change.subject);
+        let evidence = change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
+        self.out.observations.push(Observation {
+            code,
+            weight: Weight::Fails,
+            subject: change.subject.clone(),
+            summary,
+            window: window.map(|window| window.number),
+            evidence,
+        });
+    }
+
+    /// When the change happened, as far as the machine recorded it.
+    fn when(&self, change: &Change) -> Option<i64> {
+        let ctime = |path: &str| self.s2.files.get(path).map(|file| file.ctime);
+        let parent = |path: &str| {
+            path.rsplit_once('/').map(|(parent, _)| if parent.is_empty() { "/" } else { parent }.to_owned())
+        };
+        match change.section {
+            Section::Files if change.kind == ChangeKind::Removed => parent(&change.subject).and_then(|p| ctime(&p)),
+            Section::Files => ctime(&change.subject),
+            Section::Packages => ctime("/var/lib/dpkg/status"),
+            Section::Users => ctime("/etc/passwd"),
+            Section::Groups => ctime("/etc/group"),
+            Section::Units => {
+                self.s2.units.get(&change.subject).map(|unit| unit.since).filter(|since| *since > self.began)
+            }
+            Section::Sockets => None,
+        }
+    }
+
+    /// The operation that ran at this time. At the seams, where the clocks' error leaves two, the one that says it
+    /// changed something.
+    fn window_at(&self, when: i64) -> Option<&Window> {
+        let distance = |w: &Window| (w.start - when).max(when - w.end).max(0);
+        let near = self.windows.iter().filter(|w| distance(w) <= CLOCK_ERROR);
+        near.min_by_key(|w| (w.outcome != Outcome::Changed, distance(w)))
+    }
+
+    /// R: units that began anew.
+    fn restarts(&mut self) {
+        if self.s1.header.boot_id != self.s2.header.boot_id {
+            let text = "the machine was rebooted during the second deploy".to_owned();
+            self.observe("DISRUPTIVE", Weight::Fails, "boot", text, None);
+            return;
+        }
+        let began_anew = |before: &Capture, after: &Capture| -> BTreeSet<String> {
+            let anew = |unit: &&Unit| {
+                before.units.get(&unit.name).is_some_and(|old| old.invocation != unit.invocation)
+                    && !unit.invocation.is_empty()
+            };
+            after.units.values().filter(anew).map(|unit| unit.name.clone()).collect()
+        };
+        let alone = self.control.map(|control| began_anew(self.s2, control)).unwrap_or_default();
+        for name in began_anew(self.s1, self.s2) {
+            let (old, new) = (&self.s1.units[&name], &self.s2.units[&name]);
+            if is_login(&name) {
+                continue;
+            }
+            if alone.contains(&name) {
+                self.out.noise.push(format!("unit {name} began anew by itself"));
+                continue;
+            }
+            let window = self.window_at(new.since).map(|window| window.number);
+            let runs = |unit: &Unit| matches!(unit.active.as_str(), "active" | "reloading" | "failed");
+            // A job that ran once more interrupts nobody; a running service that began anew does.
+            let (code, weight, text) = if runs(old) && !(old.service_type == "oneshot" && new.active != "failed") {
+                ("DISRUPTIVE", Weight::Fails, format!("the second deploy restarted `{name}`"))
+            } else {
+                ("UNIT_RAN", Weight::Info, format!("`{name}` ran once more during the second deploy"))
+            };
+            self.observe(code, weight, &name, text, window);
+            if let Some(observation) = self.out.observations.last_mut() {
+                observation.evidence.push(evidence("InvocationID", &old.invocation, &new.invocation));
+            }
+        }
+    }
+
+    /// What the tool reported, held against what the machine shows.
+    fn reports(&mut self) {
+        let rewritten = self.rewritten();
+        for window in self.windows.iter().filter(|window| window.outcome == Outcome::Changed) {
+            let did = |o: &Observation| o.window == Some(window.number) && o.weight == Weight::Fails;
+            if self.out.observations.iter().any(did) {
+                continue;
+            }
+            let (name, number) = (window.name.clone(), Some(window.number));
+            match rewritten.get(&window.number) {
+                Some(paths) => {
+                    let text = format!("operation `{name}` wrote {} files with the content they had", paths.len());
+                    self.observe("REWRITE", Weight::Info, &name, text, number);
+                    if let Some(observation) = self.out.observations.last_mut() {
+                        observation.evidence = paths.iter().take(10).cloned().collect();
+                    }
+                }
+                None => {
+                    let text = format!("operation `{name}` reports a change, and the machine shows none");
+                    self.observe("FALSE_CHANGE", Weight::Warning, &name, text, number);
+                }
+            }
+        }
+    }
+
+    /// W: files written in the second deploy that ended as they were, by operation.
+    fn rewritten(&self) -> BTreeMap<usize, Vec<String>> {
+        let mut by_window: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for (path, new) in self.s2.files.iter().filter(|(_, file)| file.kind == FileKind::File) {
+            let old = self.s1.files.get(path);
+            let rewritten = old.is_some_and(|old| old.ctime != new.ctime && old.digest == new.digest);
+            if let Some(window) = rewritten.then(|| self.window_at(new.ctime)).flatten() {
+                by_window.entry(window.number).or_default().push(path.clone());
+            }
+        }
+        by_window
+    }
+}
+
+fn is_noise(change: &Change, noise: &BTreeMap<(Section, String), BTreeSet<&'static str>>) -> bool {
+    let also = noise.get(&(change.section, change.subject.clone()));
+    also.is_some_and(|also| change.differences.iter().all(|d| also.contains(d.attribute)))
+}
+
+fn verb(change: &Change) -> &'static str {
+    match change.kind {
+        ChangeKind::Added => "added",
+        ChangeKind::Removed => "removed",
+        ChangeKind::Changed => "changed",
+    }
+}
+
+fn evidence(attribute: &str, before: &str, after: &str) -> String {
+    let shown = |value: &str| match value {
+        "" => "nothing".to_owned(),
+        hash if hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()) => hash[..12].to_owned(),
+        value => value.to_owned(),
+    };
+    format!("{attribute}: {} -> {}", shown(before), shown(after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::FileEntry;
+    use crate::capture::Gap;
+    use crate::testing::{file, machine, service};
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn windows() -> Vec<Window> {
+        let window = |number, name: &str, from: i64, outcome| Window {
+            number,
+            name: name.to_owned(),
+            start: from * SECOND,
+            end: (from + 1) * SECOND,
+            outcome,
+        };
+        vec![
+            window(1, "packages", 10, Outcome::Unchanged),
+            window(2, "banner", 11, Outcome::Changed),
+            window(3, "restart", 12, Outcome::Changed),
+        ]
+    }
+
+    fn at(mut file: FileEntry, seconds: f64) -> FileEntry {
+        file.ctime = (seconds * 1e9) as i64;
+        file
+    }
+
+    fn run(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
+        let judgement = judge(s1, s2, Some(control), &windows(), 10 * SECOND);
+        judgement.observations.into_iter().map(|o| (o.code, o.subject, o.window)).collect()
+    }
+
+    fn fails(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
+        run(s1, s2, control).into_iter().filter(|(code, ..)| !matches!(*code, "FALSE_CHANGE" | "REWRITE")).collect()
+    }
+
+    fn one(content: &str, seconds: f64) -> Capture {
+        machine(&[at(file("/etc/profile.d/banner.sh", content), seconds)], &[service("web.service", "1")])
+    }
+
+    #[test]
+    fn a_reported_change_is_put_down_to_its_operation() {
+        let (s1, s2) = (one("1", 1.0), one("2", 11.5));
+        assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    }
+
+    #[test]
+    fn a_change_that_nobody_reported_is_silent() {
+        let s1 = one("1", 1.0);
+        for (when, window) in [(10.5, Some(1)), (20.0, None)] {
+            let s2 = one("2", when);
+            assert_eq!(fails(&s1, &s2, &s2), [("SILENT_CHANGE", "/etc/profile.d/banner.sh".into(), window)]);
+        }
+    }
+
+    #[test]
+    fn what_also_changes_in_the_control_is_noise() {
+        let (s1, s2, control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
+        let judgement = judge(&s1, &s2, Some(&control), &windows(), 10 * SECOND);
+        assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown), "{:?}", judgement.observations);
+        assert_eq!(judgement.noise.len(), 1);
+    }
+
+    #[test]
+    fn noise_excuses_no_other_attribute() {
+        let (s1, mut s2, mut control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
+        for capture in [&mut s2, &mut control] {
+            capture.files.values_mut().for_each(|file| file.mode = 0o666);
+        }
+        assert_eq!(fails(&s1, &s2, &control), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    }
+
+    #[test]
+    fn a_change_before_the_deploy_began_is_not_its_doing() {
+        let (s1, s2) = (one("1", 1.0), one("2", 9.0));
+        assert_eq!(fails(&s1, &s2, &s2), []);
+    }
+
+    #[test]
+    fn logs_are_left_out_and_counted() {
+        let log = |content| machine(&[at(file("/var/log/x", content), 11.5)], &[service("web.service", "1")]);
+        let judgement = judge(&log("1"), &log("2"), Some(&log("2")), &windows(), 0);
+        assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown));
+        assert_eq!(judgement.left_out["logs grow by themselves"], 1);
+    }
+
+    #[test]
+    fn a_restart_disrupts_even_when_no_file_changed() {
+        let unit = |invocation: &str, seconds: i64| {
+            let mut unit = service("notes.service", invocation);
+            unit.since = seconds * SECOND + SECOND / 2;
+            machine(&[file("/a", "1")], &[unit])
+        };
+        let (s1, s2) = (unit("1", 1), unit("2", 12));
+        assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "notes.service".into(), Some(3))]);
+        assert_eq!(fails(&s1, &s2, &unit("3", 30)), [], "a service that restarts all the time is noise");
+    }
+
+    #[test]
+    fn a_reboot_disrupts() {
+        let s1 = one("1", 1.0);
+        let mut s2 = s1.clone();
+        s2.header.boot_id = "other".into();
+        assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), None)]);
+    }
+
+    #[test]
+    fn a_job_that_ran_again_is_told_but_does_not_fail() {
+        let job = |invocation: &str| {
+            let mut unit = service("backup.service", invocation);
+            (unit.service_type, unit.active) = ("oneshot".into(), "inactive".into());
+            machine(&[file("/a", "1")], &[unit])
+        };
+        assert_eq!(fails(&job("1"), &job("2"), &job("2")), [("UNIT_RAN", "backup.service".into(), None)]);
+    }
+
+    #[test]
+    fn a_report_without_an_effect_is_a_warning_and_a_rewrite_is_none() {
+        let s1 = one("1", 1.0);
+        let seen = run(&s1, &s1, &s1);
+        assert_eq!(seen, [("FALSE_CHANGE", "banner".into(), Some(2)), ("FALSE_CHANGE", "restart".into(), Some(3)),]);
+        assert!(run(&s1, &one("1", 11.5), &s1).contains(&("REWRITE", "banner".into(), Some(2))));
+    }
+
+    #[test]
+    fn a_removed_file_is_put_down_by_its_directory() {
+        let dir = |seconds| {
+            let mut dir = at(file("/etc/x", ""), seconds);
+            dir.kind = FileKind::Directory;
+            dir
+        };
+        let s1 = machine(&[dir(1.0), file("/etc/x/a", "1")], &[service("web.service", "1")]);
+        let s2 = machine(&[dir(11.5)], &[service("web.service", "1")]);
+        assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/x/a".into(), Some(2))]);
+    }
+
+    #[test]
+    fn a_capture_with_gaps_or_without_control_proves_nothing() {
+        let s1 = one("1", 1.0);
+        let mut torn = s1.clone();
+        torn.gaps.push(Gap { section: Section::Units, reason: "no bus".into() });
+        assert_eq!(fails(&s1, &torn, &s1), [("INCOMPLETE", "units".into(), None)]);
+        assert!(fails(&s1, &machine(&[], &[]), &s1).iter().any(|o| o.0 == "INCOMPLETE"));
+        let judgement = judge(&s1, &s1, None, &windows(), 0);
+        assert_eq!((judgement.observations[0].code, judgement.observations[0].weight), ("NO_CONTROL", Weight::Unknown));
+    }
+}

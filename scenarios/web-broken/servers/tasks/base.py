@@ -1,0 +1,16 @@
+from pyinfra.operations import apt
+
+# One list for all tasks: a single apt run is much quicker than one per task.
+apt.packages(
+    name="Install the packages",
+    packages=[
+        "nftables",
+        "nginx",
+        "python3-minimal",
+        "libpython3-stdlib",  # http.server and sqlite3, without the rest of python3
+        "sudo",
+    ],
+    no_recommends=True,
+    update=True,
+    cache_time=24 * 3600,
+)

@@ -9,11 +9,15 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Exit status 1 and this prefix tell the harness that it was the machine that refused.
 const REFUSED: &str = "not connected";
 
+/// Connects, or says why not.
+pub(crate) fn open(host: &str, port: &str) -> io::Result<TcpStream> {
+    let address = format!("{host}:{port}").to_socket_addrs()?.next().ok_or_else(|| io::Error::other("no address"))?;
+    TcpStream::connect_timeout(&address, CONNECT).map_err(|error| io::Error::other(format!("{REFUSED}: {error}")))
+}
+
 /// Copies both ways until both ends are done.
 pub(crate) fn pump(host: &str, port: &str) -> io::Result<()> {
-    let address = format!("{host}:{port}").to_socket_addrs()?.next().ok_or_else(|| io::Error::other("no address"))?;
-    let stream = TcpStream::connect_timeout(&address, CONNECT)
-        .map_err(|error| io::Error::other(format!("{REFUSED}: {error}")))?;
+    let stream = open(host, port)?;
     // The harness reads this line before it counts the connection as made.
     let mut out = io::stdout();
     out.write_all(b"connected\n")?;

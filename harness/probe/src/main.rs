@@ -16,7 +16,7 @@ mod units;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture | clock | connect HOST PORT";
+const USAGE: &str = "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["capture"] => capture::write(std::io::stdout().lock()),
         ["clock"] => clock(),
+        ["reach", host, port] => connect::open(host, port).map(drop),
         ["connect", host, port] => connect::pump(host, port),
         _ => Err(std::io::Error::other(USAGE)),
     };

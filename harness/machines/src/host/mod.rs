@@ -1,0 +1,9 @@
+//! What this host has and can do: found out by trying, never by looking at names.
+
+mod accel;
+mod resources;
+mod tools;
+
+pub use accel::{Accel, Acceleration, Trial, probe_acceleration};
+pub use resources::{Shortage, check_disk, check_memory, free_disk_mib, free_memory_mib};
+pub use tools::{Tool, find_tools, qemu_version};

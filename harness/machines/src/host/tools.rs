@@ -1,0 +1,89 @@
+//! The programs that the harness drives, with what mends a missing one.
+
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+/// A program that the harness needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tool {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+    /// First line of what it says of its version; `None` if it is missing.
+    pub version: Option<String>,
+    /// Debian's package.
+    pub package: &'static str,
+    /// Why it cannot be used although it is there.
+    pub trouble: Option<String>,
+}
+
+/// QEMU 9 brought what later releases rely on; Debian 12 has it in its backports.
+const OLDEST_QEMU: u32 = 9;
+
+const TOOLS: &[(&str, &str, &str, &[&str])] = &[
+    ("qemu-system-x86_64", "runs the machines", "qemu-system-x86", &["--version"]),
+    ("qemu-img", "makes their disks", "qemu-utils", &["--version"]),
+    ("mmdebstrap", "builds images", "mmdebstrap", &["--version"]),
+    ("mke2fs", "builds images", "e2fsprogs", &["-V"]),
+    ("git", "checks the servers repo out", "git", &["--version"]),
+    ("ssh", "reaches the machines", "openssh-client", &["-V"]),
+    ("ssh-keygen", "makes a key for each run", "openssh-client", &["-?"]),
+    ("python3", "runs the deploy tool", "python3", &["--version"]),
+];
+
+/// Asks every tool for its version.
+pub async fn find_tools() -> Vec<Tool> {
+    let mut tools = Vec::new();
+    for (name, purpose, package, args) in TOOLS {
+        let version = first_line(name, args).await;
+        let trouble = match (*name, version.as_deref()) {
+            ("qemu-system-x86_64", Some(version)) => old_qemu(version),
+            ("python3", Some(_)) => no_venv().await,
+            _ => None,
+        };
+        tools.push(Tool { name, purpose, version, package, trouble });
+    }
+    tools
+}
+
+/// QEMU's version, such as `10.0.2`.
+pub async fn qemu_version() -> Option<String> {
+    first_line("qemu-system-x86_64", &["--version"]).await.and_then(|line| version_in(&line).map(str::to_owned))
+}
+
+fn old_qemu(line: &str) -> Option<String> {
+    let major = version_in(line)?.split('.').next()?.parse::<u32>().ok()?;
+    (major < OLDEST_QEMU).then(|| format!("too old: at least {OLDEST_QEMU} is needed"))
+}
+
+fn version_in(line: &str) -> Option<&str> {
+    line.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+async fn no_venv() -> Option<String> {
+    let found = Command::new("python3").args(["-c", "import venv, ensurepip"]).stdin(Stdio::null()).output().await;
+    let works = found.is_ok_and(|output| output.status.success());
+    (!works).then(|| "cannot make virtual environments: the package python3-venv is missing".to_owned())
+}
+
+async fn first_line(program: &str, args: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output().await.ok()?;
+    let text = [output.stdout, output.stderr].concat();
+    Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_qemu_is_noticed() {
+        assert_eq!(old_qemu("QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"), None);
+        assert_eq!(old_qemu("QEMU emulator version 9.0.0"), None);
+        assert!(
+            old_qemu("QEMU emulator version 7.2.11 (Debian)").is_some_and(|trouble| trouble.contains("at least 9"))
+        );
+    }
+}

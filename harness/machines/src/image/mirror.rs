@@ -1,0 +1,110 @@
+//! Where packages come from: the host's own apt knows a mirror that works here.
+
+use std::process::Stdio;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::process::Command;
+
+/// One source line of apt.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Address of the archive.
+    pub uri: String,
+    /// Suite, such as `trixie-security`.
+    pub suite: String,
+}
+
+/// Sources for one suite, and the way to them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// For the base, its updates and its security fixes.
+    pub sources: Vec<Source>,
+    /// The host's HTTP proxy for apt, as a URL.
+    pub proxy: Option<String>,
+}
+
+/// No mirror was found.
+#[derive(Debug, Error)]
+pub enum MirrorError {
+    /// apt could not be asked.
+    #[error("cannot ask this host's apt for its mirror")]
+    Apt(#[source] std::io::Error),
+    /// Nothing of Debian in its configuration.
+    #[error("this host's apt uses no Debian archive: name a `mirror` in image.toml or with --mirror")]
+    None,
+}
+
+impl Mirror {
+    /// The mirror named by the user, or that of the host's apt.
+    pub async fn find(named: Option<&str>, suite: &str) -> Result<Self, MirrorError> {
+        let proxy = proxy().await;
+        if let Some(uri) = named {
+            return Ok(Self { sources: vec![Source { uri: slash(uri), suite: suite.to_owned() }], proxy });
+        }
+        let lines = apt(&["apt-get", "indextargets", "--format", "$(REPO_URI)|$(LABEL)|$(ORIGIN)"]).await?;
+        let sources = sources(&lines, suite);
+        if sources.is_empty() { Err(MirrorError::None) } else { Ok(Self { sources, proxy }) }
+    }
+
+    /// Lines for apt.
+    pub fn lines(&self) -> Vec<String> {
+        self.sources.iter().map(|source| format!("deb {} {} main", source.uri, source.suite)).collect()
+    }
+}
+
+/// Which archives the host uses, asked for another suite.
+fn sources(lines: &str, suite: &str) -> Vec<Source> {
+    let archive = |label: &str| {
+        lines.lines().find_map(|line| {
+            let fields: Vec<&str> = line.split('|').collect();
+            (fields.len() == 3 && fields[1] == label && fields[2] == "Debian").then(|| slash(fields[0]))
+        })
+    };
+    let mut sources = Vec::new();
+    if let Some(uri) = archive("Debian") {
+        sources.push(Source { uri: uri.clone(), suite: suite.to_owned() });
+        sources.push(Source { uri, suite: format!("{suite}-updates") });
+        if let Some(uri) = archive("Debian-Security") {
+            sources.push(Source { uri, suite: format!("{suite}-security") });
+        }
+    }
+    sources
+}
+
+/// One spelling per address.
+fn slash(uri: &str) -> String {
+    format!("{}/", uri.trim_end_matches('/'))
+}
+
+async fn proxy() -> Option<String> {
+    let text = apt(&["apt-config", "shell", "PROXY", "Acquire::http::Proxy"]).await.ok()?;
+    let value = text.trim().strip_prefix("PROXY='")?.strip_suffix('\'')?;
+    (value.starts_with("http://")).then(|| value.to_owned())
+}
+
+async fn apt(words: &[&str]) -> Result<String, MirrorError> {
+    let output = Command::new(words[0]).args(&words[1..]).stdin(Stdio::null()).stderr(Stdio::null()).output().await;
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).map_err(MirrorError::Apt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_archives_are_used_for_the_images_suite() {
+        let lines = "http://m.test/debian/|Debian|Debian\nhttp://m.test/debian/|Debian|Debian\n\
+                     http://other.test/apt|Other|Other\nhttp://s.test/security|Debian-Security|Debian\n";
+        let found = Mirror { sources: sources(lines, "trixie"), proxy: None }.lines();
+        assert_eq!(
+            found,
+            [
+                "deb http://m.test/debian/ trixie main",
+                "deb http://m.test/debian/ trixie-updates main",
+                "deb http://s.test/security/ trixie-security main",
+            ]
+        );
+        assert_eq!(sources("http://other.test/apt|Other|Other\n", "trixie"), []);
+    }
+}

@@ -1,0 +1,260 @@
+//! Built images in the cache. An image is a directory named by its digest; it appears whole or not at all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use redrill_model::ImageRecipe;
+use serde::{Deserialize, Serialize};
+
+use super::mirror::Mirror;
+
+/// Everything that went into an image. Its digest is the image's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// The recipe's name.
+    pub name: String,
+    /// Key of the recipe: equal recipes, tools and mirrors have equal keys.
+    pub recipe_key: String,
+    /// When it was built, RFC 3339.
+    pub built: String,
+    /// Where packages came from.
+    pub mirror: Mirror,
+    /// Versions of the tools that built it.
+    pub tools: BTreeMap<String, String>,
+    /// Installed packages and their versions.
+    pub packages: BTreeMap<String, String>,
+}
+
+impl Manifest {
+    /// BLAKE3, in hex, of all but the time of day.
+    pub fn digest(&self) -> String {
+        let timeless = Self { built: String::new(), ..self.clone() };
+        let text = serde_json::to_vec(&timeless).expect("a manifest is plain data");
+        blake3::hash(&text).to_hex().to_string()
+    }
+}
+
+/// The key under which an image is looked up before anything is downloaded.
+pub(crate) fn recipe_key(
+    recipe: &ImageRecipe,
+    tools: &BTreeMap<String, String>,
+    mirror: &Mirror,
+    script: &str,
+) -> String {
+    let text = serde_json::to_vec(&(recipe, tools, mirror, script)).expect("plain data");
+    blake3::hash(&text).to_hex().to_string()
+}
+
+/// A built image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Digest of what went in.
+    pub digest: String,
+    /// What went in.
+    pub manifest: Manifest,
+    directory: PathBuf,
+}
+
+/// Names in an image's directory.
+pub(super) const DISK: &str = "disk.img";
+pub(super) const KERNEL: &str = "vmlinuz";
+pub(super) const INITRD: &str = "initrd";
+pub(super) const MANIFEST: &str = "image.json";
+
+impl Image {
+    /// The read-only disk, qcow2.
+    pub fn disk(&self) -> PathBuf {
+        self.directory.join(DISK)
+    }
+
+    /// The kernel, for direct boot.
+    pub fn kernel(&self) -> PathBuf {
+        self.directory.join(KERNEL)
+    }
+
+    /// Its initial RAM disk.
+    pub fn initrd(&self) -> PathBuf {
+        self.directory.join(INITRD)
+    }
+
+    /// Its directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// `host:port` of every mirror that the image's apt knows.
+    pub fn mirror_hosts(&self) -> BTreeSet<String> {
+        let host = |uri: &str| {
+            let (scheme, rest) = uri.split_once("://")?;
+            let authority = rest.split('/').next()?.to_ascii_lowercase();
+            let port = if scheme == "https" { 443 } else { 80 };
+            Some(if authority.contains(':') { authority } else { format!("{authority}:{port}") })
+        };
+        self.manifest.mirror.sources.iter().filter_map(|source| host(&source.uri)).collect()
+    }
+
+    /// Bytes it takes on disk.
+    pub fn bytes(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let files = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
+    }
+
+    fn open(directory: &Path) -> Option<Self> {
+        let text = fs::read(directory.join(MANIFEST)).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let digest = manifest.digest();
+        let named_so = directory.file_name().is_some_and(|name| name.to_string_lossy() == digest);
+        named_so.then(|| Self { digest, manifest, directory: directory.to_owned() })
+    }
+}
+
+/// The cache of images.
+#[derive(Debug, Clone)]
+pub struct Store {
+    directory: PathBuf,
+}
+
+impl Store {
+    /// In the harness's cache directory.
+    pub fn new(cache: &Path) -> Self {
+        Self { directory: cache.join("images") }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Every whole image, the newest first.
+    pub fn list(&self) -> Vec<Image> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let mut images: Vec<Image> = entries.filter_map(|entry| Image::open(&entry.path())).collect();
+        images.sort_by(|a, b| b.manifest.built.cmp(&a.manifest.built));
+        images
+    }
+
+    /// The newest image made by this recipe with these tools.
+    pub(super) fn newest(&self, recipe_key: &str) -> Option<Image> {
+        self.list().into_iter().find(|image| image.manifest.recipe_key == recipe_key)
+    }
+
+    /// Builders of one recipe take turns. Dropping the file lets the next one in.
+    pub(super) fn lock(&self, recipe_key: &str) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        let file = File::create(self.directory.join(format!("{}.lock", &recipe_key[..16])))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Takes a finished directory in: everything reaches the disk before the name does.
+    pub(super) fn adopt(&self, made: &Path, manifest: Manifest) -> io::Result<Image> {
+        let text = serde_json::to_vec_pretty(&manifest)?;
+        fs::write(made.join(MANIFEST), text)?;
+        for file in fs::read_dir(made)? {
+            File::open(file?.path())?.sync_all()?;
+        }
+        File::open(made)?.sync_all()?;
+        let digest = manifest.digest();
+        let directory = self.directory.join(&digest);
+        if directory.exists() {
+            fs::remove_dir_all(&directory)?;
+        }
+        fs::rename(made, &directory)?;
+        File::open(&self.directory)?.sync_all()?;
+        Ok(Image { digest, manifest, directory })
+    }
+
+    /// Removes images, and what interrupted builds left. `keep` is how many of each recipe's name stay, newest first.
+    /// Returns what was removed and the bytes it held.
+    pub fn prune(&self, keep: usize) -> io::Result<Vec<(String, u64)>> {
+        let mut seen: BTreeMap<String, usize> = BTreeMap::new();
+        let mut removed = Vec::new();
+        for image in self.list() {
+            let count = seen.entry(image.manifest.name.clone()).or_default();
+            *count += 1;
+            if *count > keep {
+                let bytes = image.bytes();
+                fs::remove_dir_all(&image.directory)?;
+                removed.push((format!("{} {}", image.manifest.name, &image.digest[..12]), bytes));
+            }
+        }
+        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
+            if is_abandoned(&entry.path()) {
+                fs::remove_dir_all(entry.path())?;
+                removed.push((entry.file_name().to_string_lossy().into_owned(), 0));
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// A build works in `tmp-PID-N`, and its process no longer exists.
+fn is_abandoned(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let pid = name.strip_prefix("tmp-").and_then(|rest| rest.split('-').next()).map(str::to_owned);
+    pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(version: &str, built: &str) -> Manifest {
+        Manifest {
+            name: "debian-13".to_owned(),
+            recipe_key: "k".repeat(64),
+            built: built.to_owned(),
+            mirror: Mirror {
+                sources: vec![super::super::Source {
+                    uri: "http://M.test:8080/debian/".into(),
+                    suite: "trixie".into(),
+                }],
+                proxy: None,
+            },
+            tools: BTreeMap::new(),
+            packages: BTreeMap::from([("base-files".to_owned(), version.to_owned())]),
+        }
+    }
+
+    fn store(name: &str) -> Store {
+        let directory = std::env::temp_dir().join(format!("redrill-store-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        Store::new(&directory)
+    }
+
+    fn adopt(store: &Store, manifest: Manifest) -> Image {
+        let made = store.directory().join(format!("tmp-{}-0", std::process::id()));
+        fs::create_dir_all(&made).expect("made");
+        fs::write(made.join(DISK), "disk").expect("written");
+        store.adopt(&made, manifest).expect("adopted")
+    }
+
+    #[test]
+    fn an_image_is_named_by_what_went_in_and_not_by_when() {
+        let early = manifest("1", "2026-01-01T00:00:00Z");
+        assert_eq!(early.digest(), manifest("1", "2026-02-02T00:00:00Z").digest());
+        assert_ne!(early.digest(), manifest("2", "2026-01-01T00:00:00Z").digest());
+    }
+
+    #[test]
+    fn only_whole_images_are_found_and_the_newest_is_used() {
+        let store = store("whole");
+        let old = adopt(&store, manifest("1", "2026-01-01T00:00:00Z"));
+        let new = adopt(&store, manifest("2", "2026-02-01T00:00:00Z"));
+        let half = store.directory().join("tmp-999999999-0");
+        fs::create_dir_all(&half).expect("made");
+        fs::write(half.join(DISK), "half").expect("written");
+        let renamed = store.directory().join("f".repeat(64));
+        fs::create_dir_all(&renamed).expect("made");
+        fs::copy(new.directory().join(MANIFEST), renamed.join(MANIFEST)).expect("copied");
+        assert_eq!(store.newest(&"k".repeat(64)), Some(new.clone()));
+        assert_eq!(store.list(), [new.clone(), old.clone()]);
+        assert_eq!(new.mirror_hosts(), BTreeSet::from(["m.test:8080".to_owned()]));
+        let removed = store.prune(1).expect("pruned");
+        assert_eq!(removed.len(), 2, "the older image and the abandoned build: {removed:?}");
+        assert!(!half.exists() && !old.directory().exists() && new.directory().exists());
+        fs::remove_dir_all(store.directory().parent().expect("a parent")).expect("cleaned up");
+    }
+}

@@ -1,0 +1,237 @@
+//! What every machine can do, and what makes one. Backends are in the folders beside this file.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use redrill_model::{MachineSpec, Network};
+use thiserror::Error;
+
+use crate::deadline::{Deadline, TimedOut};
+
+/// Why the harness could not learn the answer. None of these says anything about the deploy.
+#[derive(Debug, Error)]
+pub enum MachineError {
+    /// A program of the host could not be run.
+    #[error("failed to start `{program}`")]
+    Spawn {
+        /// Which.
+        program: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// A program of the host ended badly.
+    #[error("`{program}` failed: {said}")]
+    Program {
+        /// Which.
+        program: String,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// The machine's process ended while it was needed.
+    #[error("`{machine}`: QEMU ended ({status}): {said}")]
+    Died {
+        /// Machine.
+        machine: String,
+        /// How it ended.
+        status: String,
+        /// The end of what it printed.
+        said: String,
+    },
+    /// The guest's kernel gave up.
+    #[error("`{machine}`: kernel panic: {line}")]
+    Panic {
+        /// Machine.
+        machine: String,
+        /// What the kernel said.
+        line: String,
+        /// The end of the console.
+        tail: Vec<String>,
+    },
+    /// The guest's boot stopped and waits for a person.
+    #[error("`{machine}` stopped at boot and waits for a person: {line}")]
+    Emergency {
+        /// Machine.
+        machine: String,
+        /// The telling line of the console.
+        line: String,
+        /// The end of the console.
+        tail: Vec<String>,
+    },
+    /// It never answered.
+    #[error("`{machine}` not ready: {limit}; last seen: {last_seen}")]
+    NotReady {
+        /// Machine.
+        machine: String,
+        /// The limit.
+        #[source]
+        limit: TimedOut,
+        /// The last attempt's outcome.
+        last_seen: String,
+        /// The end of the console.
+        tail: Vec<String>,
+    },
+    /// A command took too long.
+    #[error("`{machine}`: `{command}`")]
+    TimedOut {
+        /// Machine.
+        machine: String,
+        /// Command.
+        command: String,
+        /// The limit.
+        #[source]
+        limit: TimedOut,
+    },
+    /// The way into the machine broke.
+    #[error("lost the connection to `{machine}`: {said}")]
+    Lost {
+        /// Machine.
+        machine: String,
+        /// The end of what ssh printed.
+        said: String,
+    },
+    /// QEMU refused a monitor command, or answered nonsense.
+    #[error("QEMU's monitor: {0}")]
+    Monitor(String),
+    /// Something about a file of the run.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl MachineError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
+    /// The end of the machine's console, where the error is about a boot.
+    pub fn console_tail(&self) -> &[String] {
+        match self {
+            Self::Panic { tail, .. } | Self::Emergency { tail, .. } | Self::NotReady { tail, .. } => tail,
+            _ => &[],
+        }
+    }
+}
+
+/// A command for a machine: program and arguments, run as root without a shell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exec(pub Vec<String>);
+
+impl Exec {
+    /// From words.
+    pub fn new<const N: usize>(words: [&str; N]) -> Self {
+        Self(words.map(str::to_owned).to_vec())
+    }
+}
+
+/// What a command left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Output {
+    /// Exit status.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Output {
+    /// Standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// What became of a connection to a port of the machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reach {
+    /// It was accepted.
+    Open,
+    /// It was refused, or dropped.
+    Closed(String),
+}
+
+/// How a deploy tool reaches the machine over SSH.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Inventory host.
+    pub host: String,
+    /// Port on the host's loopback that leads to the machine's sshd.
+    pub port: u16,
+    /// Private key that root accepts.
+    pub key: PathBuf,
+    /// The machine's public host key, as in a `known_hosts` line without the name.
+    pub host_key: String,
+}
+
+/// A running machine.
+///
+/// Ending is explicit and awaited; dropping one kills its processes all the same, since their guard's leash is dropped.
+pub trait Machine: Send + Sync + Sized {
+    /// Inventory host.
+    fn name(&self) -> &str;
+    /// What the boot reported, in seconds from start to the first answer.
+    fn boot_seconds(&self) -> f64;
+    /// Runs a command to its end. A status other than 0 is an answer and no error.
+    fn exec(
+        &self,
+        command: &Exec,
+        input: &[u8],
+        deadline: &Deadline,
+    ) -> impl Future<Output = Result<Output, MachineError>> + Send;
+    /// Runs a command and writes its standard output to a file of the host.
+    fn exec_to_file(
+        &self,
+        command: &Exec,
+        to: &Path,
+        deadline: &Deadline,
+    ) -> impl Future<Output = Result<Output, MachineError>> + Send;
+    /// Nanoseconds that the machine's clock is ahead of the host's.
+    fn clock_offset(&self, deadline: &Deadline) -> impl Future<Output = Result<i64, MachineError>> + Send;
+    /// The loopback address that leads to this port as a user from outside would reach it; `None` if the port was not
+    /// among the machine's [`Needs`].
+    fn outside(&self, port: u16) -> Option<SocketAddr>;
+    /// A loopback address, good for as long as the machine lives, that leads to `host:port` as seen from inside.
+    fn inside(&self, host: &str, port: u16) -> impl Future<Output = Result<SocketAddr, MachineError>> + Send;
+    /// Tries a connection from outside, and says what the machine made of it.
+    fn reach(&self, port: u16, deadline: &Deadline) -> impl Future<Output = Result<Reach, MachineError>> + Send;
+    /// For deploy tools.
+    fn address(&self) -> Address;
+    /// The serial console's log.
+    fn console(&self) -> PathBuf;
+    /// Ends it and removes its disk.
+    fn destroy(self) -> impl Future<Output = Result<(), MachineError>> + Send;
+    /// Leaves it running after the harness ends; `redrill clean` ends it.
+    fn keep(self) -> impl Future<Output = Result<(), MachineError>> + Send;
+}
+
+/// What a machine must be able to do beyond its [`MachineSpec`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Needs {
+    /// Ports that are reached from outside.
+    pub ports: Vec<u16>,
+    /// What it may reach.
+    pub network: Network,
+}
+
+/// Makes clean machines of one kind.
+pub trait Backend: Sync {
+    /// What it makes.
+    type Machine: Machine;
+    /// Boots a clean machine, up to a command that answered. Its files lie in `dir`.
+    fn boot(
+        &self,
+        spec: &MachineSpec,
+        needs: &Needs,
+        dir: &Path,
+        deadline: &Deadline,
+    ) -> impl Future<Output = Result<Self::Machine, MachineError>> + Send;
+}

@@ -1,0 +1,177 @@
+//! Machines made by QEMU: booted from an image, reached over SSH, watched by their console and monitor.
+
+mod args;
+mod boot;
+mod console;
+mod credentials;
+mod qmp;
+mod usernet;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use redrill_model::MachineSpec;
+use serde_json::Value;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::deadline::Deadline;
+use crate::host::Accel;
+use crate::image::Image;
+use crate::machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::process::{Guard, Guarded};
+use crate::ssh::{ClientKey, Ssh};
+
+/// Where the probe lies in a machine: on a file system that no capture holds.
+pub const PROBE: &str = "/run/redrill/probe";
+/// How long QEMU may take to end when asked.
+const QUIT: Duration = Duration::from_secs(5);
+/// How long a connection may stay unanswered before it counts as dropped: a firewall says nothing.
+const DROPPED: Duration = Duration::from_secs(3);
+
+/// Makes machines with QEMU.
+#[derive(Debug)]
+pub struct Qemu {
+    /// Starts QEMU and ssh.
+    pub guard: Guard,
+    /// Images by name.
+    pub images: BTreeMap<String, Image>,
+    /// The acceleration that was found to work.
+    pub accel: Accel,
+    /// The host's own HTTP proxy for packages, `host:port`.
+    pub upstream: Option<String>,
+}
+
+/// A machine in a QEMU process.
+#[derive(Debug)]
+pub struct QemuMachine {
+    name: String,
+    dir: PathBuf,
+    boot_seconds: f64,
+    process: Guarded,
+    monitor: qmp::Monitor,
+    ports: Vec<usernet::Flow>,
+    ssh: Arc<Ssh>,
+    client: ClientKey,
+    host: ClientKey,
+    relay: Option<JoinHandle<()>>,
+    tunnels: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Backend for Qemu {
+    type Machine = QemuMachine;
+
+    async fn boot(
+        &self,
+        spec: &MachineSpec,
+        needs: &Needs,
+        dir: &Path,
+        deadline: &Deadline,
+    ) -> Result<QemuMachine, MachineError> {
+        boot::boot(self, spec, needs, dir, deadline).await
+    }
+}
+
+impl Machine for QemuMachine {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn boot_seconds(&self) -> f64 {
+        self.boot_seconds
+    }
+
+    async fn exec(&self, command: &Exec, input: &[u8], deadline: &Deadline) -> Result<Output, MachineError> {
+        self.ssh.exec(command, input, deadline).await
+    }
+
+    async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
+        self.ssh.exec_to_file(command, to, deadline).await
+    }
+
+    async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
+        self.ssh.clock_offset(PROBE, deadline).await
+    }
+
+    fn outside(&self, port: u16) -> Option<SocketAddr> {
+        usernet::forwarded(&self.ports, port).map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    async fn inside(&self, host: &str, port: u16) -> Result<SocketAddr, MachineError> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(MachineError::io("cannot listen on loopback"))?;
+        let address = listener.local_addr().map_err(MachineError::io("cannot listen on loopback"))?;
+        let (ssh, command) = (Arc::clone(&self.ssh), Exec::new([PROBE, "connect", host, &port.to_string()]));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let client = ssh.client(&command);
+                tokio::spawn(async move { boot::tunnel(stream, client).await });
+            }
+        });
+        self.tunnels.lock().expect("no panic while it is held").push(task);
+        Ok(address)
+    }
+
+    /// QEMU accepts a connection to a forwarded port before the machine has said anything: only its own list of
+    /// connections tells what the machine answered.
+    async fn reach(&self, port: u16, deadline: &Deadline) -> Result<Reach, MachineError> {
+        let address =
+            self.outside(port).ok_or_else(|| MachineError::Monitor(format!("port {port} is not forwarded")))?;
+        let stream =
+            TcpStream::connect(address).await.map_err(MachineError::io("cannot reach QEMU's forwarded port"))?;
+        let own = stream.local_addr().map_err(MachineError::io("a connection without address"))?.port();
+        let patience = deadline.child("an unanswered connection", DROPPED);
+        loop {
+            let flows = usernet::flows(&self.monitor.human("info usernet").await?);
+            let ours = flows.iter().find(|flow| flow.source_port == own && flow.port == port);
+            match ours.map(|flow| flow.state.as_str()) {
+                Some("ESTABLISHED" | "CLOSE_WAIT") => return Ok(Reach::Open),
+                Some("SYN_SENT") if !patience.passed() => {}
+                Some("SYN_SENT") => return Ok(Reach::Closed("nobody answered".to_owned())),
+                Some(_) | None => return Ok(Reach::Closed("refused".to_owned())),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    fn address(&self) -> Address {
+        Address {
+            host: self.name.clone(),
+            port: usernet::forwarded(&self.ports, args::SSH).unwrap_or_default(),
+            key: self.client.path.clone(),
+            host_key: self.host.host_key(),
+        }
+    }
+
+    fn console(&self) -> PathBuf {
+        self.dir.join(args::CONSOLE)
+    }
+
+    async fn destroy(mut self) -> Result<(), MachineError> {
+        self.leave().await;
+        let _ = self.monitor.execute("quit", Value::Null).await; // It may close before it answers.
+        if tokio::time::timeout(QUIT, self.process.wait()).await.is_err() {
+            self.process.kill().await.map_err(MachineError::io("cannot end QEMU"))?;
+        }
+        for file in [args::OVERLAY, args::MONITOR, args::RELAY_SOCKET] {
+            let _ = std::fs::remove_file(self.dir.join(file));
+        }
+        Ok(())
+    }
+
+    async fn keep(mut self) -> Result<(), MachineError> {
+        self.leave().await;
+        self.process.release().await.map_err(MachineError::io("cannot let QEMU go"))
+    }
+}
+
+impl QemuMachine {
+    /// Takes down what belongs to the harness and not to the machine.
+    async fn leave(&mut self) {
+        let tunnels = std::mem::take(&mut *self.tunnels.lock().expect("no panic while it is held"));
+        tunnels.iter().chain(&self.relay).for_each(JoinHandle::abort);
+        self.ssh.close().await;
+    }
+}

@@ -1,2 +1,90 @@
-//! wip
-fn main() {}
+//! `redrill`: the command line. One file per command; only `output` prints.
+
+mod accel;
+mod clean;
+mod doctor;
+mod image;
+mod internal;
+mod output;
+mod plan;
+mod run;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use output::Failure;
+
+/// Proves that infrastructure can be rebuilt from its repo: boots clean machines, deploys twice, checks every service.
+#[derive(Debug, Parser)]
+#[command(name = "redrill", version, propagate_version = true, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  redrill doctor                     what this host can do, and what mends what it can't
+  redrill plan scenarios/web         what a drill would do; boots nothing
+  redrill run scenarios/web          the drill
+  redrill run scenarios/web --keep-on-failure && redrill shell
+
+Exit status: 0 every declared claim is proven or waived, 1 a claim failed,
+2 the scenario or the command line is wrong, 3 could not tell.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::Args),
+    Plan(plan::Args),
+    Doctor(doctor::Args),
+    #[command(subcommand)]
+    Image(image::Args),
+    Shell(shell::Args),
+    Clean(clean::Args),
+    #[command(flatten)]
+    Internal(internal::Args),
+}
+
+/// What a command ends with; `main` maps it to the process's exit status.
+type Ended = Result<u8, Failure>;
+
+fn main() -> ExitCode {
+    let ended = match Cli::parse().command {
+        // These run once for each process or connection: without a runtime.
+        Command::Internal(args) => return internal::exec(args),
+        Command::Plan(args) => plan::exec(&args),
+        Command::Shell(args) => shell::exec(&args),
+        Command::Clean(args) => clean::exec(&args),
+        Command::Run(args) => runtime(run::exec(args)),
+        Command::Doctor(args) => runtime(doctor::exec(args)),
+        Command::Image(args) => runtime(image::exec(args)),
+    };
+    match ended {
+        Ok(status) => ExitCode::from(status),
+        Err(failure) => {
+            output::failure(&failure);
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn runtime(command: impl Future<Output = Ended>) -> Ended {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::unknown("cannot start the runtime", &error))?;
+    let ended = runtime.block_on(command);
+    // A thread that reads a capture, say, is not worth waiting for.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The harness's places, from the environment.
+fn home() -> redrill_machines::Home {
+    redrill_machines::Home::from_environment(|name| std::env::var_os(name).map(Into::into))
+}
+
+/// This program, for guards.
+fn program() -> Result<std::path::PathBuf, Failure> {
+    std::env::current_exe().map_err(|error| Failure::unknown("cannot find the redrill program", &error))
+}

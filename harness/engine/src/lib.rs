@@ -1,1 +1,21 @@
-//! wip
+//! Walks a plan: makes a controller and machines, deploys twice, captures, checks, and reaches verdicts.
+//!
+//! [`Drill::run`] in `drill.rs` is the page to read first. The engine tells what happens by [`Event`]s and ends in a
+//! [`redrill_model::Report`]; it prints nothing.
+
+mod capture;
+mod checks;
+mod controller;
+mod drill;
+mod events;
+mod loaded;
+mod process;
+mod prove;
+mod redact;
+mod stages;
+mod tools;
+
+pub use drill::{Drill, Keep, Stop};
+pub use events::{Event, Events};
+pub use loaded::{Loaded, ScenarioError, load};
+pub use redact::Redactor;

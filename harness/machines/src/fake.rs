@@ -6,9 +6,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use redrill_model::MachineSpec;
+use redrill_model::{ImageUsed, MachineSpec};
 
 use crate::deadline::Deadline;
+use crate::image::Progress;
 use crate::machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
 
 /// Makes [`FakeMachine`]s.
@@ -34,6 +35,10 @@ pub struct FakeMachine {
 
 impl Backend for Fake {
     type Machine = FakeMachine;
+
+    async fn prepare(&mut self, images: &[String], _progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
+        Ok(images.iter().map(|name| ImageUsed { name: name.clone(), digest: "0".repeat(64) }).collect())
+    }
 
     async fn boot(
         &self,

@@ -5,10 +5,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use redrill_model::{MachineSpec, Network};
+use redrill_model::{ImageUsed, MachineSpec, Network};
 use thiserror::Error;
 
 use crate::deadline::{Deadline, TimedOut};
+use crate::image::Progress;
 
 /// Why the harness could not learn the answer. None of these says anything about the deploy.
 #[derive(Debug, Error)]
@@ -29,6 +30,15 @@ pub enum MachineError {
         program: String,
         /// The end of what it printed.
         said: String,
+    },
+    /// A base image could not be had.
+    #[error("image `{image}`")]
+    Image {
+        /// Which.
+        image: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The machine's process ended while it was needed.
     #[error("`{machine}`: QEMU ended ({status}): {said}")]
@@ -223,9 +233,15 @@ pub struct Needs {
 }
 
 /// Makes clean machines of one kind.
-pub trait Backend: Sync {
+pub trait Backend: Send + Sync {
     /// What it makes.
     type Machine: Machine;
+    /// Sees to it that these base images are there, building what is missing; told once, before the first boot.
+    fn prepare(
+        &mut self,
+        images: &[String],
+        progress: Progress,
+    ) -> impl Future<Output = Result<Vec<ImageUsed>, MachineError>> + Send;
     /// Boots a clean machine, up to a command that answered. Its files lie in `dir`.
     fn boot(
         &self,

@@ -4,7 +4,8 @@
 //! which carries it to a unix socket in the run directory, where [`serve`] answers. Every request is logged.
 
 use std::collections::BTreeSet;
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -154,22 +155,45 @@ impl Request {
     }
 }
 
-/// `redrill relay SOCKET`: carries one connection, which QEMU hands over as standard input and output.
-pub fn pump(socket: &Path) -> io::Result<()> {
-    let stream = StdUnixStream::connect(socket)?;
-    let (mut reading, mut writing) = (stream.try_clone()?, stream);
+/// `redrill relay TARGET`: carries one connection, handed over as standard input and output, to a unix socket or to an
+/// `ADDRESS:PORT` on loopback.
+pub fn pump(target: &Path) -> io::Result<()> {
+    match target.to_str().and_then(|text| text.parse::<SocketAddr>().ok()) {
+        Some(address) if address.ip().is_loopback() => {
+            let stream = std::net::TcpStream::connect(address)?;
+            stream.set_nodelay(true)?;
+            carry(stream.try_clone()?, stream, |stream| stream.shutdown(Shutdown::Write))
+        }
+        Some(address) => Err(io::Error::other(format!("{address} is not on this machine"))),
+        None => {
+            let stream = StdUnixStream::connect(target)?;
+            carry(stream.try_clone()?, stream, |stream| stream.shutdown(Shutdown::Write))
+        }
+    }
+}
+
+fn carry<S: io::Read + io::Write + Send + 'static>(
+    mut reading: S,
+    mut writing: S,
+    shutdown: impl Fn(&S) -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
     std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin(), &mut writing);
-        let _ = writing.shutdown(std::net::Shutdown::Write);
+        let mut buffer = [0; 64 * 1024];
+        while let Ok(length @ 1..) = io::stdin().read(&mut buffer) {
+            if writing.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+        let _ = shutdown(&writing);
     });
     let mut out = io::stdout();
     let mut buffer = [0; 64 * 1024];
     loop {
-        match io::Read::read(&mut reading, &mut buffer)? {
+        match reading.read(&mut buffer)? {
             0 => return Ok(()),
             length => {
-                io::Write::write_all(&mut out, &buffer[..length])?;
-                io::Write::flush(&mut out)?;
+                out.write_all(&buffer[..length])?;
+                out.flush()?;
             }
         }
     }

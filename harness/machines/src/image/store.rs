@@ -95,6 +95,12 @@ impl Image {
         self.manifest.mirror.sources.iter().filter_map(|source| host(&source.uri)).collect()
     }
 
+    /// `host:port` of the HTTP proxy through which the host itself reaches the mirror.
+    pub fn upstream_proxy(&self) -> Option<String> {
+        let authority = self.manifest.mirror.proxy.as_ref()?.strip_prefix("http://")?.split('/').next()?;
+        Some(if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") })
+    }
+
     /// Bytes it takes on disk.
     pub fn bytes(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;

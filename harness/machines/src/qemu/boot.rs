@@ -35,13 +35,12 @@ pub(super) async fn boot(
         program: "image".to_owned(),
         said: format!("`{}` has not been built", spec.image.get_ref()),
     })?;
-    let client = ClientKey::make(dir.join("client.key")).await?;
     let host = ClientKey::make(dir.join("host.key")).await?;
-    let credentials = credentials::write(dir, &spec.name, &client, &host, needs.network)?;
+    let credentials = credentials::write(dir, &spec.name, &qemu.client, &host, needs.network)?;
     make_overlay(image, dir).await?;
     let relay = match needs.network {
         Network::Open => None,
-        Network::Mirror => Some(serve_mirror(qemu, image, dir)?),
+        Network::Mirror => Some(serve_mirror(image, dir)?),
     };
     let arguments = args::arguments(spec, needs, image, qemu.accel, &credentials, qemu.guard.program());
     let mut waiting = Waiting { machine: &spec.name, dir, process: start(qemu, dir, &arguments)?, deadline };
@@ -49,7 +48,7 @@ pub(super) async fn boot(
     let ports = usernet::flows(&monitor.human("info usernet").await?);
     let port = usernet::forwarded(&ports, args::SSH)
         .ok_or_else(|| MachineError::Monitor("QEMU forwards no port to SSH".to_owned()))?;
-    Ssh::configure(dir, &spec.name, port, &client.path, &host.host_key())?;
+    Ssh::configure(dir, &spec.name, port, &qemu.client.path, &host.host_key())?;
     waiting.banner(port).await?;
     let ssh = Ssh::open(&qemu.guard, dir, &spec.name, deadline).await?;
     let boot_seconds = began.elapsed().as_secs_f64();
@@ -62,7 +61,7 @@ pub(super) async fn boot(
         monitor,
         ports,
         ssh: ssh.into(),
-        client,
+        client: qemu.client.clone(),
         host,
         relay,
         tunnels: std::sync::Mutex::default(),
@@ -85,9 +84,9 @@ async fn make_overlay(image: &Image, dir: &Path) -> Result<(), MachineError> {
     Err(MachineError::Program { program: "qemu-img".to_owned(), said })
 }
 
-fn serve_mirror(qemu: &Qemu, image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>, MachineError> {
+fn serve_mirror(image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>, MachineError> {
     let allowed: BTreeSet<String> = image.mirror_hosts();
-    let rules = Rules { allowed, upstream: qemu.upstream.clone(), log: dir.join("network.log") };
+    let rules = Rules { allowed, upstream: image.upstream_proxy(), log: dir.join("network.log") };
     relay::serve(&dir.join(RELAY_SOCKET), rules).map_err(MachineError::io("cannot serve the package mirror"))
 }
 

@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use redrill_model::MachineSpec;
+use redrill_model::{ImageUsed, MachineSpec};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::deadline::Deadline;
 use crate::host::Accel;
-use crate::image::Image;
+use crate::image::{Builder, Catalog, Image, Progress, Store};
 use crate::machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
 use crate::process::{Guard, Guarded};
 use crate::ssh::{ClientKey, Ssh};
@@ -35,14 +35,19 @@ const DROPPED: Duration = Duration::from_secs(3);
 /// Makes machines with QEMU.
 #[derive(Debug)]
 pub struct Qemu {
-    /// Starts QEMU and ssh.
-    pub guard: Guard,
-    /// Images by name.
-    pub images: BTreeMap<String, Image>,
-    /// The acceleration that was found to work.
-    pub accel: Accel,
-    /// The host's own HTTP proxy for packages, `host:port`.
-    pub upstream: Option<String>,
+    guard: Guard,
+    accel: Accel,
+    catalog: Catalog,
+    store: Store,
+    client: ClientKey,
+    images: BTreeMap<String, Image>,
+}
+
+impl Qemu {
+    /// Machines that `client` may enter as root, made of the images of `catalog`.
+    pub fn new(guard: Guard, accel: Accel, catalog: Catalog, store: Store, client: ClientKey) -> Self {
+        Self { guard, accel, catalog, store, client, images: BTreeMap::new() }
+    }
 }
 
 /// A machine in a QEMU process.
@@ -63,6 +68,21 @@ pub struct QemuMachine {
 
 impl Backend for Qemu {
     type Machine = QemuMachine;
+
+    async fn prepare(&mut self, images: &[String], progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
+        let program = self.guard.program().to_owned();
+        let builder = Builder { store: self.store.clone(), program, mirror: None, progress };
+        let mut used = Vec::new();
+        for name in images {
+            let failed =
+                |source: Box<dyn std::error::Error + Send + Sync>| MachineError::Image { image: name.clone(), source };
+            let recipe = self.catalog.get(name).map_err(|error| failed(error.into()))?;
+            let image = builder.image(&recipe, false).await.map_err(|error| failed(error.into()))?;
+            used.push(ImageUsed { name: name.clone(), digest: image.digest.clone() });
+            self.images.insert(name.clone(), image);
+        }
+        Ok(used)
+    }
 
     async fn boot(
         &self,

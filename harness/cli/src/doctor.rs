@@ -1,0 +1,110 @@
+//! `redrill doctor`: what this host can do, and the command that mends what it can't.
+
+use redrill_machines::host::{self, Accel, Tool};
+use redrill_machines::image::Mirror;
+
+use crate::output::{self, Failure, Finding, Health};
+use crate::{Ended, accel, home};
+
+/// Find out what this host can do, by trying; says what mends what it can't.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  redrill doctor
+
+Exit status: 0 this host can run drills, 3 something is missing.")]
+pub(crate) struct Args {}
+
+/// A Debian image, its build and one run.
+const WANTED_DISK_MIB: u64 = 6 * 1024;
+const WANTED_MEMORY_MIB: u64 = 1024 + 192;
+
+pub(crate) async fn exec(_args: Args) -> Ended {
+    let home = home();
+    output::swept(&home.sweep());
+    let mut findings: Vec<Finding> = host::find_tools().await.iter().map(tool).collect();
+    let usable = findings.iter().all(|finding| finding.health != Health::Missing);
+    if usable {
+        findings.push(acceleration(&home.cache).await?);
+    }
+    findings.push(user_namespaces());
+    findings.push(mirror().await);
+    findings.push(enough("memory", host::free_memory_mib(), WANTED_MEMORY_MIB, "close programs, or lower memory-mib"));
+    for (what, path) in [("cache", &home.cache), ("runs", &home.state)] {
+        let mend = "redrill image prune; redrill clean --all";
+        let mut finding = enough(what, host::free_disk_mib(path), WANTED_DISK_MIB, mend);
+        finding.text = format!("{}, in {}", finding.text, path.display());
+        findings.push(finding);
+    }
+    output::doctor(&findings);
+    Ok(if findings.iter().any(|finding| finding.health == Health::Missing) { 3 } else { 0 })
+}
+
+/// What is missing or unusable, in words.
+pub(crate) async fn missing_tools() -> Vec<String> {
+    let findings: Vec<Finding> = host::find_tools().await.iter().map(tool).collect();
+    let missing = findings.into_iter().filter(|finding| finding.health == Health::Missing);
+    missing.map(|finding| format!("{}: {} ({})", finding.name, finding.text, finding.mend)).collect()
+}
+
+fn tool(tool: &Tool) -> Finding {
+    let mend = format!("apt-get install {}", tool.package);
+    let (health, text, mend) = match (&tool.version, &tool.trouble) {
+        (None, _) => (Health::Missing, format!("missing; {}", tool.purpose), mend),
+        (Some(_), Some(trouble)) => (Health::Missing, trouble.clone(), "ci/setup".to_owned()),
+        (Some(version), None) => (Health::Good, version.clone(), String::new()),
+    };
+    Finding { name: tool.name.to_owned(), health, text, mend }
+}
+
+async fn acceleration(cache: &std::path::Path) -> Result<Finding, Failure> {
+    let found = accel::acceleration(cache, true).await?;
+    let text = format!("{}: {}; limits are stretched {:.1} times", found.choice.name(), found.reason, found.slowness);
+    let (health, mend) = match found.choice {
+        Accel::Kvm => (Health::Good, String::new()),
+        Accel::Tcg => {
+            (Health::Limited, "drills work, several times slower; a host with KVM runs them faster".to_owned())
+        }
+    };
+    Ok(Finding { name: "acceleration".to_owned(), health, text, mend })
+}
+
+fn user_namespaces() -> Finding {
+    let name = "image builds".to_owned();
+    let root = rustix::process::geteuid().is_root();
+    if root {
+        return Finding { name, health: Health::Good, text: "as root".to_owned(), mend: String::new() };
+    }
+    let allowed = std::process::Command::new("unshare")
+        .args(["--map-root-user", "--map-auto", "true"])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if allowed {
+        Finding { name, health: Health::Good, text: "in a user namespace".to_owned(), mend: String::new() }
+    } else {
+        let mend = "apt-get install uidmap, or build images as root: sudo redrill image build".to_owned();
+        Finding { name, health: Health::Limited, text: "this user may make no user namespace".to_owned(), mend }
+    }
+}
+
+async fn mirror() -> Finding {
+    let name = "package mirror".to_owned();
+    match Mirror::find(None, "trixie").await {
+        Ok(mirror) => {
+            let uri = mirror.sources.first().map(|source| source.uri.clone()).unwrap_or_default();
+            Finding { name, health: Health::Good, text: uri, mend: String::new() }
+        }
+        Err(error) => Finding {
+            name,
+            health: Health::Limited,
+            text: error.to_string(),
+            mend: "redrill image build --mirror URL".to_owned(),
+        },
+    }
+}
+
+fn enough(name: &str, free_mib: u64, wanted_mib: u64, mend: &str) -> Finding {
+    let health = if free_mib >= wanted_mib { Health::Good } else { Health::Missing };
+    let mend = if health == Health::Good { String::new() } else { mend.to_owned() };
+    Finding { name: name.to_owned(), health, text: format!("{free_mib} MiB free, {wanted_mib} MiB wanted"), mend }
+}

@@ -1,0 +1,52 @@
+//! What redrill starts itself as: guards, carriers of connections. Not for people.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use redrill_machines::{process, relay_pump};
+
+use crate::output;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Args {
+    /// Runs a program that ends when the leash (standard input) is let go.
+    #[command(hide = true)]
+    Guard {
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
+    /// Becomes a program that dies with its parent.
+    #[command(hide = true)]
+    Leashed {
+        parent: u32,
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
+    /// Carries standard input and output to a socket.
+    #[command(hide = true)]
+    Relay { target: PathBuf },
+    /// Refuses a connection to a host that is no machine of the drill.
+    #[command(hide = true)]
+    Refuse { host: String },
+}
+
+pub(crate) fn exec(args: Args) -> ExitCode {
+    let failed = match args {
+        Args::Guard { words } => match process::guard(&words) {
+            Ok(code) => return code,
+            Err(error) => error,
+        },
+        Args::Leashed { parent, words } => process::leashed(parent, &words),
+        Args::Relay { target } => match relay_pump(&target) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => error,
+        },
+        Args::Refuse { host } => {
+            std::io::Error::other(format!("`{host}` is no machine of this drill: connection refused"))
+        }
+    };
+    output::story(&format!("redrill: {failed}"));
+    ExitCode::from(126)
+}

@@ -1,0 +1,83 @@
+//! The only place that prints. Results go to standard output, the story to standard error.
+
+mod failure;
+mod listener;
+mod report;
+mod style;
+mod tables;
+
+use std::io::Write;
+
+use redrill_machines::Swept;
+use redrill_model::{Moment, Pass, Report, Stage};
+
+pub(crate) use failure::{Failure, failure};
+pub(crate) use listener::{Listener, Mode};
+pub(crate) use tables::{Finding, Health, doctor, images, plan, pruned};
+
+/// A line of the story.
+pub(crate) fn story(line: &str) {
+    // A closed standard error is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A line of the result.
+fn result_line(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// What a sweep of earlier runs found.
+pub(crate) fn swept(found: &[Swept]) {
+    for swept in found {
+        story(&format!(
+            "swept what a killed run left: {} processes, {} files in {}",
+            swept.processes,
+            swept.files,
+            swept.run.display()
+        ));
+    }
+}
+
+/// The report, on standard output.
+pub(crate) fn result(report: &Report, json: bool) {
+    if json {
+        result_line(&serde_json::to_string_pretty(report).unwrap_or_default());
+    } else {
+        result_line(&report::text(report, style::for_stdout()));
+    }
+}
+
+/// The report as a plain text file.
+pub(crate) fn report_text(report: &Report) -> String {
+    report::text(report, style::PLAIN)
+}
+
+/// What people call a stage.
+pub(crate) fn stage_name(stage: Stage) -> String {
+    match stage {
+        Stage::Controller => "checkout and deploy tool",
+        Stage::Images => "base images",
+        Stage::Boot => "boot clean machines",
+        Stage::Deploy(Pass::First) => "first deploy",
+        Stage::Deploy(Pass::Second) => "second deploy",
+        Stage::Capture(Moment::Clean) => "capture the clean state",
+        Stage::Capture(Moment::Deployed) => "capture after the first deploy",
+        Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
+        Stage::Capture(Moment::Idled) => "capture after idling, compare",
+        Stage::Idle => "idle",
+        Stage::Check => "checks",
+        Stage::Teardown => "end machines",
+    }
+    .to_owned()
+}
+
+/// `95 s` or `3 min 5 s`.
+fn seconds(seconds: f64) -> String {
+    if seconds < 10.0 {
+        format!("{seconds:.1} s")
+    } else if seconds < 120.0 {
+        format!("{seconds:.0} s")
+    } else {
+        format!("{:.0} min {:.0} s", (seconds / 60.0).floor(), seconds % 60.0)
+    }
+}

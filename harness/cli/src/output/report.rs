@@ -1,0 +1,110 @@
+//! The report as text: plain sentences first, detail below.
+
+use std::fmt::Write;
+
+use redrill_model::{ClaimReport, Finding, Report, Severity, Status, Verdict};
+
+use super::style::Style;
+use super::{seconds, stage_name};
+
+/// The whole text.
+pub(super) fn text(report: &Report, style: Style) -> String {
+    let mut out = String::new();
+    head(&mut out, report, style);
+    for claim in &report.claims {
+        claim_line(&mut out, claim, style);
+    }
+    for claim in &report.claims {
+        findings(&mut out, claim, style);
+    }
+    machines(&mut out, report, style);
+    for remark in &report.remarks {
+        let _ = writeln!(out, "\nNote: {remark}");
+    }
+    foot(&mut out, report, style);
+    out
+}
+
+fn head(out: &mut String, report: &Report, style: Style) {
+    let any = |verdict| report.claims.iter().any(|claim| claim.verdict == verdict);
+    let answer = if any(Verdict::Failed) {
+        style.bad("This commit is not proven to rebuild: a claim failed.")
+    } else if report.exit_status() == 0 {
+        style.good("Rebuilt from the repo and the keys alone: everything claimed is proven.")
+    } else {
+        style.open("The drill could not tell.")
+    };
+    let _ = writeln!(out, "\n{}: {}\n{answer}", style.bold(&report.scenario), report.summary);
+    if let Some(source) = &report.source {
+        let _ = writeln!(out, "Commit {} {}", &source.commit[..12.min(source.commit.len())], style.dim(&source.title));
+    }
+    let _ = writeln!(out);
+}
+
+fn claim_line(out: &mut String, claim: &ClaimReport, style: Style) {
+    let verdict = style.verdict(claim.verdict, &format!("{:<10}", claim.verdict));
+    let counted = match claim.verdict {
+        Verdict::Undeclared => String::new(),
+        _ => format!("checked {} of {} {}: ", claim.checked, claim.declared, claim.unit),
+    };
+    let _ = writeln!(out, "  {:<10}  {verdict}  {counted}{}", claim.claim, claim.summary);
+}
+
+fn findings(out: &mut String, claim: &ClaimReport, style: Style) {
+    for finding in &claim.findings {
+        let word = match (finding.severity, &finding.waived) {
+            (Severity::Fails, Some(_)) => style.open("waived"),
+            (Severity::Fails, None) => style.bad("fails"),
+            (Severity::Unknown, _) => style.open("unknown"),
+            (Severity::Warning, _) => style.open("warning"),
+            (Severity::Info, _) => style.dim("info"),
+        };
+        let at = finding.machine.as_ref().map(|machine| format!(" on {machine}")).unwrap_or_default();
+        let _ = writeln!(out, "\n  {word} {} {}{at}", claim.claim, style.dim(&finding.code));
+        let _ = writeln!(out, "    {}", finding.summary);
+        detail(out, finding, style);
+    }
+}
+
+fn detail(out: &mut String, finding: &Finding, style: Style) {
+    if let Some(operation) = &finding.operation {
+        let _ = writeln!(out, "    operation {}: {}", operation.number, style.bold(&operation.name));
+    }
+    if let Some(waived) = &finding.waived {
+        let _ = writeln!(out, "    waived: {waived}");
+    }
+    for line in &finding.evidence {
+        let _ = writeln!(out, "      {}", style.dim(line));
+    }
+}
+
+fn machines(out: &mut String, report: &Report, style: Style) {
+    for machine in &report.machines {
+        let Some(counted) = machine.captures.values().next_back() else { continue };
+        let counted: Vec<String> = counted.iter().map(|(section, count)| format!("{count} {section}")).collect();
+        let _ = writeln!(out, "\n{}: compared {}", style.bold(&machine.name), counted.join(", "));
+        let became: Vec<String> = machine.became.iter().map(|(section, text)| format!("{section} {text}")).collect();
+        if !became.is_empty() {
+            let _ = writeln!(out, "  the first deploy made of it: {}", became.join("; "));
+        }
+        for noise in &machine.noise {
+            let _ = writeln!(out, "  {}", style.dim(&format!("noise: {noise}")));
+        }
+        for (reason, count) in &machine.left_out {
+            let _ = writeln!(out, "  {}", style.dim(&format!("left out: {count} differences ({reason})")));
+        }
+    }
+}
+
+fn foot(out: &mut String, report: &Report, style: Style) {
+    let _ = writeln!(out);
+    for stage in report.stages.iter().filter(|stage| stage.status != Status::NotRun) {
+        let line = format!("{:>12}  {}", seconds(stage.seconds), stage_name(stage.stage));
+        let _ = writeln!(out, "{}", style.dim(&line));
+    }
+    let _ = writeln!(out, "{}", style.dim(&format!("{:>12}  in all", seconds(report.seconds))));
+    let host = &report.host;
+    let _ = writeln!(out, "\nHost      {} ({})", host.acceleration, host.reason);
+    let _ = writeln!(out, "Evidence  {}", report.run_dir);
+    let _ = write!(out, "Repeat    {}", report.repeat);
+}

@@ -1,0 +1,68 @@
+//! Colours, where they are wanted.
+
+use std::io::IsTerminal;
+
+use redrill_model::Verdict;
+
+/// Control sequences, or nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Style {
+    coloured: bool,
+}
+
+/// No colours.
+pub(super) const PLAIN: Style = Style { coloured: false };
+
+/// Colours on a terminal, unless `NO_COLOR` is set to anything (no-color.org).
+pub(super) fn for_stdout() -> Style {
+    wanted(std::io::stdout().is_terminal())
+}
+
+/// The same for the story.
+pub(super) fn for_stderr() -> Style {
+    wanted(std::io::stderr().is_terminal())
+}
+
+fn wanted(terminal: bool) -> Style {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    Style { coloured: terminal && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb") }
+}
+
+impl Style {
+    pub(super) fn coloured(self) -> bool {
+        self.coloured
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.coloured { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(super) fn good(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
+    pub(super) fn bad(self, text: &str) -> String {
+        self.paint("1;31", text)
+    }
+
+    pub(super) fn open(self, text: &str) -> String {
+        self.paint("33", text)
+    }
+
+    pub(super) fn dim(self, text: &str) -> String {
+        self.paint("2", text)
+    }
+
+    pub(super) fn bold(self, text: &str) -> String {
+        self.paint("1", text)
+    }
+
+    pub(super) fn verdict(self, verdict: Verdict, text: &str) -> String {
+        match verdict {
+            Verdict::Proven => self.good(text),
+            Verdict::Failed => self.bad(text),
+            Verdict::Unproven | Verdict::Waived => self.open(text),
+            Verdict::Undeclared => self.dim(text),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What the smaller commands print.
+
+use redrill_engine::Loaded;
+use redrill_machines::image::Image;
+use redrill_model::{Limits, Network, Stage, plan as plan_of};
+
+use super::{result_line, stage_name, style};
+
+/// How well a thing does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// As wished.
+    Good,
+    /// Works, with a limit worth knowing.
+    Limited,
+    /// Drills cannot run.
+    Missing,
+}
+
+/// One line of the doctor's.
+#[derive(Debug)]
+pub(crate) struct Finding {
+    pub(crate) name: String,
+    pub(crate) health: Health,
+    pub(crate) text: String,
+    pub(crate) mend: String,
+}
+
+/// The doctor's findings.
+pub(crate) fn doctor(findings: &[Finding]) {
+    let style = style::for_stdout();
+    for finding in findings {
+        let mark = match finding.health {
+            Health::Good => style.good("good   "),
+            Health::Limited => style.open("limited"),
+            Health::Missing => style.bad("missing"),
+        };
+        result_line(&format!("{mark}  {:<18}  {}", finding.name, finding.text));
+        if !finding.mend.is_empty() {
+            result_line(&format!("{:29}{} {}", "", style.dim("->"), finding.mend));
+        }
+    }
+    let missing = findings.iter().filter(|finding| finding.health == Health::Missing).count();
+    result_line(&match missing {
+        0 => style.good("\nThis host can run drills."),
+        count => style.bad(&format!("\nThis host cannot run drills yet: {count} missing.")),
+    });
+}
+
+/// Images in the cache.
+pub(crate) fn images(images: &[Image]) {
+    if images.is_empty() {
+        result_line("no images: redrill image build");
+    }
+    for image in images {
+        result_line(&format!(
+            "{:<12}  {}  built {}  {} packages  {} MiB",
+            image.manifest.name,
+            &image.digest[..12],
+            image.manifest.built,
+            image.manifest.packages.len(),
+            image.bytes() / (1024 * 1024),
+        ));
+    }
+}
+
+/// What was removed.
+pub(crate) fn pruned(removed: &[(String, u64)]) {
+    if removed.is_empty() {
+        result_line("nothing to remove");
+    }
+    for (name, bytes) in removed {
+        result_line(&format!("removed {name}, {} MiB", bytes / (1024 * 1024)));
+    }
+}
+
+/// A plan.
+pub(crate) fn plan(loaded: &Loaded, json: bool) {
+    let plan = plan_of(&loaded.scenario);
+    if json {
+        result_line(&serde_json::to_string_pretty(&plan).unwrap_or_default());
+        return;
+    }
+    let (style, scenario) = (style::for_stdout(), &loaded.scenario);
+    result_line(&format!("{}: {}", style.bold(&loaded.name), scenario.summary));
+    let claims: Vec<&str> = scenario.claims.iter().map(|claim| claim.name()).collect();
+    result_line(&format!("claims    {}", claims.join(", ")));
+    let repo = loaded.directory.join(&scenario.servers.path);
+    result_line(&format!("repo      {} at {}", repo.display(), scenario.servers.commit));
+    for machine in &scenario.machines {
+        let (image, memory) = (machine.image.get_ref(), machine.memory_mib);
+        result_line(&format!("machine   {} from {image}, {memory} MiB, {} cpus", machine.name, machine.cpus));
+    }
+    result_line(match scenario.network {
+        Network::Mirror => "network   the package mirror and nothing else",
+        Network::Open => "network   whatever the host reaches",
+    });
+    result_line("\nstages");
+    for (number, stage) in plan.stages.iter().enumerate() {
+        let limit = limit(*stage, scenario.limits).map(|limit| format!(" (at most {limit})")).unwrap_or_default();
+        result_line(&format!("{:>4}  {}{limit}", number + 1, stage_name(*stage)));
+        if *stage == Stage::Check {
+            for check in &scenario.checks {
+                result_line(&style.dim(&format!("        {} {}: {}", check.kind.name(), check.name, check.why)));
+            }
+        }
+    }
+    result_line(&style.dim("\nlimits are for hardware virtualization; a slower host gets them stretched"));
+}
+
+fn limit(stage: Stage, limits: Limits) -> Option<humantime::FormattedDuration> {
+    match stage {
+        Stage::Boot => Some(humantime::format_duration(limits.boot)),
+        Stage::Deploy(_) => Some(humantime::format_duration(limits.deploy)),
+        _ => None,
+    }
+}

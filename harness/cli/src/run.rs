@@ -1,0 +1,184 @@
+//! `redrill run`: the drill.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use clap::ValueEnum;
+use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, load};
+use redrill_machines::host::{self, Acceleration};
+use redrill_machines::image::Store;
+use redrill_machines::process::Guard;
+use redrill_machines::qemu::Qemu;
+use redrill_machines::{ClientKey, Home, RunDir};
+use redrill_model::{HostFacts, Report};
+use tokio::sync::{mpsc, watch};
+
+use crate::output::{self, Failure, Listener, Mode};
+use crate::{Ended, accel, doctor, home, program};
+
+/// Rebuild a scenario's machines from its repo, twice, and say what is proven.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  redrill run scenarios/web
+  redrill run scenarios/web --keep-on-failure     then: redrill shell
+  redrill run scenarios/web --format json --quiet > report.json
+
+The story goes to standard error, the result to standard output. report.json, report.txt, captures, logs and consoles
+lie in the run directory, which the last lines name.")]
+pub(crate) struct Args {
+    /// Directory with a scenario.toml, or the file itself.
+    scenario: PathBuf,
+    /// Leave the machines running afterwards, for `redrill shell`; `redrill clean` ends them.
+    #[arg(long)]
+    keep: bool,
+    /// The same, if a claim is not proven.
+    #[arg(long)]
+    keep_on_failure: bool,
+    /// Tell no story, only the result.
+    #[arg(long, short)]
+    quiet: bool,
+    /// Form of the result on standard output.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+/// Form of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Overlays, captures and logs of a small drill.
+const RUN_MIB: u64 = 2048;
+
+pub(crate) async fn exec(args: Args) -> Ended {
+    let (loaded, home) = (load(&args.scenario)?, home());
+    output::swept(&home.sweep());
+    preflight(&loaded, &home).await?;
+    let acceleration = accel::acceleration(&home.cache, false).await?;
+    let last_time = last_seconds(&home, &loaded.name);
+    let run_dir = RunDir::create(&home, &loaded.name, SystemTime::now())
+        .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
+    let path = run_dir.path().to_owned();
+    let redactor = Arc::new(loaded.keys().map(|keys| Redactor::from_keys(&keys)).unwrap_or_default());
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
+    let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
+    let drill = make(&args, loaded, home, run_dir, &acceleration, Events::new(sender, Arc::clone(&redactor))).await?;
+    let report = Box::pin(drill.run()).await;
+    // The drill has dropped its end of the channel: the listener comes to its end too.
+    let _ = listener.await;
+    let report = report.inspect_err(|_| drop(std::fs::remove_dir_all(&path)))?;
+    let leaked = write(&report, &path, &redactor)?;
+    output::result(&report, args.format == Format::Json);
+    if leaked {
+        let text = "a secret from the keys had found its way into the report; it was blanked out, and this is a bug";
+        return Err(Failure::plain(text));
+    }
+    Ok(report.exit_status())
+}
+
+/// What would fail later is said now.
+async fn preflight(loaded: &Loaded, home: &Home) -> Result<(), Failure> {
+    let missing = doctor::missing_tools().await;
+    if !missing.is_empty() {
+        return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
+    }
+    let memory: Vec<u64> = loaded.scenario.machines.iter().map(|machine| machine.memory_mib).collect();
+    for checked in [host::check_memory(&memory), host::check_disk(&home.state, RUN_MIB)] {
+        checked.map_err(|shortage| Failure::with_mend(&shortage.to_string(), &shortage.mend()))?;
+    }
+    Ok(())
+}
+
+async fn make(
+    args: &Args,
+    loaded: Loaded,
+    home: Home,
+    run_dir: RunDir,
+    acceleration: &Acceleration,
+    events: Events,
+) -> Result<Drill<Qemu>, Failure> {
+    let guard = Guard::new(program()?, run_dir.path().to_owned());
+    let client = ClientKey::make(run_dir.path().join("client.key")).await;
+    let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
+    let store = Store::new(&home.cache);
+    let backend = Qemu::new(guard.clone(), acceleration.choice, loaded.catalog(), store, client);
+    let versions = host::find_tools().await.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?)));
+    let keep = match (args.keep, args.keep_on_failure) {
+        (true, _) => Keep::Always,
+        (false, true) => Keep::OnFailure,
+        (false, false) => Keep::Never,
+    };
+    Ok(Drill {
+        repeat: format!("redrill run {}", args.scenario.display()),
+        loaded,
+        backend,
+        guard,
+        run_dir,
+        home,
+        host: HostFacts {
+            acceleration: acceleration.choice.name().to_owned(),
+            reason: acceleration.reason.clone(),
+            slowness: acceleration.slowness,
+        },
+        tools: versions.collect(),
+        events,
+        stop: watch_signals(),
+        keep,
+    })
+}
+
+/// The first Ctrl-C (or SIGTERM) asks the drill to end; the second leaves at once.
+fn watch_signals() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        signal().await;
+        output::story("interrupted: cleaning up, then telling what was learnt (again to leave at once)");
+        let _ = sender.send(true);
+        signal().await;
+        output::story("left at once; the next start of redrill removes what remains");
+        std::process::exit(130);
+    });
+    receiver
+}
+
+async fn signal() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => if result.is_err() { std::future::pending().await },
+        _ = terminated.recv() => {}
+    }
+}
+
+/// How long each stage took the last time this scenario was drilled to its end.
+fn last_seconds(home: &Home, scenario: &str) -> BTreeMap<String, f64> {
+    let mut runs = home.run_dirs();
+    runs.retain(|run| run.file_name().is_some_and(|name| name.to_string_lossy().starts_with(&format!("{scenario}-"))));
+    let report = runs.iter().rev().find_map(|run| {
+        let report: Report = serde_json::from_slice(&std::fs::read(run.join("report.json")).ok()?).ok()?;
+        (report.scenario == scenario).then_some(report)
+    });
+    let stages = report.map(|report| report.stages).unwrap_or_default();
+    let done = stages.into_iter().filter(|stage| stage.status == redrill_model::Status::Done);
+    done.map(|stage| (output::stage_name(stage.stage), stage.seconds)).collect()
+}
+
+/// Writes the report in both forms; tells whether a secret had to be blanked out of it.
+fn write(report: &Report, run_dir: &Path, redactor: &Redactor) -> Result<bool, Failure> {
+    let json = serde_json::to_string_pretty(report).map_err(|e| Failure::unknown("cannot write the report", &e))?;
+    let leaked = redactor.finds(&json);
+    let text = output::report_text(report);
+    for (name, content) in [("report.json", json), ("report.txt", text)] {
+        let written = std::fs::write(run_dir.join(name), redactor.clean(&content) + "\n");
+        written.map_err(|error| Failure::unknown("cannot write the report", &error))?;
+    }
+    Ok(leaked)
+}

@@ -1,0 +1,64 @@
+//! Takes captures of machines, and reads them back.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+
+use flate2::read::GzDecoder;
+use redrill_machines::qemu::PROBE;
+use redrill_machines::{Deadline, Exec, Machine, MachineError};
+use redrill_model::Moment;
+use redrill_state::{Capture, CaptureError, Reader};
+use thiserror::Error;
+
+/// Why there is no capture.
+#[derive(Debug, Error)]
+pub(crate) enum TakeError {
+    #[error(transparent)]
+    Machine(#[from] MachineError),
+    #[error("the probe failed ({status}): {said}")]
+    Probe { status: i32, said: String },
+    #[error("the capture in `{path}` cannot be used")]
+    Damaged {
+        path: PathBuf,
+        #[source]
+        source: CaptureError,
+    },
+    #[error("the capture in `{path}` cannot be read")]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Where a machine's capture of this moment lies in the run directory.
+pub(crate) fn path(captures: &Path, machine: &str, moment: Moment) -> PathBuf {
+    captures.join(machine).join(format!("{}.jsonl.gz", moment.file_stem()))
+}
+
+/// Takes a capture, and reads it once to be sure that it is whole.
+pub(crate) async fn take<M: Machine>(machine: &M, to: &Path, deadline: &Deadline) -> Result<Capture, TakeError> {
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent).map_err(|source| TakeError::Unreadable { path: parent.to_owned(), source })?;
+    }
+    let output = machine.exec_to_file(&Exec::new([PROBE, "capture"]), to, deadline).await?;
+    if output.status != 0 {
+        return Err(TakeError::Probe { status: output.status, said: output.stderr.trim().to_owned() });
+    }
+    let path = to.to_owned();
+    let read = tokio::task::spawn_blocking(move || read(&path)).await;
+    read.unwrap_or_else(|error| Err(TakeError::Probe { status: 0, said: error.to_string() }))
+}
+
+/// Reads a capture of an earlier stage.
+pub(crate) fn read(path: &Path) -> Result<Capture, TakeError> {
+    let unreadable = |source| TakeError::Unreadable { path: path.to_owned(), source };
+    let damaged = |source| TakeError::Damaged { path: path.to_owned(), source };
+    let lines = BufReader::new(GzDecoder::new(File::open(path).map_err(unreadable)?)).lines();
+    let mut reader = Reader::default();
+    for line in lines {
+        reader.line(&line.map_err(unreadable)?).map_err(damaged)?;
+    }
+    reader.finish().map_err(damaged)
+}

@@ -1,0 +1,247 @@
+//! Checks over HTTP: one request, made as a user's client would make it, led to the machine by address alone.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use redrill_machines::{Deadline, Machine, MachineError};
+use redrill_model::{From, HttpCheck};
+use reqwest::header::HOST;
+use reqwest::tls::TlsInfo;
+use reqwest::{Certificate, Client, Response};
+
+use super::Seen;
+
+/// One request, before it counts as unanswered: an emulated machine takes seconds for a TLS handshake.
+const ANSWER: Duration = Duration::from_secs(10);
+/// A body larger than this is not looked at to the end.
+const LARGEST_BODY: usize = 4 * 1024 * 1024;
+
+pub(super) async fn attempt<M: Machine>(
+    check: &HttpCheck,
+    machine: &M,
+    directory: &Path,
+    deadline: &Deadline,
+) -> Result<Seen, MachineError> {
+    let address = match check.from {
+        From::Outside => machine.outside(check.port).ok_or_else(|| {
+            MachineError::Monitor(format!("port {} of `{}` is not forwarded", check.port, machine.name()))
+        })?,
+        From::Inside => machine.inside(&check.host, check.port).await?,
+    };
+    let wait = deadline.child("an answer over HTTP", ANSWER).left();
+    let client = match client(check, directory, address, wait) {
+        Ok(client) => client,
+        Err(error) => return Ok(Seen::Not(vec![chain(&*error)])),
+    };
+    let request = client.get(with_port(check, address.port())).header(HOST, host_header(check));
+    Ok(match request.send().await {
+        Ok(response) => judge(check, response).await,
+        Err(error) => Seen::Not(vec![chain(&error)]),
+    })
+}
+
+fn client(
+    check: &HttpCheck,
+    directory: &Path,
+    address: std::net::SocketAddr,
+    wait: Duration,
+) -> Result<Client, Box<dyn Error + Send + Sync>> {
+    // The second call finds a provider in place, and that is what it is for.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = Client::builder()
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none())
+        .resolve(&check.host, address)
+        .timeout(wait)
+        .tls_info(true);
+    if let Some(ca) = &check.ca {
+        builder = builder.tls_certs_only(Certificate::from_pem_bundle(&std::fs::read(directory.join(ca))?)?);
+    }
+    Ok(builder.build()?)
+}
+
+/// The URL with the forwarded port: the host's name stays, and so do the name in the TLS handshake and the check of the
+/// certificate.
+fn with_port(check: &HttpCheck, port: u16) -> String {
+    let (scheme, rest) = check.url.split_once("://").unwrap_or(("http", &check.url));
+    let path = rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]);
+    format!("{scheme}://{}:{port}{path}", check.host)
+}
+
+/// What a client at the real address would send.
+fn host_header(check: &HttpCheck) -> String {
+    let rest = check.url.split_once("://").map_or(check.url.as_str(), |(_, rest)| rest);
+    rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned()
+}
+
+async fn judge(check: &HttpCheck, response: Response) -> Seen {
+    let mut complaints = Vec::new();
+    let status = response.status().as_u16();
+    if check.status.is_some_and(|wanted| wanted != status) {
+        complaints.push(format!("status {status}, expected {}", check.status.unwrap_or_default()));
+    }
+    for (name, wanted) in &check.header {
+        let value = response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        match value {
+            Some(value) if value.contains(wanted) => {}
+            Some(value) => complaints.push(format!("header {name} is `{value}`, which does not contain `{wanted}`")),
+            None => complaints.push(format!("there is no header {name}")),
+        }
+    }
+    if let Some(wanted) = check.valid_for {
+        complaints.extend(expiry(response.extensions().get::<TlsInfo>(), wanted));
+    }
+    if check.contains.is_some() || !check.json.is_empty() {
+        match body(response).await {
+            Ok(body) => complaints.extend(judge_body(check, &body)),
+            Err(error) => complaints.push(format!("the body could not be read: {}", chain(&error))),
+        }
+    }
+    Seen::from_complaints(complaints)
+}
+
+async fn body(mut response: Response) -> Result<String, reqwest::Error> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() > LARGEST_BODY {
+            break;
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn judge_body(check: &HttpCheck, body: &str) -> Vec<String> {
+    let short: String = body.chars().take(200).collect();
+    let mut complaints = Vec::new();
+    if let Some(wanted) = check.contains.as_ref().filter(|wanted| !body.contains(wanted.as_str())) {
+        complaints.push(format!("the body does not contain `{wanted}`: `{short}`"));
+    }
+    if !check.json.is_empty() {
+        match serde_json::from_str::<serde_json::Value>(body) {
+            Err(error) => complaints.push(format!("the body is no JSON ({error}): `{short}`")),
+            Ok(value) => {
+                for (pointer, wanted) in &check.json {
+                    match value.pointer(pointer) {
+                        Some(found) if found == wanted => {}
+                        Some(found) => complaints.push(format!("{pointer} is {found}, expected {wanted}")),
+                        None => complaints.push(format!("there is no {pointer} in the body: `{short}`")),
+                    }
+                }
+            }
+        }
+    }
+    complaints
+}
+
+/// Whether the server's certificate ends too soon.
+fn expiry(tls: Option<&TlsInfo>, wanted: Duration) -> Option<String> {
+    let Some(der) = tls.and_then(TlsInfo::peer_certificate) else {
+        return Some("the server showed no certificate".to_owned());
+    };
+    match x509_parser::parse_x509_certificate(der) {
+        Err(error) => Some(format!("the certificate cannot be read: {error}")),
+        Ok((_, certificate)) => {
+            let left = certificate.validity().time_to_expiration().map(|left| left.whole_seconds().unsigned_abs());
+            match left {
+                Some(left) if left >= wanted.as_secs() => None,
+                Some(left) => Some(format!("the certificate ends in {} days", left / 86400)),
+                None => Some("the certificate is not valid now".to_owned()),
+            }
+        }
+    }
+}
+
+/// An error and everything that caused it: the cause is what helps.
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use redrill_machines::Fake;
+    use redrill_model::CheckKind;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::super::tests::{deadline, machine, parse};
+    use super::*;
+
+    fn http(lines: &str) -> HttpCheck {
+        match parse(&format!("[[check.http]]\n{lines}")).kind {
+            CheckKind::Http(check) => check,
+            other => panic!("no http check: {other:?}"),
+        }
+    }
+
+    /// Serves one answer over and over; returns what the check made of it, and the request's head.
+    async fn ask(check: &HttpCheck, answer: &'static str) -> (Seen, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).await.expect("a request");
+            stream.write_all(answer.as_bytes()).await.expect("answered");
+            String::from_utf8_lossy(&head[..length]).into_owned()
+        });
+        let mut fake = Fake::default();
+        fake.ports.insert(check.port, address);
+        let machine = machine(fake).await;
+        let seen = attempt(check, &machine, Path::new("/"), &deadline()).await.expect("could be found out");
+        (seen, server.await.expect("served"))
+    }
+
+    const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: 26\r\n\r\n\
+                          {\"status\": \"ok\", \"n\": [1]}\n";
+
+    #[tokio::test]
+    async fn every_assertion_is_held_against_the_answer() {
+        let good = "url = 'http://web.test/x?y=1'\nstatus = 200\ncontains = 'ok'\n\
+                    header = { content-type = 'application/json' }\njson = { '/status' = 'ok', '/n/0' = 1 }";
+        let (seen, head) = ask(&http(good), ANSWER).await;
+        assert_eq!(seen, Seen::Holds);
+        assert!(
+            head.starts_with("GET /x?y=1 HTTP/1.1") && head.to_ascii_lowercase().contains("host: web.test\r\n"),
+            "{head}"
+        );
+        for (wrong, because) in [
+            ("status = 204", "status 200, expected 204"),
+            ("contains = 'absent'", "does not contain `absent`"),
+            ("header = { x-none = 'a' }", "no header x-none"),
+            ("header = { content-type = 'text/html' }", "does not contain `text/html`"),
+            ("json = { '/status' = 'bad' }", "/status is \"ok\", expected \"bad\""),
+            ("json = { '/none' = 1 }", "there is no /none"),
+        ] {
+            let (seen, _) = ask(&http(&format!("url = 'http://web.test/'\n{wrong}")), ANSWER).await;
+            let Seen::Not(complaints) = seen else { panic!("{wrong} must not hold") };
+            assert!(complaints.join("; ").contains(because), "{complaints:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn redirects_are_answers_and_are_not_followed() {
+        let check = http("url = 'http://web.test:8080/'\nstatus = 301\nheader = { location = 'https://web.test/' }");
+        let answer = "HTTP/1.1 301 Moved\r\nLocation: https://web.test/\r\nContent-Length: 0\r\n\r\n";
+        let (seen, head) = ask(&check, answer).await;
+        assert_eq!(seen, Seen::Holds);
+        assert!(head.to_ascii_lowercase().contains("host: web.test:8080\r\n"), "{head}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_does_not_answer_is_red_and_no_error() {
+        let check = http("url = 'http://web.test/'\nstatus = 200");
+        let mut fake = Fake::default();
+        fake.ports.insert(80, ([127, 0, 0, 1], 1).into());
+        let seen = attempt(&check, &machine(fake).await, Path::new("/"), &deadline()).await.expect("found out");
+        let Seen::Not(complaints) = seen else { panic!("must not hold") };
+        assert!(complaints[0].contains("refused"), "the cause is told: {complaints:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! Checks: each is tried until it holds or its time is up, and tells what it saw last.
+
+mod http;
+mod inside;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use redrill_machines::qemu::PROBE;
+use redrill_machines::{Deadline, Exec, Machine, MachineError, Reach};
+use redrill_model::{Check, CheckKind, Expect, From, TcpCheck};
+
+/// What one try showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// Every assertion holds.
+    Holds,
+    /// These do not.
+    Not(Vec<String>),
+}
+
+impl Seen {
+    pub(crate) fn from_complaints(complaints: Vec<String>) -> Self {
+        if complaints.is_empty() { Self::Holds } else { Self::Not(complaints) }
+    }
+}
+
+/// What came of a check.
+#[derive(Debug)]
+pub(crate) struct Checked {
+    /// `Err` means that it could not be found out.
+    pub(crate) seen: Result<Seen, MachineError>,
+    /// Time to green, or to the end of patience.
+    pub(crate) seconds: f64,
+}
+
+/// Between two tries: services take seconds to come up, and an emulated machine should not be kept busy.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Tries `check` on its machine. Paths in it start at `directory`.
+pub(crate) async fn check<M: Machine>(check: &Check, machine: &M, directory: &Path, deadline: &Deadline) -> Checked {
+    let patience = deadline.child(&format!("check `{}`", check.name), check.within);
+    let began = Instant::now();
+    loop {
+        let seen = attempt(&check.kind, machine, directory, &patience).await;
+        let done = matches!(seen, Ok(Seen::Holds)) || patience.left() < PAUSE;
+        if done {
+            return Checked { seen, seconds: began.elapsed().as_secs_f64() };
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn attempt<M: Machine>(
+    kind: &CheckKind,
+    machine: &M,
+    directory: &Path,
+    deadline: &Deadline,
+) -> Result<Seen, MachineError> {
+    match kind {
+        CheckKind::Http(check) => http::attempt(check, machine, directory, deadline).await,
+        CheckKind::Tcp(check) => tcp(check, machine, deadline).await,
+        CheckKind::Unit(check) => inside::unit(check, machine, deadline).await,
+        CheckKind::Command(check) => inside::command(check, machine, deadline).await,
+        CheckKind::File(check) => inside::file(check, machine, deadline).await,
+    }
+}
+
+async fn tcp<M: Machine>(check: &TcpCheck, machine: &M, deadline: &Deadline) -> Result<Seen, MachineError> {
+    let reach = match check.from {
+        From::Outside => machine.reach(check.port, deadline).await?,
+        From::Inside => {
+            let port = check.port.to_string();
+            let output = machine.exec(&Exec::new([PROBE, "reach", "127.0.0.1", &port]), b"", deadline).await?;
+            if output.status == 0 { Reach::Open } else { Reach::Closed(output.stderr.trim().to_owned()) }
+        }
+    };
+    Ok(match (check.expect, reach) {
+        (Expect::Open, Reach::Open) | (Expect::Closed, Reach::Closed(_)) => Seen::Holds,
+        (Expect::Open, Reach::Closed(why)) => Seen::Not(vec![format!("port {} is closed: {why}", check.port)]),
+        (Expect::Closed, Reach::Open) => Seen::Not(vec![format!("port {} is open", check.port)]),
+    })
+}
+
+/// The ports that must be forwarded for these checks to come from outside.
+pub(crate) fn outside_ports<'a>(checks: impl Iterator<Item = &'a Check>) -> Vec<u16> {
+    let mut ports: Vec<u16> = checks
+        .filter_map(|check| match &check.kind {
+            CheckKind::Http(http) if http.from == From::Outside => Some(http.port),
+            CheckKind::Tcp(tcp) if tcp.from == From::Outside => Some(tcp.port),
+            _ => None,
+        })
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use redrill_machines::{Backend, Fake, FakeMachine, Needs, Output};
+    use redrill_model::{Network, Scenario};
+
+    use super::*;
+
+    const HEAD: &str = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
+                        [[machine]]\nname = 'web'\nimage = 'debian-13'\n";
+
+    pub(super) fn parse(table: &str) -> Check {
+        let text = format!("{HEAD}{table}\nname = 'n'\nwhy = 'w'\nwithin = '600ms'\n");
+        Scenario::parse(&text).expect("a valid check").checks.remove(0)
+    }
+
+    pub(super) async fn machine(fake: Fake) -> FakeMachine {
+        let scenario = Scenario::parse(&format!("claims = ['rebuilds']\n{HEAD}")).expect("valid");
+        let needs = Needs { ports: Vec::new(), network: Network::Mirror };
+        fake.boot(&scenario.machines[0], &needs, Path::new("/"), &deadline()).await.expect("boots")
+    }
+
+    pub(super) fn deadline() -> Deadline {
+        Deadline::root("test", Duration::from_secs(20), 1.0)
+    }
+
+    /// A machine that answers this command so, time after time.
+    pub(super) fn answering(command: &str, answers: &[(i32, &str)]) -> Fake {
+        let output = |(status, text): &(i32, &str)| Output {
+            status: *status,
+            stdout: text.as_bytes().to_vec(),
+            stderr: String::new(),
+        };
+        let answers = BTreeMap::from([(command.to_owned(), answers.iter().map(output).collect())]);
+        Fake { answers, ..Fake::default() }
+    }
+
+    async fn run(table: &str, fake: Fake) -> Seen {
+        let machine = machine(fake).await;
+        check(&parse(table), &machine, Path::new("/"), &deadline()).await.seen.expect("could be found out")
+    }
+
+    fn complaints(seen: Seen) -> String {
+        match seen {
+            Seen::Holds => panic!("must not hold"),
+            Seen::Not(complaints) => complaints.join("; "),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_is_tried_until_it_holds() {
+        let table = "[[check.command]]\nrun = ['ready']\ncontains = 'yes'";
+        assert_eq!(run(table, answering("ready", &[(1, ""), (0, "yes")])).await, Seen::Holds);
+        let never = complaints(run(table, answering("ready", &[(0, "no")])).await);
+        assert!(never.contains("`yes`") && never.contains("no"), "{never}");
+    }
+
+    #[tokio::test]
+    async fn a_command_is_judged_by_status_and_output() {
+        let table = "[[check.command]]\nrun = ['x']\nexit = 3\nstdout = 'a'";
+        assert_eq!(run(table, answering("x", &[(3, "a\n")])).await, Seen::Holds);
+        assert!(complaints(run(table, answering("x", &[(0, "a")])).await).contains("exit status 0, expected 3"));
+        assert!(complaints(run(table, answering("x", &[(3, "b")])).await).contains("expected `a`"));
+    }
+
+    #[tokio::test]
+    async fn a_unit_is_judged_by_state_and_by_boot() {
+        let table = "[[check.unit]]\nunit = 'a.service'\nactive = true\nenabled = true";
+        let show = "systemctl show --property=LoadState,ActiveState,SubState,UnitFileState -- a.service";
+        let state =
+            |active, enabled| format!("LoadState=loaded\nActiveState={active}\nSubState=x\nUnitFileState={enabled}\n");
+        assert_eq!(run(table, answering(show, &[(0, &state("active", "enabled"))])).await, Seen::Holds);
+        let seen = complaints(run(table, answering(show, &[(0, &state("failed", "disabled"))])).await);
+        assert!(seen.contains("failed") && seen.contains("disabled"), "{seen}");
+        let missing = "LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\n";
+        assert!(complaints(run(table, answering(show, &[(0, missing)])).await).contains("no such unit"));
+        let off = "[[check.unit]]\nunit = 'a.service'\nactive = false";
+        assert!(complaints(run(off, answering(show, &[(0, missing)])).await).contains("no such unit"));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_judged_by_every_named_property() {
+        let table = "[[check.file]]\npath = '/f'\nmode = '0640'\nowner = 'notes'\ngroup = 'notes'";
+        let stat = "stat --format=%F|%a|%U|%G -- /f";
+        assert_eq!(run(table, answering(stat, &[(0, "regular file|640|notes|notes\n")])).await, Seen::Holds);
+        let seen = complaints(run(table, answering(stat, &[(0, "regular empty file|4755|root|notes\n")])).await);
+        assert!(seen.contains("mode is 4755, expected 0640") && seen.contains("owner is root"), "{seen}");
+        assert!(complaints(run(table, answering(stat, &[(1, "")])).await).contains("is not there"));
+        let absent = "[[check.file]]\npath = '/f'\ntype = 'absent'";
+        assert_eq!(run(absent, answering(stat, &[(1, "")])).await, Seen::Holds);
+        assert!(complaints(run(absent, answering(stat, &[(0, "directory|755|root|root")])).await).contains("is there"));
+    }
+
+    #[tokio::test]
+    async fn ports_are_judged_both_ways() {
+        let mut fake = Fake::default();
+        fake.ports.insert(22, ([127, 0, 0, 1], 1).into());
+        let open = |port, expect| format!("[[check.tcp]]\nport = {port}\nexpect = '{expect}'");
+        assert_eq!(run(&open(22, "open"), fake.clone()).await, Seen::Holds);
+        assert_eq!(run(&open(23, "closed"), fake.clone()).await, Seen::Holds);
+        assert!(complaints(run(&open(22, "closed"), fake.clone()).await).contains("is open"));
+        assert!(complaints(run(&open(23, "open"), fake).await).contains("is closed"));
+    }
+
+    #[test]
+    fn only_checks_from_outside_need_a_way_in() {
+        let checks = [
+            parse("[[check.http]]\nurl = 'https://web/'\nstatus = 200"),
+            parse("[[check.http]]\nurl = 'http://web:8000/'\nstatus = 200\nfrom = 'inside'"),
+            parse("[[check.tcp]]\nport = 22"),
+            parse("[[check.tcp]]\nport = 443"),
+        ];
+        assert_eq!(outside_ports(checks.iter()), [22, 443]);
+    }
+}

@@ -1,0 +1,251 @@
+//! A drill: the plan of a scenario, walked from stage to stage, and the report it ends in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use redrill_machines::process::Guard;
+use redrill_machines::{Backend, Deadline, Home, RunDir};
+use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
+use tokio::sync::watch;
+
+use crate::controller::Controller;
+use crate::events::{Event, Events};
+use crate::loaded::{Loaded, ScenarioError};
+use crate::prove::{self, Evidence, Trouble};
+use crate::stages;
+
+/// Whether machines stay when the drill is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// They are ended.
+    Never,
+    /// They stay if a claim is not proven.
+    OnFailure,
+    /// They stay.
+    Always,
+}
+
+/// Asks a drill to end early, clean up and report what was learnt.
+pub type Stop = watch::Receiver<bool>;
+
+/// Everything one drill needs.
+pub struct Drill<B> {
+    /// What is drilled.
+    pub loaded: Loaded,
+    /// Makes the machines.
+    pub backend: B,
+    /// Starts processes.
+    pub guard: Guard,
+    /// Where everything lies.
+    pub run_dir: RunDir,
+    /// Caches.
+    pub home: Home,
+    /// What the drill runs on.
+    pub host: HostFacts,
+    /// Versions of the host's tools.
+    pub tools: BTreeMap<String, String>,
+    /// Told what happens.
+    pub events: Events,
+    /// Becomes true when the user wants an end.
+    pub stop: Stop,
+    /// What becomes of the machines.
+    pub keep: Keep,
+    /// The command that repeats the drill.
+    pub repeat: String,
+}
+
+/// What has been made and learnt so far; every stage adds to it.
+pub(crate) struct Progress<B: Backend> {
+    pub(crate) controller: Option<Controller>,
+    pub(crate) machines: Vec<B::Machine>,
+    pub(crate) reports: Vec<MachineReport>,
+    /// Nanoseconds that each machine's clock is ahead, measured at the second deploy.
+    pub(crate) offsets: BTreeMap<String, i64>,
+    pub(crate) evidence: Evidence,
+    pub(crate) remarks: Vec<String>,
+}
+
+/// What came of a stage.
+pub(crate) enum Outcome {
+    /// It did what it is for; a line about it.
+    Done(String),
+    /// It gave an answer that makes the rest pointless.
+    Failed(String),
+    /// It could not give one.
+    Unknown(Trouble),
+    /// The scenario cannot be run as it is.
+    Wrong(ScenarioError),
+}
+
+impl<B: Backend> Drill<B> {
+    /// Walks the plan. An error means that the scenario does not fit the world, and that nothing was booted.
+    pub async fn run(mut self) -> Result<Report, ScenarioError> {
+        let (started, began) = (SystemTime::now(), Instant::now());
+        let run_dir = self.run_dir.path().display().to_string();
+        self.events.send(Event::Started { scenario: self.loaded.name.clone(), run_dir: run_dir.clone() });
+        let deadline = Deadline::root("the drill", self.loaded.scenario.limits.drill, self.host.slowness);
+        let mut progress = self.progress();
+        let mut reports = Vec::new();
+        let mut over = false;
+        for stage in plan(&self.loaded.scenario).stages {
+            let report = match stage {
+                // Judged first: whether the machines stay may depend on the verdicts.
+                Stage::Teardown => self.teardown(&mut progress).await,
+                _ if over => not_run(stage),
+                _ => match self.stage(stage, &mut progress, &deadline).await {
+                    Ok(report) => report,
+                    Err(wrong) => {
+                        self.run_dir.close();
+                        return Err(wrong);
+                    }
+                },
+            };
+            over |= report.status != Status::Done;
+            self.events.send(Event::StageEnded { report: report.clone() });
+            reports.push(report);
+        }
+        let claims = self.claims(&progress.evidence);
+        let deploys = [&progress.evidence.first, &progress.evidence.second];
+        let source = progress.controller.as_ref().map(|controller| controller.source.clone());
+        if let Some(controller) = &progress.controller {
+            self.tools.insert("pyinfra".to_owned(), controller.tool_version.clone());
+        }
+        Ok(Report {
+            schema: SCHEMA,
+            generator: format!("redrill {}", env!("CARGO_PKG_VERSION")),
+            scenario: self.loaded.name.clone(),
+            summary: self.loaded.scenario.summary.clone(),
+            commit: source.as_ref().map(|source| source.commit.clone()).unwrap_or_default(),
+            source,
+            started: humantime::format_rfc3339_seconds(started).to_string(),
+            seconds: began.elapsed().as_secs_f64(),
+            claims,
+            stages: reports,
+            deploys: deploys.into_iter().flatten().map(|deployed| deployed.run.clone()).collect(),
+            machines: progress.reports,
+            host: self.host.clone(),
+            tools: self.tools.clone(),
+            remarks: progress.remarks,
+            run_dir,
+            repeat: self.repeat.clone(),
+        })
+        .inspect(|_| self.leave())
+    }
+
+    fn progress(&self) -> Progress<B> {
+        Progress {
+            controller: None,
+            machines: Vec::new(),
+            reports: Vec::new(),
+            offsets: BTreeMap::new(),
+            evidence: Evidence::default(),
+            remarks: Vec::new(),
+        }
+    }
+
+    async fn stage(
+        &mut self,
+        stage: Stage,
+        progress: &mut Progress<B>,
+        deadline: &Deadline,
+    ) -> Result<StageReport, ScenarioError> {
+        self.events.send(Event::StageStarted { stage });
+        let began = Instant::now();
+        let mut stop = self.stop.clone();
+        let outcome = tokio::select! {
+            outcome = deadline.limit(stages::run(self, stage, progress, deadline)) => {
+                outcome.unwrap_or_else(|limit| Outcome::Unknown(Trouble {
+                    code: "TIMED_OUT",
+                    text: limit.to_string(),
+                    evidence: Vec::new(),
+                }))
+            }
+            // Whatever the stage had started dies with its future.
+            () = interrupted(&mut stop) => Outcome::Unknown(Trouble {
+                code: "INTERRUPTED",
+                text: "interrupted by the user".to_owned(),
+                evidence: Vec::new(),
+            }),
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        let (status, note) = match outcome {
+            Outcome::Done(note) => (Status::Done, note),
+            Outcome::Failed(note) => (Status::Failed, note),
+            Outcome::Unknown(trouble) => {
+                let note = trouble.text.clone();
+                progress.evidence.trouble.get_or_insert(self.clean(trouble));
+                (Status::Unknown, note)
+            }
+            Outcome::Wrong(error) => return Err(error),
+        };
+        Ok(StageReport { stage, status, seconds, note: self.events.redactor().clean(&note) })
+    }
+
+    fn clean(&self, trouble: Trouble) -> Trouble {
+        let clean = |text: &String| self.events.redactor().clean(text);
+        Trouble { text: clean(&trouble.text), evidence: trouble.evidence.iter().map(clean).collect(), ..trouble }
+    }
+
+    fn claims(&self, evidence: &Evidence) -> Vec<redrill_model::ClaimReport> {
+        let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+        let mut claims = prove::claims(&self.loaded.scenario, evidence, &today[..10]);
+        let redactor = self.events.redactor();
+        for finding in claims.iter_mut().flat_map(|claim| &mut claim.findings) {
+            finding.summary = redactor.clean(&finding.summary);
+            finding.evidence.iter_mut().for_each(|line| *line = redactor.clean(line));
+        }
+        claims
+    }
+
+    /// On every path: a machine that will not end is itself worth reporting.
+    async fn teardown(&mut self, progress: &mut Progress<B>) -> StageReport {
+        let stage = Stage::Teardown;
+        self.events.send(Event::StageStarted { stage });
+        let began = Instant::now();
+        let proven = self
+            .claims(&progress.evidence)
+            .iter()
+            .all(|claim| matches!(claim.verdict, Verdict::Proven | Verdict::Waived | Verdict::Undeclared));
+        let keep = match self.keep {
+            Keep::Never => false,
+            Keep::OnFailure => !proven,
+            Keep::Always => true,
+        };
+        let (count, note) =
+            stages::teardown(std::mem::take(&mut progress.machines), keep && !*self.stop.borrow()).await;
+        self.keep = if keep && count > 0 { Keep::Always } else { Keep::Never };
+        let status = if note.is_empty() { Status::Done } else { Status::Unknown };
+        let note = match (note.is_empty(), self.keep) {
+            (false, _) => note,
+            (true, Keep::Always) => format!("{count} machines kept: redrill shell"),
+            (true, _) => format!("{count} machines ended"),
+        };
+        StageReport { stage, status, seconds: began.elapsed().as_secs_f64(), note }
+    }
+
+    /// Removes what is disposable, unless machines stay.
+    fn leave(self) {
+        if self.keep == Keep::Always {
+            // The worst that can come of it is that the next start sweeps the machines.
+            let _ = self.run_dir.keep();
+        } else {
+            self.run_dir.close();
+        }
+    }
+
+    pub(crate) fn progress_events(&self) -> Arc<dyn Fn(&str) + Send + Sync> {
+        let events = self.events.clone();
+        Arc::new(move |text| events.progress(text))
+    }
+}
+
+fn not_run(stage: Stage) -> StageReport {
+    StageReport { stage, status: Status::NotRun, seconds: 0.0, note: "not run".to_owned() }
+}
+
+async fn interrupted(stop: &mut Stop) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,79 @@
+//! What the engine tells while it works. Only the command line turns it into text on a terminal.
+
+use std::sync::Arc;
+
+use redrill_model::{Stage, StageReport};
+use serde::Serialize;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::redact::Redactor;
+
+/// One thing that happened. Texts hold no secrets.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "event")]
+pub enum Event {
+    /// The drill began.
+    Started {
+        /// Scenario's name.
+        scenario: String,
+        /// Run directory.
+        run_dir: String,
+    },
+    /// A stage began.
+    StageStarted {
+        /// Which.
+        #[serde(flatten)]
+        stage: Stage,
+    },
+    /// What a stage does now.
+    Progress {
+        /// In a few words.
+        text: String,
+    },
+    /// A line of a deploy tool.
+    Output {
+        /// The line.
+        text: String,
+    },
+    /// A check turned green or stayed red.
+    Check {
+        /// Name.
+        name: String,
+        /// Whether it holds.
+        holds: bool,
+        /// Seconds until that was known.
+        seconds: f64,
+    },
+    /// A stage ended.
+    StageEnded {
+        /// How.
+        #[serde(flatten)]
+        report: StageReport,
+    },
+}
+
+/// Where events go. Nobody listening is no reason to stop.
+#[derive(Debug, Clone)]
+pub struct Events {
+    sender: UnboundedSender<Event>,
+    redactor: Arc<Redactor>,
+}
+
+impl Events {
+    /// Events for this receiver, cleaned of secrets.
+    pub fn new(sender: UnboundedSender<Event>, redactor: Arc<Redactor>) -> Self {
+        Self { sender, redactor }
+    }
+
+    pub(crate) fn send(&self, event: Event) {
+        let _ = self.sender.send(event);
+    }
+
+    pub(crate) fn progress(&self, text: &str) {
+        self.send(Event::Progress { text: self.redactor.clean(text) });
+    }
+
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+}

@@ -1,0 +1,305 @@
+//! From what a drill gathered to verdicts. Pure but for reading captures back.
+
+use std::collections::BTreeMap;
+
+use redrill_model::{Claim, ClaimReport, Finding, OperationRef, Scenario, Severity, apply_waivers};
+use redrill_state::{Capture, Judgement, Weight, Window, judge};
+
+use crate::checks::{Checked, Seen};
+use crate::tools::{Deployed, Ended};
+
+/// Findings of one kind and operation beyond this are counted, and stand in the captures.
+const SHOWN: usize = 25;
+
+/// Why a drill did not get to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// Fixed word.
+    pub(crate) code: &'static str,
+    /// One sentence.
+    pub(crate) text: String,
+    /// Console, output.
+    pub(crate) evidence: Vec<String>,
+}
+
+/// What was gathered for the verdicts.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) first: Option<Deployed>,
+    pub(crate) second: Option<Deployed>,
+    /// By machine: what the captures say of the second deploy.
+    pub(crate) judged: BTreeMap<String, Judgement>,
+    /// In the order of the scenario; shorter if the drill ended early.
+    pub(crate) checked: Vec<Checked>,
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// One verdict for each claim this version knows. `today` is an ISO date.
+pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> Vec<ClaimReport> {
+    let subject = scenario.machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" ");
+    let mut reports = Vec::new();
+    for claim in Claim::ALL {
+        if !scenario.claims.contains(&claim) {
+            reports.push(ClaimReport::undeclared(claim, subject.clone()));
+            continue;
+        }
+        let (counts, mut findings) = match claim {
+            Claim::Rebuilds => rebuilds(evidence),
+            Claim::Idempotent => idempotent(scenario, evidence),
+            Claim::Serves => serves(scenario, evidence),
+        };
+        let complete = counts.1 > 0 && counts.0 >= counts.1;
+        apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
+        let mut report = ClaimReport::judge(claim, subject.clone(), counts, shorten(findings));
+        report.summary = summary(&report, evidence);
+        reports.push(report);
+    }
+    reports
+}
+
+type Counted = ((usize, usize, &'static str), Vec<Finding>);
+
+fn rebuilds(evidence: &Evidence) -> Counted {
+    let Some(first) = &evidence.first else { return ((0, 0, "operations"), vec![not_reached(evidence)]) };
+    let total = first.run.operations;
+    let mut findings: Vec<Finding> = first
+        .failed()
+        .filter(|_| first.ended == Ended::Well)
+        .map(|failed| {
+            let text = format!("operation `{}` failed, and its author allows that", failed.window.name);
+            let mut finding = Finding::new("IGNORED_ERROR", Severity::Warning, &failed.window.name, text);
+            finding.operation = Some(OperationRef { number: failed.window.number, name: failed.window.name.clone() });
+            finding.machine = Some(failed.host.clone());
+            finding
+        })
+        .collect();
+    findings.extend(ended("DEPLOY_FAILED", "the deploy into clean machines failed", first, evidence));
+    // An unfinished deploy was not looked at to its end: nobody knows how many operations it has.
+    let done = if first.ended == Ended::Well { total } else { total - first.run.failed.min(total) };
+    let declared = if first.ended == Ended::Well { total } else { total.max(done + 1) };
+    ((done, declared, "operations"), findings)
+}
+
+/// The finding under a deploy that did not end well.
+fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
+    match &deployed.ended {
+        Ended::Well => None,
+        Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
+        // A machine that died under the tool says nothing about the repo.
+        Ended::Failed { .. } if evidence.trouble.as_ref().is_some_and(|t| t.code == "MACHINE_LOST") => {
+            Some(not_reached(evidence))
+        }
+        Ended::Failed { operation, host, evidence } => {
+            let at = operation.as_ref().map(|o| format!(" at operation `{}`", o.name)).unwrap_or_default();
+            let subject = operation.as_ref().map_or("deploy", |o| o.name.as_str());
+            let exit = deployed.run.exit.map_or_else(|| "a signal".to_owned(), |exit| format!("exit status {exit}"));
+            let mut finding = Finding::new(code, Severity::Fails, subject, format!("{what}{at} ({exit})"));
+            finding.operation.clone_from(operation);
+            finding.machine.clone_from(host);
+            finding.evidence.clone_from(evidence);
+            Some(finding)
+        }
+    }
+}
+
+fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
+    let (Some(first), Some(second)) = (&evidence.first, &evidence.second) else {
+        return ((0, 0, "operations"), vec![not_reached(evidence)]);
+    };
+    let (before, after) = (first.operations(), second.operations());
+    let again = before.iter().filter(|operation| after.contains(operation)).count();
+    let mut findings: Vec<Finding> =
+        ended("RERUN_FAILS", "the first deploy ended well and the second failed", second, evidence)
+            .into_iter()
+            .collect();
+    if second.ended == Ended::Well {
+        findings.extend(fails_again(first, second));
+        findings.extend(other_operations(&before, &after));
+    }
+    for machine in &scenario.machines {
+        match evidence.judged.get(&machine.name) {
+            Some(judgement) => findings.extend(observed(&machine.name, judgement, second)),
+            None if second.ended == Ended::Well => {
+                let mut finding = not_reached(evidence);
+                finding.machine = Some(machine.name.clone());
+                findings.push(finding);
+            }
+            None => {}
+        }
+    }
+    ((again, before.len(), "operations run again"), findings)
+}
+
+/// Operations that failed in the second run only, allowed or not.
+fn fails_again(first: &Deployed, second: &Deployed) -> Vec<Finding> {
+    let failed_before = |name: &str, host: &str| first.failed().any(|f| f.window.name == name && f.host == host);
+    let new = second.failed().filter(|failed| !failed_before(&failed.window.name, &failed.host));
+    new.map(|failed| {
+        let text = format!("operation `{}` failed in the second run only", failed.window.name);
+        let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, &failed.window.name, text);
+        finding.operation = Some(OperationRef { number: failed.window.number, name: failed.window.name.clone() });
+        finding.machine = Some(failed.host.clone());
+        finding
+    })
+    .collect()
+}
+
+/// The second run must be the same run.
+fn other_operations(before: &[(String, usize, String)], after: &[(String, usize, String)]) -> Option<Finding> {
+    let missing: Vec<_> = before.iter().filter(|operation| !after.contains(operation)).collect();
+    let added: Vec<_> = after.iter().filter(|operation| !before.contains(operation)).collect();
+    if missing.is_empty() && added.is_empty() {
+        return None;
+    }
+    let text = format!(
+        "the second run was another one: {} operations of the first are missing, {} are new",
+        missing.len(),
+        added.len()
+    );
+    let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, "second deploy", text);
+    let line = |sign: char, (name, _, host): &(String, usize, String)| format!("{sign} [{host}] {name}");
+    finding.evidence =
+        missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
+    Some(finding)
+}
+
+fn observed(machine: &str, judgement: &Judgement, second: &Deployed) -> Vec<Finding> {
+    let name_of = |number: usize| {
+        let window = second.windows.iter().find(|w| w.host == machine && w.window.number == number);
+        window.map(|w| OperationRef { number, name: w.window.name.clone() })
+    };
+    let finding = |observation: &redrill_state::Observation| {
+        let severity = match observation.weight {
+            Weight::Info => Severity::Info,
+            Weight::Warning => Severity::Warning,
+            Weight::Unknown => Severity::Unknown,
+            Weight::Fails => Severity::Fails,
+        };
+        let mut finding = Finding::new(observation.code, severity, &observation.subject, &observation.summary);
+        finding.machine = Some(machine.to_owned());
+        finding.operation = observation.window.and_then(name_of);
+        finding.evidence.clone_from(&observation.evidence);
+        finding
+    };
+    judgement.observations.iter().map(finding).collect()
+}
+
+fn serves(scenario: &Scenario, evidence: &Evidence) -> Counted {
+    let mut findings = Vec::new();
+    let mut answered = 0;
+    for (check, checked) in scenario.checks.iter().zip(&evidence.checked) {
+        let (code, severity, text, complaints) = match &checked.seen {
+            Ok(Seen::Holds) => {
+                answered += 1;
+                continue;
+            }
+            Ok(Seen::Not(complaints)) => {
+                answered += 1;
+                let text = format!("check `{}` does not hold: {}", check.name, complaints.join("; "));
+                ("CHECK_FAILED", Severity::Fails, text, complaints.clone())
+            }
+            Err(error) => {
+                let text = format!("check `{}` could not be made: {error}", check.name);
+                ("CHECK_UNKNOWN", Severity::Unknown, text, Vec::new())
+            }
+        };
+        let mut finding = Finding::new(code, severity, &check.name, text);
+        finding.machine = Some(check.machine.clone());
+        finding.evidence = [vec![format!("why it matters: {}", check.why)], complaints].concat();
+        findings.push(finding);
+    }
+    if evidence.checked.len() < scenario.checks.len() {
+        findings.push(not_reached(evidence));
+    }
+    ((answered, scenario.checks.len(), "checks"), findings)
+}
+
+fn not_reached(evidence: &Evidence) -> Finding {
+    let (code, text, lines) = match &evidence.trouble {
+        Some(trouble) => (trouble.code, trouble.text.clone(), trouble.evidence.clone()),
+        None => ("NOT_RUN", "the drill did not get that far".to_owned(), Vec::new()),
+    };
+    let mut finding = Finding::new(code, Severity::Unknown, "drill", text);
+    finding.evidence = lines;
+    finding
+}
+
+/// Hundreds of files changed by one operation are one story.
+fn shorten(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut counts: BTreeMap<(String, Option<String>, Option<usize>), usize> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for finding in findings {
+        let number = finding.operation.as_ref().map(|o| o.number);
+        let count = counts.entry((finding.code.clone(), finding.machine.clone(), number)).or_default();
+        *count += 1;
+        if *count <= SHOWN {
+            kept.push(finding);
+        }
+    }
+    for ((code, machine, number), count) in counts.into_iter().filter(|(_, count)| *count > SHOWN) {
+        let last = kept
+            .iter()
+            .rposition(|f| f.code == code && f.machine == machine && f.operation.as_ref().map(|o| o.number) == number);
+        if let Some(last) = last.and_then(|at| kept.get_mut(at)) {
+            last.evidence.push(format!("and {} more of this kind: they stand in the captures", count - SHOWN));
+        }
+    }
+    kept
+}
+
+fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
+    let fails = report.findings.iter().filter(|f| f.severity == Severity::Fails && f.waived.is_none()).count();
+    let first_open = report.findings.iter().find(|f| f.severity == Severity::Unknown);
+    use redrill_model::Verdict;
+    match (report.claim, report.verdict) {
+        (_, Verdict::Unproven) => match first_open {
+            Some(finding) => finding.summary.clone(),
+            None => format!("only {} of {} {} were looked at", report.checked, report.declared, report.unit),
+        },
+        (_, Verdict::Undeclared) => report.summary.clone(),
+        (_, Verdict::Waived) => "it does not hold, and waivers cover all of it".to_owned(),
+        (Claim::Rebuilds, Verdict::Proven) => {
+            let seconds = evidence.first.as_ref().map_or(0.0, |first| first.run.seconds);
+            format!("clean machines, this commit and the keys were enough; the deploy took {seconds:.0} s")
+        }
+        (Claim::Rebuilds, Verdict::Failed) => first_failure(report),
+        (Claim::Idempotent, Verdict::Proven) => "the second deploy changed nothing and restarted nothing".to_owned(),
+        (Claim::Idempotent, Verdict::Failed) => {
+            let mut operations: Vec<&str> = report
+                .findings
+                .iter()
+                .filter(|f| f.severity == Severity::Fails)
+                .filter_map(|f| Some(f.operation.as_ref()?.name.as_str()))
+                .collect();
+            operations.sort_unstable();
+            operations.dedup();
+            match operations.len() {
+                0 => format!("the second deploy was not without effect: {fails} findings"),
+                _ => format!(
+                    "the second deploy was not without effect: {fails} findings, by `{}`",
+                    operations.join("`, `")
+                ),
+            }
+        }
+        (Claim::Serves, Verdict::Proven) => "every check holds".to_owned(),
+        (Claim::Serves, Verdict::Failed) => format!("{fails} of {} checks do not hold", report.declared),
+    }
+}
+
+fn first_failure(report: &ClaimReport) -> String {
+    report.findings.iter().find(|f| f.severity == Severity::Fails).map(|f| f.summary.clone()).unwrap_or_default()
+}
+
+/// What the captures say of the second deploy on `machine`, whose clock was `offset` nanoseconds ahead of ours.
+pub(crate) fn judge_machine(
+    machine: &str,
+    offset: i64,
+    second: &Deployed,
+    captures: (&Capture, &Capture, Option<&Capture>),
+) -> Judgement {
+    let there = |window: &Window| Window { start: window.start + offset, end: window.end + offset, ..window.clone() };
+    let on_machine = second.windows.iter().filter(|w| w.host == machine);
+    // Without times nothing can be put down to an operation; the reports still count.
+    let windows: Vec<Window> = on_machine.map(|w| there(&w.window)).collect();
+    judge(captures.0, captures.1, captures.2, &windows, second.began + offset)
+}

@@ -1,0 +1,289 @@
+//! What each stage of a plan does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs};
+use redrill_model::{ImageUsed, MachineReport, Moment, Pass, Stage};
+use redrill_state::{Section, counts, diff};
+
+use crate::capture;
+use crate::checks;
+use crate::controller::{Controller, ControllerError};
+use crate::drill::{Drill, Outcome, Progress};
+use crate::events::Event;
+use crate::prove::{Trouble, judge_machine};
+use crate::tools::{self, Ended};
+
+pub(crate) async fn run<B: Backend>(
+    drill: &mut Drill<B>,
+    stage: Stage,
+    progress: &mut Progress<B>,
+    deadline: &Deadline,
+) -> Outcome {
+    match stage {
+        Stage::Controller => controller(drill, progress).await,
+        Stage::Images => images(drill, progress).await,
+        Stage::Boot => boot(drill, progress, deadline).await,
+        Stage::Deploy(pass) => deploy(drill, progress, pass, deadline).await,
+        Stage::Capture(moment) => take(drill, progress, moment, deadline).await,
+        Stage::Idle => idle(drill, progress).await,
+        Stage::Check => check(drill, progress, deadline).await,
+        Stage::Teardown => Outcome::Done(String::new()),
+    }
+}
+
+/// An error with all its causes, as trouble of this kind.
+fn unknown(code: &'static str, error: &(dyn std::error::Error + 'static)) -> Outcome {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    let tail = error.downcast_ref::<MachineError>().map(|error| error.console_tail().to_vec());
+    Outcome::Unknown(Trouble { code, text, evidence: tail.unwrap_or_default() })
+}
+
+async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Outcome {
+    let events = drill.progress_events();
+    let made = Controller::make(&drill.loaded, &drill.home, &drill.guard, drill.run_dir.path(), &events).await;
+    match made {
+        Err(ControllerError::Scenario(error)) => Outcome::Wrong(error),
+        Err(error) => unknown("NO_CONTROLLER", &error),
+        Ok(controller) => {
+            let uncommitted = controller.source.uncommitted.len();
+            if uncommitted > 0 {
+                let files = controller.source.uncommitted.join(", ");
+                progress.remarks.push(format!("uncommitted changes were no part of the drill: {files}"));
+            }
+            if drill.loaded.scenario.network == redrill_model::Network::Open {
+                progress
+                    .remarks
+                    .push("the machines could reach whatever the host reaches (network mode `open`)".to_owned());
+            }
+            let note = format!("{} {}", &controller.source.commit[..12], controller.source.title);
+            progress.controller = Some(controller);
+            Outcome::Done(note)
+        }
+    }
+}
+
+async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) -> Outcome {
+    let machines = &drill.loaded.scenario.machines;
+    let mut names: Vec<String> = machines.iter().map(|machine| machine.image.get_ref().clone()).collect();
+    names.sort();
+    names.dedup();
+    let tell = drill.progress_events();
+    match drill.backend.prepare(&names, tell).await {
+        Err(error) => unknown("NO_IMAGE", &error),
+        Ok(images) => {
+            let used = |name: &str| images.iter().find(|image| image.name == name).cloned();
+            for machine in machines {
+                let name = machine.image.get_ref();
+                let image = used(name).unwrap_or(ImageUsed { name: name.clone(), digest: String::new() });
+                progress.reports.push(MachineReport {
+                    name: machine.name.clone(),
+                    image,
+                    boot_seconds: None,
+                    captures: std::collections::BTreeMap::new(),
+                    became: std::collections::BTreeMap::new(),
+                    noise: Vec::new(),
+                    left_out: std::collections::BTreeMap::new(),
+                });
+            }
+            let short = |image: &ImageUsed| format!("{} {}", image.name, &image.digest[..12.min(image.digest.len())]);
+            Outcome::Done(images.iter().map(short).collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+async fn boot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
+    let scenario = &drill.loaded.scenario;
+    let boots = scenario.machines.iter().map(|spec| async {
+        let deadline = deadline.child(&format!("the boot of `{}`", spec.name), scenario.limits.boot);
+        let mine = scenario.checks.iter().filter(|check| check.machine == spec.name);
+        let needs = Needs { ports: checks::outside_ports(mine), network: scenario.network };
+        let dir = drill.run_dir.dir(PathBuf::from("machines").join(&spec.name));
+        let dir = dir.map_err(|error| MachineError::Io { what: error.to_string(), source: error.source })?;
+        drill.backend.boot(spec, &needs, &dir, &deadline).await
+    });
+    let mut failed = None;
+    for booted in join_all(boots).await {
+        match booted {
+            Ok(machine) => progress.machines.push(machine),
+            Err(error) => failed = Some(error),
+        }
+    }
+    if let Some(error) = failed {
+        return unknown("MACHINE_NOT_READY", &error);
+    }
+    for report in &mut progress.reports {
+        let machine = progress.machines.iter().find(|machine| machine.name() == report.name);
+        report.boot_seconds = machine.map(Machine::boot_seconds);
+    }
+    let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
+    match progress.controller.as_ref().map(|controller| controller.connect(&addresses)) {
+        Some(Err(error)) => unknown("NO_CONTROLLER", &error),
+        _ => {
+            let slowest = progress.machines.iter().map(Machine::boot_seconds).fold(0.0, f64::max);
+            Outcome::Done(format!("{} answered after {slowest:.0} s", progress.machines.len()))
+        }
+    }
+}
+
+async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: Pass, deadline: &Deadline) -> Outcome {
+    let scenario = &drill.loaded.scenario;
+    let Some(controller) = &progress.controller else {
+        return Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text: "no controller".into(), evidence: Vec::new() });
+    };
+    for machine in &progress.machines {
+        let limit = deadline.child("the clocks", scenario.limits.command);
+        match machine.clock_offset(&limit).await {
+            Ok(offset) => drop(progress.offsets.insert(machine.name().to_owned(), offset)),
+            Err(error) => return unknown("MACHINE_LOST", &error),
+        }
+    }
+    let which = if pass == Pass::First { "the first deploy" } else { "the second deploy" };
+    let limit = deadline.child(which, scenario.limits.deploy);
+    let log_dir = drill.run_dir.path();
+    let deployed = tools::deploy(controller, &scenario.deploy, pass, log_dir, &drill.events, &limit).await;
+    let deployed = match deployed {
+        Ok(deployed) => deployed,
+        Err(error) => return unknown("NO_CONTROLLER", &error),
+    };
+    progress.remarks.extend(deployed.remarks.iter().cloned());
+    let run = &deployed.run;
+    let note = format!(
+        "{} operations: {} changed, {} unchanged, {} failed",
+        run.operations, run.changed, run.unchanged, run.failed
+    );
+    let outcome = match &deployed.ended {
+        Ended::Well => Outcome::Done(note),
+        Ended::Unclear(why) => {
+            Outcome::Unknown(Trouble { code: "NOT_PROVEN", text: format!("{which}: {why}"), evidence: Vec::new() })
+        }
+        Ended::Failed { operation, .. } => match lost_machine(progress, &limit).await {
+            Some(error) => unknown("MACHINE_LOST", &error),
+            None => {
+                let at = operation.as_ref().map(|o| format!(" at `{}`", o.name)).unwrap_or_default();
+                let text = format!("not run, since {which} failed{at}");
+                progress.evidence.trouble.get_or_insert(Trouble { code: "NOT_RUN", text, evidence: Vec::new() });
+                Outcome::Failed(format!("failed{at}; {note}"))
+            }
+        },
+    };
+    match pass {
+        Pass::First => progress.evidence.first = Some(deployed),
+        Pass::Second => progress.evidence.second = Some(deployed),
+    }
+    outcome
+}
+
+/// Why a machine no longer answers, if one does not: then the deploy's failure says nothing about the repo.
+async fn lost_machine<B: Backend>(progress: &Progress<B>, deadline: &Deadline) -> Option<MachineError> {
+    for machine in &progress.machines {
+        let limit = deadline.child("a sign of life", Duration::from_secs(20));
+        if let Err(error) = machine.exec(&Exec::new(["true"]), b"", &limit).await {
+            return Some(error);
+        }
+    }
+    None
+}
+
+async fn take<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    moment: Moment,
+    deadline: &Deadline,
+) -> Outcome {
+    let dir = drill.run_dir.path().join("captures");
+    let takes = progress.machines.iter().map(|machine| {
+        let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
+        async move { (machine.name().to_owned(), capture::take(machine, &path, &limit).await) }
+    });
+    let mut entries = 0;
+    for (name, taken) in join_all(takes).await {
+        let taken = match taken {
+            Ok(taken) => taken,
+            Err(error) => return unknown("NO_CAPTURE", &error),
+        };
+        let counted: Vec<(Section, usize)> = Section::ALL.into_iter().map(|s| (s, taken.count(s))).collect();
+        entries += counted.iter().map(|(_, count)| count).sum::<usize>();
+        let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) else { continue };
+        let counted = counted.into_iter().map(|(section, count)| (section.name().to_owned(), count)).collect();
+        report.captures.insert(moment.file_stem().to_owned(), counted);
+        if moment == Moment::Deployed
+            && let Ok(clean) = capture::read(&capture::path(&dir, &name, Moment::Clean))
+        {
+            let became = counts(&diff(&clean, &taken));
+            report.became = became.into_iter().map(|(section, text)| (section.name().to_owned(), text)).collect();
+        }
+        if moment == Moment::Idled {
+            let judged = judge_with(drill, progress, &name, &taken);
+            if let Err(error) = judged {
+                return unknown("NO_CAPTURE", &error);
+            }
+        }
+    }
+    Outcome::Done(format!("{entries} entries"))
+}
+
+/// A full capture of a Debian server takes 10-20 s under emulation and 1-2 s without; disks may be larger.
+const CAPTURE: Duration = Duration::from_secs(300);
+
+/// Holds S1, S2 and the control against each other.
+fn judge_with<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    name: &str,
+    control: &redrill_state::Capture,
+) -> Result<(), capture::TakeError> {
+    let dir = drill.run_dir.path().join("captures");
+    let s1 = capture::read(&capture::path(&dir, name, Moment::Deployed))?;
+    let s2 = capture::read(&capture::path(&dir, name, Moment::Redeployed))?;
+    let Some(second) = &progress.evidence.second else { return Ok(()) };
+    let offset = progress.offsets.get(name).copied().unwrap_or_default();
+    let judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
+    if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
+        report.noise.clone_from(&judgement.noise);
+        report.left_out.clone_from(&judgement.left_out);
+    }
+    progress.evidence.judged.insert(name.to_owned(), judgement);
+    Ok(())
+}
+
+async fn idle<B: Backend>(drill: &Drill<B>, progress: &Progress<B>) -> Outcome {
+    let seconds = progress.evidence.second.as_ref().map_or(0.0, |second| second.run.seconds);
+    drill.events.progress(&format!("leaving the machines alone for {seconds:.0} s, to see what changes by itself"));
+    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    Outcome::Done(format!("{seconds:.0} s, as long as the second deploy"))
+}
+
+async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
+    let scenario = &drill.loaded.scenario;
+    for check in &scenario.checks {
+        drill.events.progress(&check.name);
+        let Some(machine) = progress.machines.iter().find(|machine| machine.name() == check.machine) else { continue };
+        let checked = checks::check(check, machine, &drill.loaded.directory, deadline).await;
+        let holds = matches!(checked.seen, Ok(checks::Seen::Holds));
+        drill.events.send(Event::Check { name: check.name.clone(), holds, seconds: checked.seconds });
+        progress.evidence.checked.push(checked);
+    }
+    let green = progress.evidence.checked.iter().filter(|c| matches!(c.seen, Ok(checks::Seen::Holds))).count();
+    let note = format!("{green} of {} checks hold", scenario.checks.len());
+    if green == scenario.checks.len() { Outcome::Done(note) } else { Outcome::Failed(note) }
+}
+
+/// Ends machines, or lets them be; returns how many there were, and what went wrong.
+pub(crate) async fn teardown<M: Machine>(machines: Vec<M>, keep: bool) -> (usize, String) {
+    let count = machines.len();
+    let ends = machines.into_iter().map(|machine| async move {
+        let name = machine.name().to_owned();
+        let ended = if keep { machine.keep().await } else { machine.destroy().await };
+        ended.err().map(|error| format!("`{name}`: {error}"))
+    });
+    let troubles: Vec<String> = join_all(ends).await.into_iter().flatten().collect();
+    (count, troubles.join("; "))
+}

@@ -29,7 +29,6 @@ const TOOLS: &[(&str, &str, &str, &[&str])] = &[
     ("mke2fs", "builds images", "e2fsprogs", &["-V"]),
     ("git", "checks the servers repo out", "git", &["--version"]),
     ("ssh", "reaches the machines", "openssh-client", &["-V"]),
-    ("ssh-keygen", "makes a key for each run", "openssh-client", &["-?"]),
     ("python3", "runs the deploy tool", "python3", &["--version"]),
 ];
 

@@ -229,7 +229,8 @@ fn debootstrap_arguments(recipe: &Recipe, mirror: &Mirror, root: bool) -> Vec<St
     if !recipe.recipe.enable.is_empty() {
         args.push(format!("--customize-hook=chroot \"$1\" systemctl enable {}", recipe.recipe.enable.join(" ")));
     }
-    args.push(format!("--customize-hook={SETTLE}"));
+    // mmdebstrap takes a hook with line breaks for a file name, and complains.
+    args.push(format!("--customize-hook={}", SETTLE.trim().replace('\n', "; ")));
     args
 }
 

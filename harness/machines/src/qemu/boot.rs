@@ -167,10 +167,13 @@ async fn greeting(port: u16) -> Result<(), String> {
     }
 }
 
+/// `/run` of a current Debian admits no programs: the probe gets a small file system of its own, in memory too.
+const INSTALL: &str = "mkdir -p /run/redrill && mount -t tmpfs -o mode=0755,nosuid,nodev,size=64m redrill /run/redrill";
+
 /// Brings the probe in, and waits until systemd has no more jobs: a deploy into a machine that is still booting races
 /// with it. A failed unit of the image is no reason to stop; the captures show it.
 async fn settle(ssh: &Ssh, deadline: &Deadline) -> Result<(), MachineError> {
-    let install = format!("mkdir -p /run/redrill && cat > {PROBE} && chmod 755 {PROBE}");
+    let install = format!("{INSTALL} && cat > {PROBE} && chmod 755 {PROBE}");
     let installed = ssh.exec(&Exec::new(["sh", "-c", &install]), PROBE_BINARY, deadline).await?;
     if installed.status != 0 {
         return Err(MachineError::Program { program: "upload of the probe".to_owned(), said: installed.stderr });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -12,14 +12,16 @@ use crate::{accounts, files, mounts, packages, sockets, units};
 
 /// Where sections put their entries. It counts them, so that a reader can tell that none was lost.
 pub(crate) struct Sink<W: Write> {
-    out: GzEncoder<W>,
+    // The compressor takes each write as a piece of work, and serde writes a few bytes at a time.
+    out: BufWriter<GzEncoder<W>>,
     counts: BTreeMap<Section, usize>,
 }
 
 impl<W: Write> Sink<W> {
     fn new(out: W) -> Self {
         // The fastest level: the machine is emulated, the way out is a pipe on the same host.
-        Self { out: GzEncoder::new(out, Compression::fast()), counts: BTreeMap::new() }
+        let out = BufWriter::with_capacity(256 * 1024, GzEncoder::new(out, Compression::fast()));
+        Self { out, counts: BTreeMap::new() }
     }
 
     /// Writes one entry of a section.
@@ -41,7 +43,7 @@ impl<W: Write> Sink<W> {
     fn end(mut self) -> io::Result<()> {
         let end = Record::End(std::mem::take(&mut self.counts));
         self.record(&end)?;
-        self.out.finish()?.flush()
+        self.out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?.flush()
     }
 }
 

@@ -53,11 +53,6 @@ pub(crate) fn now() -> i64 {
     nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Realtime))
 }
 
-/// Nanoseconds since the machine started, as systemd counts them.
-pub(crate) fn monotonic() -> i64 {
-    nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic))
-}
-
 fn nanoseconds(time: rustix::time::Timespec) -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

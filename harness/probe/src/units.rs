@@ -1,107 +1,311 @@
 //! systemd units: those the manager has loaded, and the unit files that it has not.
+//!
+//! The manager is asked one question that it answers at once (`list-units`). The rest is read where systemd itself
+//! reads and writes it, since `systemctl show` for all units and `list-unit-files` take seconds each in an emulated
+//! machine: unit files in their search path (systemd.unit(5)), enablement in the symlinks that `enable` makes, and each
+//! unit's invocation in `/run/systemd/units`, where the link is made anew at every start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redrill_state::{Record, Section, Unit};
 
 use crate::capture::Sink;
-use crate::hashing;
 
-const PROPERTIES: &str = "--property=Id,LoadState,UnitFileState,ActiveState,Type,BusName,TriggeredBy,InvocationID,\
-                          FragmentPath,DropInPaths,ActiveEnterTimestampMonotonic,InactiveExitTimestampMonotonic";
+/// Where unit files lie, the strongest first.
+const SEARCH: [&str; 10] = [
+    "/etc/systemd/system.control",
+    "/run/systemd/system.control",
+    "/run/systemd/transient",
+    "/run/systemd/generator.early",
+    "/etc/systemd/system",
+    "/run/systemd/system",
+    "/run/systemd/generator",
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/run/systemd/generator.late",
+];
+const INVOCATIONS: &str = "/run/systemd/units";
 
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
-    // What systemd counts from the machine's start becomes a time of day.
-    let started = crate::now() - crate::monotonic();
-    let mut units = BTreeMap::new();
-    match systemctl(&["list-unit-files", "--no-legend", "--no-pager", "--plain", "--full"]) {
-        Ok(text) => units.extend(unit_files(&text).map(|unit| (unit.name.clone(), unit))),
+    let roots: Vec<PathBuf> = SEARCH.iter().map(PathBuf::from).collect();
+    let files = UnitFiles::read(&roots);
+    let mut units: BTreeMap<String, Unit> =
+        files.names().map(|name| (name.clone(), files.unit(name, "not loaded", "inactive"))).collect();
+    match list_units() {
+        Ok(text) => {
+            for (name, load, active) in text.lines().filter_map(listed) {
+                // An idle unit that has a file is known to the manager at some moments and not at others.
+                let load = if load == "loaded" && active == "inactive" { "not loaded" } else { load };
+                units.insert(name.to_owned(), files.unit(name, load, active));
+            }
+        }
         Err(error) => sink.gap(Section::Units, error)?,
     }
-    match systemctl(&["show", "--all", PROPERTIES, "*"]) {
-        Ok(text) => units.extend(loaded(&text, started).map(|unit| (unit.name.clone(), unit))),
-        Err(error) => sink.gap(Section::Units, error)?,
-    }
-    for unit in units.into_values() {
+    for (name, mut unit) in units {
+        if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &name) {
+            (unit.invocation, unit.since) = (invocation, since);
+        }
         sink.entry(Section::Units, &Record::Unit(unit))?;
     }
     Ok(())
 }
 
-fn systemctl(args: &[&str]) -> Result<String, String> {
-    let what = format!("systemctl {}", args[0]);
-    let output = Command::new("systemctl").args(args).output().map_err(|error| format!("{what}: {error}"))?;
+fn list_units() -> Result<String, String> {
+    let args = ["list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"];
+    let output = Command::new("systemctl").args(args).output().map_err(|error| format!("systemctl: {error}"))?;
     if output.status.success() && !output.stdout.is_empty() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(format!("{what}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(format!("systemctl list-units: {}: {said}", output.status))
     }
 }
 
-/// `NAME STATE [PRESET]` per line.
-fn unit_files(text: &str) -> impl Iterator<Item = Unit> {
-    text.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let (name, enabled) = (words.next()?.to_owned(), words.next()?.to_owned());
-        Some(Unit { name, enabled, load: "not loaded".to_owned(), active: "inactive".to_owned(), ..Unit::default() })
-    })
+/// `NAME LOAD ACTIVE SUB DESCRIPTION`.
+fn listed(line: &str) -> Option<(&str, &str, &str)> {
+    let mut words = line.split_whitespace();
+    Some((words.next()?, words.next()?, words.next()?))
 }
 
-/// `KEY=VALUE` lines, a blank line between two units.
-fn loaded(text: &str, started: i64) -> impl Iterator<Item = Unit> {
-    text.split("\n\n").filter_map(move |block| {
-        let fields: BTreeMap<&str, &str> = block.lines().filter_map(|line| line.split_once('=')).collect();
-        let field = |name: &str| fields.get(name).copied().unwrap_or_default().to_owned();
-        let since = |name: &str| field(name).parse::<i64>().ok().filter(|since| *since > 0);
-        let since = since("ActiveEnterTimestampMonotonic").or_else(|| since("InactiveExitTimestampMonotonic"));
-        let load = field("LoadState");
-        // An idle unit that has a file is known to the manager at some moments and not at others: the same either way.
-        let idle = load == "loaded" && field("ActiveState") == "inactive" && field("InvocationID").is_empty();
-        (!field("Id").is_empty()).then(|| Unit {
-            name: field("Id"),
-            load: if idle { "not loaded".to_owned() } else { load },
-            enabled: field("UnitFileState"),
-            active: field("ActiveState"),
-            service_type: field("Type"),
-            bus_name: field("BusName"),
-            triggered_by: field("TriggeredBy"),
-            invocation: field("InvocationID"),
-            since: since.map_or(0, |microseconds| started + microseconds * 1000),
-            fragment: if idle { None } else { fragment(&field("FragmentPath"), &field("DropInPaths")) },
-        })
-    })
+/// The id of a unit's current run, and when that began.
+fn invocation(directory: &Path, unit: &str) -> Option<(String, i64)> {
+    let link = directory.join(format!("invocation:{unit}"));
+    let metadata = fs::symlink_metadata(&link).ok()?;
+    let id = fs::read_link(&link).ok()?.to_string_lossy().into_owned();
+    Some((id, metadata.mtime() * 1_000_000_000 + metadata.mtime_nsec()))
 }
 
-/// One digest for the unit file and its drop-ins.
-fn fragment(path: &str, drop_ins: &str) -> Option<String> {
-    let paths: Vec<&str> = [path].into_iter().chain(drop_ins.split(' ')).filter(|path| !path.is_empty()).collect();
-    let digests: Vec<String> =
-        paths.iter().map(|path| hashing::digest(Path::new(path)).unwrap_or_else(|error| error.to_string())).collect();
-    match digests.as_slice() {
-        [] => None,
-        [only] => Some(only.clone()),
-        several => Some(blake3::hash(several.join(" ").as_bytes()).to_hex().to_string()),
+/// Everything about units that lies in files.
+#[derive(Default)]
+struct UnitFiles {
+    /// By name: the strongest file.
+    paths: BTreeMap<String, PathBuf>,
+    /// By name of the unit: its drop-ins, in order.
+    drop_ins: BTreeMap<String, Vec<PathBuf>>,
+    /// Names that a link in some `.wants`, `.requires` or alias leads to.
+    enabled: BTreeSet<String>,
+    /// For a name that is started by a timer, socket or path: that unit.
+    triggers: BTreeMap<String, String>,
+}
+
+impl UnitFiles {
+    fn read(roots: &[PathBuf]) -> Self {
+        let mut files = Self::default();
+        for root in roots {
+            for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+                let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+                if let Some(unit) = name.strip_suffix(".d") {
+                    files.drop_ins.entry(unit.to_owned()).or_default().extend(configurations(&path));
+                } else if name.ends_with(".wants") || name.ends_with(".requires") {
+                    let links = fs::read_dir(&path).into_iter().flatten().flatten();
+                    files.enabled.extend(links.map(|link| link.file_name().to_string_lossy().into_owned()));
+                } else if name.contains('.') && !path.is_dir() {
+                    files.alias(&path, &name);
+                    files.paths.entry(name).or_insert(path);
+                }
+            }
+        }
+        files.find_triggers();
+        files
     }
+
+    /// `ALIAS -> UNIT`, made by `enable` for `Alias=`.
+    fn alias(&mut self, path: &Path, name: &str) {
+        let target = fs::read_link(path).ok().and_then(|to| Some(to.file_name()?.to_string_lossy().into_owned()));
+        if let Some(target) = target.filter(|target| target != "null" && target != name) {
+            self.enabled.insert(target);
+        }
+    }
+
+    fn find_triggers(&mut self) {
+        let activating =
+            self.paths.keys().filter(|name| [".timer", ".socket", ".path"].iter().any(|e| name.ends_with(e)));
+        let triggers = activating.map(|name| {
+            let text = self.path(name).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+            let own = setting(&text, "Unit").or_else(|| setting(&text, "Service")).map(str::to_owned);
+            let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
+            (own.unwrap_or_else(|| format!("{stem}.service")), name.clone())
+        });
+        self.triggers = triggers.collect();
+    }
+
+    /// Units that could be started: templates (`name@.service`) cannot.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        self.paths.keys().filter(|name| !name.contains("@."))
+    }
+
+    /// The unit's file, or that of its template.
+    fn path(&self, name: &str) -> Option<&PathBuf> {
+        self.paths.get(name).or_else(|| self.paths.get(&template(name)?))
+    }
+
+    fn unit(&self, name: &str, load: &str, active: &str) -> Unit {
+        let path = self.path(name);
+        let text = path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let service = name.ends_with(".service");
+        let setting = |key| if service { setting(&text, key).unwrap_or_default().to_owned() } else { String::new() };
+        Unit {
+            name: name.to_owned(),
+            load: load.to_owned(),
+            enabled: path.map(|path| self.state(name, path, &text)).unwrap_or_default().to_owned(),
+            active: active.to_owned(),
+            service_type: setting("Type"),
+            bus_name: setting("BusName"),
+            triggered_by: self.triggers.get(name).cloned().unwrap_or_default(),
+            invocation: String::new(),
+            since: 0,
+            fragment: path.map(|_| self.fragment(name, &text)),
+        }
+    }
+
+    /// As `systemctl is-enabled` tells it.
+    fn state(&self, name: &str, path: &Path, text: &str) -> &'static str {
+        let target = fs::read_link(path).unwrap_or_default();
+        if target == Path::new("/dev/null") {
+            "masked"
+        } else if path.starts_with("/run/systemd/generator") || path.starts_with("/run/systemd/generator.late") {
+            "generated"
+        } else if path.starts_with("/run/systemd/transient") {
+            "transient"
+        } else if target.file_name().is_some_and(|target| target.to_string_lossy() != name) {
+            "alias"
+        } else if self.enabled.contains(name) {
+            "enabled"
+        } else if text.lines().any(|line| line.trim() == "[Install]") {
+            "disabled"
+        } else {
+            "static"
+        }
+    }
+
+    /// One digest for the unit file and its drop-ins.
+    fn fragment(&self, name: &str, text: &str) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(text.as_bytes());
+        let names = [Some(name.to_owned()), template(name)].into_iter().flatten();
+        for path in names.filter_map(|name| self.drop_ins.get(&name)).flatten() {
+            hasher.update(&fs::read(path).unwrap_or_default());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// `getty@tty1.service` is made of `getty@.service`.
+fn template(name: &str) -> Option<String> {
+    let (stem, rest) = name.split_once('@')?;
+    Some(format!("{stem}@.{}", rest.rsplit_once('.')?.1))
+}
+
+fn configurations(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "conf"));
+    paths.sort();
+    paths
+}
+
+/// The last value of a key; systemd lets a later line win.
+fn setting<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix(key)?.trim_start().strip_prefix('='))
+        .map(str::trim)
+        .next_back()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::symlink;
+
     use super::*;
 
+    struct Tree(PathBuf);
+
+    impl Tree {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("redrill-units-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            fs::create_dir_all(path.join("etc/multi-user.target.wants")).expect("made");
+            fs::create_dir_all(path.join("lib/a.service.d")).expect("made");
+            Self(path)
+        }
+
+        fn file(&self, name: &str, text: &str) {
+            fs::write(self.0.join(name), text).expect("written");
+        }
+
+        fn read(&self) -> UnitFiles {
+            UnitFiles::read(&[self.0.join("etc"), self.0.join("lib")])
+        }
+    }
+
+    impl Drop for Tree {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
     #[test]
-    fn properties_become_units() {
-        let text = "Id=a.service\nLoadState=loaded\nUnitFileState=enabled\nActiveState=active\nType=simple\n\
-                    InvocationID=abc\nActiveEnterTimestampMonotonic=2000000\nInactiveExitTimestampMonotonic=1\n\n\
-                    Id=b.timer\nLoadState=not-found\nActiveState=inactive\nActiveEnterTimestampMonotonic=0\n\n\
-                    Id=c.service\nLoadState=loaded\nActiveState=inactive\nUnitFileState=disabled\nFragmentPath=/x\n";
-        let units: Vec<Unit> = loaded(text, 1_000_000_000).collect();
-        assert_eq!(units.len(), 3);
-        assert_eq!((units[0].since, units[0].invocation.as_str()), (3_000_000_000, "abc"));
-        assert_eq!((units[1].since, units[1].load.as_str()), (0, "not-found"));
-        let file = unit_files("c.service disabled enabled\n").next().expect("a unit file");
-        assert_eq!(units[2], file, "loaded or not, an idle unit is the same");
+    fn enablement_is_read_from_links_and_install_sections() {
+        let tree = Tree::new("state");
+        let install = "[Service]\nType=oneshot\n[Install]\nWantedBy=multi-user.target\n";
+        for name in ["lib/a.service", "lib/b.service", "lib/masked.service"] {
+            tree.file(name, install);
+        }
+        tree.file("lib/static.service", "[Service]\n");
+        tree.file("lib/t@.service", install);
+        symlink("/lib/a.service", tree.0.join("etc/multi-user.target.wants/a.service")).expect("linked");
+        symlink("/lib/t@.service", tree.0.join("etc/multi-user.target.wants/t@1.service")).expect("linked");
+        symlink("/dev/null", tree.0.join("etc/masked.service")).expect("linked");
+        symlink("b.service", tree.0.join("etc/other.service")).expect("linked");
+        let files = tree.read();
+        let state = |name: &str| files.unit(name, "loaded", "active").enabled;
+        assert_eq!(state("a.service"), "enabled");
+        assert_eq!(state("b.service"), "enabled", "by its alias");
+        assert_eq!(state("other.service"), "alias");
+        assert_eq!(state("static.service"), "static");
+        assert_eq!(state("masked.service"), "masked");
+        assert_eq!(state("t@1.service"), "enabled");
+        assert_eq!(state("t@2.service"), "disabled");
+        assert_eq!(state("none.service"), "");
+        assert_eq!(files.unit("a.service", "loaded", "active").service_type, "oneshot");
+        assert!(files.names().all(|name| name != "t@.service"));
+    }
+
+    #[test]
+    fn a_changed_unit_file_or_drop_in_is_another_fragment() {
+        let tree = Tree::new("fragment");
+        tree.file("lib/a.service", "1");
+        let digest = || tree.read().unit("a.service", "loaded", "active").fragment;
+        let first = digest();
+        tree.file("lib/a.service.d/x.conf", "2");
+        let second = digest();
+        tree.file("etc/a.service", "3");
+        assert!(first != second && second != digest(), "the file in /etc beats the one in /usr/lib");
+    }
+
+    #[test]
+    fn a_timer_triggers_its_service() {
+        let tree = Tree::new("trigger");
+        tree.file("lib/a.timer", "[Timer]\nOnCalendar=daily\n");
+        tree.file("lib/b.timer", "[Timer]\nUnit=other.service\n");
+        let files = tree.read();
+        assert_eq!(files.unit("a.service", "loaded", "active").triggered_by, "a.timer");
+        assert_eq!(files.unit("other.service", "loaded", "active").triggered_by, "b.timer");
+    }
+
+    #[test]
+    fn the_invocation_is_a_link_whose_age_is_the_units() {
+        let tree = Tree::new("invocation");
+        symlink("abc", tree.0.join("invocation:a.service")).expect("linked");
+        let (id, since) = invocation(&tree.0, "a.service").expect("found");
+        assert_eq!(id, "abc");
+        assert!((crate::now() - since).abs() < 60_000_000_000);
+        assert_eq!(invocation(&tree.0, "b.service"), None);
+        assert_eq!(listed("a.service loaded active running A service"), Some(("a.service", "loaded", "active")));
     }
 }

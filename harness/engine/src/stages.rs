@@ -201,7 +201,13 @@ async fn take<B: Backend>(
     let dir = drill.run_dir.path().join("captures");
     let takes = progress.machines.iter().map(|machine| {
         let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
-        async move { (machine.name().to_owned(), capture::take(machine, &path, &limit).await) }
+        async move {
+            let taken = capture::take(machine, &path, &limit).await;
+            if moment == Moment::Clean {
+                machine.learn(&limit).await;
+            }
+            (machine.name().to_owned(), taken)
+        }
     });
     let mut entries = 0;
     for (name, taken) in join_all(takes).await {

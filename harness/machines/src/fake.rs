@@ -92,6 +92,8 @@ impl Machine for FakeMachine {
         Ok(output)
     }
 
+    async fn learn(&self, _deadline: &Deadline) {}
+
     async fn clock_offset(&self, _deadline: &Deadline) -> Result<i64, MachineError> {
         Ok(0)
     }

@@ -204,6 +204,9 @@ pub trait Machine: Send + Sync + Sized {
         to: &Path,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;
+    /// Called once, after the capture of the clean machine: what was learnt about its image (content digests) may be
+    /// kept for later machines of the same image. A failure costs time later, and is no error.
+    fn learn(&self, deadline: &Deadline) -> impl Future<Output = ()> + Send;
     /// Nanoseconds that the machine's clock is ahead of the host's.
     fn clock_offset(&self, deadline: &Deadline) -> impl Future<Output = Result<i64, MachineError>> + Send;
     /// The loopback address that leads to this port as a user from outside would reach it; `None` if the port was not

@@ -101,6 +101,13 @@ impl Image {
         Some(if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") })
     }
 
+    /// Content digests of the image's files, as the probe of an earlier machine left them. They are keyed by inode and
+    /// ctime, so that they hold for exactly this file system; without the file every capture of a clean machine reads
+    /// the whole disk.
+    pub fn digests(&self) -> PathBuf {
+        self.directory.join("digests")
+    }
+
     /// Bytes it takes on disk.
     pub fn bytes(&self) -> u64 {
         use std::os::unix::fs::MetadataExt;

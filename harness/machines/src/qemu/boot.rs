@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::args::{self, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
-use super::{PROBE, Qemu, QemuMachine, console, credentials, qmp, usernet};
+use super::{DIGESTS, PROBE, Qemu, QemuMachine, console, credentials, qmp, usernet};
 use crate::deadline::Deadline;
 use crate::image::Image;
 use crate::machine::{Exec, MachineError, Needs};
@@ -52,7 +52,7 @@ pub(super) async fn boot(
     waiting.banner(port).await?;
     let ssh = Ssh::open(&qemu.guard, dir, &spec.name, deadline).await?;
     let boot_seconds = began.elapsed().as_secs_f64();
-    settle(&ssh, deadline).await?;
+    settle(&ssh, image, deadline).await?;
     Ok(QemuMachine {
         name: spec.name.clone(),
         dir: dir.to_owned(),
@@ -61,6 +61,7 @@ pub(super) async fn boot(
         monitor,
         ports,
         ssh: ssh.into(),
+        image: image.clone(),
         client: qemu.client.clone(),
         host,
         relay,
@@ -172,11 +173,15 @@ const INSTALL: &str = "mkdir -p /run/redrill && mount -t tmpfs -o mode=0755,nosu
 
 /// Brings the probe in, and waits until systemd has no more jobs: a deploy into a machine that is still booting races
 /// with it. A failed unit of the image is no reason to stop; the captures show it.
-async fn settle(ssh: &Ssh, deadline: &Deadline) -> Result<(), MachineError> {
+async fn settle(ssh: &Ssh, image: &Image, deadline: &Deadline) -> Result<(), MachineError> {
     let install = format!("{INSTALL} && cat > {PROBE} && chmod 755 {PROBE}");
     let installed = ssh.exec(&Exec::new(["sh", "-c", &install]), PROBE_BINARY, deadline).await?;
     if installed.status != 0 {
         return Err(MachineError::Program { program: "upload of the probe".to_owned(), said: installed.stderr });
+    }
+    if let Ok(digests) = std::fs::read(image.digests()) {
+        // Without them the first capture is slower, and as good.
+        let _ = ssh.exec(&Exec::new(["sh", "-c", &format!("cat > {DIGESTS}")]), &digests, deadline).await;
     }
     ssh.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", deadline).await.map(drop)
 }

@@ -254,7 +254,7 @@ fn file(file: &Spanned<FileFile>) -> Result<CheckKind, InputError> {
     if !path.starts_with('/') {
         return Err(mistake(file.path.span(), format!("`{path}` is no absolute path"), "a path from `/`"));
     }
-    let mode = file.mode.as_ref().map(|mode| octal(mode)).transpose()?;
+    let mode = file.mode.as_ref().map(octal).transpose()?;
     let owner = text(file.owner.as_ref(), "owner")?;
     let group = text(file.group.as_ref(), "group")?;
     let contains = text(file.contains.as_ref(), "contains")?;

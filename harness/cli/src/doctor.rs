@@ -41,8 +41,8 @@ pub(crate) async fn exec(_args: Args) -> Ended {
 }
 
 /// What is missing or unusable, in words.
-pub(crate) async fn missing_tools() -> Vec<String> {
-    let findings: Vec<Finding> = host::find_tools().await.iter().map(tool).collect();
+pub(crate) fn missing_tools(tools: &[Tool]) -> Vec<String> {
+    let findings: Vec<Finding> = tools.iter().map(tool).collect();
     let missing = findings.into_iter().filter(|finding| finding.health == Health::Missing);
     missing.map(|finding| format!("{}: {} ({})", finding.name, finding.text, finding.mend)).collect()
 }

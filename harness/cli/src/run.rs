@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use clap::ValueEnum;
 use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, load};
-use redrill_machines::host::{self, Acceleration};
+use redrill_machines::host::{self, Acceleration, Tool};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::Qemu;
@@ -60,7 +60,8 @@ const RUN_MIB: u64 = 2048;
 pub(crate) async fn exec(args: Args) -> Ended {
     let (loaded, home) = (load(&args.scenario)?, home());
     output::swept(&home.sweep());
-    preflight(&loaded, &home).await?;
+    let tools = host::find_tools().await;
+    preflight(&tools, &loaded, &home)?;
     let acceleration = accel::acceleration(&home.cache, false).await?;
     let last_time = last_seconds(&home, &loaded.name);
     let run_dir = RunDir::create(&home, &loaded.name, SystemTime::now())
@@ -70,7 +71,9 @@ pub(crate) async fn exec(args: Args) -> Ended {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
-    let drill = make(&args, loaded, home, run_dir, &acceleration, Events::new(sender, Arc::clone(&redactor))).await?;
+    let versions = tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
+    let events = Events::new(sender, Arc::clone(&redactor));
+    let drill = make(&args, loaded, home, run_dir, &acceleration, versions, events).await?;
     let report = Box::pin(drill.run()).await;
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
@@ -85,8 +88,8 @@ pub(crate) async fn exec(args: Args) -> Ended {
 }
 
 /// What would fail later is said now.
-async fn preflight(loaded: &Loaded, home: &Home) -> Result<(), Failure> {
-    let missing = doctor::missing_tools().await;
+fn preflight(tools: &[Tool], loaded: &Loaded, home: &Home) -> Result<(), Failure> {
+    let missing = doctor::missing_tools(tools);
     if !missing.is_empty() {
         return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
     }
@@ -103,6 +106,7 @@ async fn make(
     home: Home,
     run_dir: RunDir,
     acceleration: &Acceleration,
+    tools: BTreeMap<String, String>,
     events: Events,
 ) -> Result<Drill<Qemu>, Failure> {
     let guard = Guard::new(program()?, run_dir.path().to_owned());
@@ -110,7 +114,6 @@ async fn make(
     let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
     let store = Store::new(&home.cache);
     let backend = Qemu::new(guard.clone(), acceleration.choice, loaded.catalog(), store, client);
-    let versions = host::find_tools().await.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?)));
     let keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (false, true) => Keep::OnFailure,
@@ -128,7 +131,7 @@ async fn make(
             reason: acceleration.reason.clone(),
             slowness: acceleration.slowness,
         },
-        tools: versions.collect(),
+        tools,
         events,
         stop: watch_signals(),
         keep,

@@ -7,6 +7,7 @@ use std::time::{Instant, SystemTime};
 use redrill_machines::process::Guard;
 use redrill_machines::{Backend, Deadline, Home, RunDir};
 use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
+use redrill_state::Capture;
 use tokio::sync::watch;
 
 use crate::controller::Controller;
@@ -62,6 +63,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) reports: Vec<MachineReport>,
     /// Nanoseconds that each machine's clock is ahead, measured at the second deploy.
     pub(crate) offsets: BTreeMap<String, i64>,
+    /// S1 and S2 of each machine, until they are judged.
+    pub(crate) compared: BTreeMap<String, (Capture, Capture)>,
     pub(crate) evidence: Evidence,
     pub(crate) remarks: Vec<String>,
 }
@@ -139,6 +142,7 @@ impl<B: Backend> Drill<B> {
             machines: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
+            compared: BTreeMap::new(),
             evidence: Evidence::default(),
             remarks: Vec::new(),
         }

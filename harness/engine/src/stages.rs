@@ -1,12 +1,13 @@
 //! What each stage of a plan does.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs};
 use redrill_model::{ImageUsed, MachineReport, Moment, Pass, Stage};
-use redrill_state::{Section, counts, diff};
+use redrill_state::{Capture, Section, counts, diff};
 
 use crate::capture;
 use crate::checks;
@@ -87,10 +88,10 @@ async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) ->
                     name: machine.name.clone(),
                     image,
                     boot_seconds: None,
-                    captures: std::collections::BTreeMap::new(),
-                    became: std::collections::BTreeMap::new(),
+                    captures: BTreeMap::new(),
+                    became: BTreeMap::new(),
                     noise: Vec::new(),
-                    left_out: std::collections::BTreeMap::new(),
+                    left_out: BTreeMap::new(),
                 });
             }
             let short = |image: &ImageUsed| format!("{} {}", image.name, &image.digest[..12.min(image.digest.len())]);
@@ -220,17 +221,8 @@ async fn take<B: Backend>(
         let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) else { continue };
         let counted = counted.into_iter().map(|(section, count)| (section.name().to_owned(), count)).collect();
         report.captures.insert(moment.file_stem().to_owned(), counted);
-        if moment == Moment::Deployed
-            && let Ok(clean) = capture::read(&capture::path(&dir, &name, Moment::Clean))
-        {
-            let became = counts(&diff(&clean, &taken));
-            report.became = became.into_iter().map(|(section, text)| (section.name().to_owned(), text)).collect();
-        }
         if moment == Moment::Idled {
-            let judged = judge_with(drill, progress, &name, &taken);
-            if let Err(error) = judged {
-                return unknown("NO_CAPTURE", &error);
-            }
+            judge_with(progress, &name, &taken);
         }
     }
     Outcome::Done(format!("{entries} entries"))
@@ -240,16 +232,8 @@ async fn take<B: Backend>(
 const CAPTURE: Duration = Duration::from_secs(300);
 
 /// Holds S1, S2 and the control against each other.
-fn judge_with<B: Backend>(
-    drill: &Drill<B>,
-    progress: &mut Progress<B>,
-    name: &str,
-    control: &redrill_state::Capture,
-) -> Result<(), capture::TakeError> {
-    let dir = drill.run_dir.path().join("captures");
-    let s1 = capture::read(&capture::path(&dir, name, Moment::Deployed))?;
-    let s2 = capture::read(&capture::path(&dir, name, Moment::Redeployed))?;
-    let Some(second) = &progress.evidence.second else { return Ok(()) };
+fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, control: &Capture) {
+    let (Some((s1, s2)), Some(second)) = (progress.compared.remove(name), &progress.evidence.second) else { return };
     let offset = progress.offsets.get(name).copied().unwrap_or_default();
     let judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
     if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
@@ -257,14 +241,41 @@ fn judge_with<B: Backend>(
         report.left_out.clone_from(&judgement.left_out);
     }
     progress.evidence.judged.insert(name.to_owned(), judgement);
-    Ok(())
 }
 
-async fn idle<B: Backend>(drill: &Drill<B>, progress: &Progress<B>) -> Outcome {
+/// Leaves the machines alone. The captures are read back meanwhile: that is the host's work and not the machines'.
+async fn idle<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Outcome {
     let seconds = progress.evidence.second.as_ref().map_or(0.0, |second| second.run.seconds);
     drill.events.progress(&format!("leaving the machines alone for {seconds:.0} s, to see what changes by itself"));
-    tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+    let names: Vec<String> = progress.machines.iter().map(|machine| machine.name().to_owned()).collect();
+    let dir = drill.run_dir.path().join("captures");
+    let reading = tokio::task::spawn_blocking(move || {
+        names.into_iter().map(|name| read_back(&dir, &name).map(|read| (name, read))).collect::<Result<Vec<_>, _>>()
+    });
+    let (read, ()) = tokio::join!(reading, tokio::time::sleep(Duration::from_secs_f64(seconds)));
+    let read = match read {
+        Ok(Ok(read)) => read,
+        Ok(Err(error)) => return unknown("NO_CAPTURE", &error),
+        Err(error) => return unknown("NO_CAPTURE", &error),
+    };
+    for (name, (became, s1, s2)) in read {
+        if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
+            report.became = became;
+        }
+        progress.compared.insert(name, (s1, s2));
+    }
     Outcome::Done(format!("{seconds:.0} s, as long as the second deploy"))
+}
+
+type ReadBack = (BTreeMap<String, String>, Capture, Capture);
+
+/// What the first deploy made of the clean machine, S1 and S2.
+fn read_back(dir: &Path, name: &str) -> Result<ReadBack, capture::TakeError> {
+    let read = |moment| capture::read(&capture::path(dir, name, moment));
+    let s1 = read(Moment::Deployed)?;
+    let became = counts(&diff(&read(Moment::Clean)?, &s1));
+    let became = became.into_iter().map(|(section, text)| (section.name().to_owned(), text)).collect();
+    Ok((became, s1, read(Moment::Redeployed)?))
 }
 
 async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {

@@ -2,6 +2,7 @@
 
 use std::process::Stdio;
 
+use futures_util::future::join_all;
 use tokio::process::Command;
 
 /// A program that the harness needs.
@@ -32,19 +33,18 @@ const TOOLS: &[(&str, &str, &str, &[&str])] = &[
     ("python3", "runs the deploy tool", "python3", &["--version"]),
 ];
 
-/// Asks every tool for its version.
+/// Asks every tool for its version, all at once.
 pub async fn find_tools() -> Vec<Tool> {
-    let mut tools = Vec::new();
-    for (name, purpose, package, args) in TOOLS {
+    join_all(TOOLS.iter().map(|(name, purpose, package, args)| async move {
         let version = first_line(name, args).await;
         let trouble = match (*name, version.as_deref()) {
             ("qemu-system-x86_64", Some(version)) => old_qemu(version),
             ("python3", Some(_)) => no_venv().await,
             _ => None,
         };
-        tools.push(Tool { name, purpose, version, package, trouble });
-    }
-    tools
+        Tool { name, purpose, version, package, trouble }
+    }))
+    .await
 }
 
 /// QEMU's version, such as `10.0.2`.

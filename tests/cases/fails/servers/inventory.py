@@ -1,0 +1,1 @@
+servers = (["fails.example.org"], {"ssh_user": "root"})

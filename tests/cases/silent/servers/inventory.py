@@ -1,0 +1,1 @@
+servers = ["silent.example.org"]

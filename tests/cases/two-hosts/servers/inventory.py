@@ -1,0 +1,1 @@
+servers = ["web.example.org", "db.example.org"]

@@ -1,0 +1,166 @@
+//! The command line without machines: what is wrong is said before anything runs, with its place and its mending.
+
+use redrill_tests::{Sandbox, root};
+
+const HEAD: &str =
+    "[servers]\npath = 'servers'\n[deploy]\ntool = 'pyinfra'\ninventory = 'inventory.py'\nscript = 'deploy.py'\n";
+const MACHINE: &str = "[[machine]]\nname = 'web.example.org'\nimage = 'debian-13'\n";
+
+/// Runs `redrill run` on this scenario.toml; the servers repo beside it is empty and no repository.
+fn run_scenario(sandbox: &Sandbox, text: &str) -> redrill_tests::Ran {
+    let file = sandbox.file("scenario/scenario.toml", text);
+    std::fs::create_dir_all(sandbox.path().join("scenario/servers")).expect("made");
+    sandbox.run(&["run", &file.display().to_string()])
+}
+
+#[test]
+fn a_mistake_in_a_scenario_names_file_line_column_and_what_was_expected() {
+    let head = format!("claims = ['rebuilds']\n{HEAD}");
+    let check = "[[check.http]]\nname = 'n'\nwhy = 'w'\nurl = 'http://web/'\n";
+    for (text, place, said) in [
+        (format!("{head}{MACHINE}memory = 1\n"), "scenario.toml:10:1: ", "unknown field `memory`"),
+        (format!("{head}{MACHINE}cpus = 'two'\n"), "scenario.toml:10:8: ", "expected u32"),
+        (format!("{head}{MACHINE}[limits]\nboot = 90\n"), "scenario.toml:11:8: ", "a duration with its unit"),
+        (format!("{HEAD}{MACHINE}"), "scenario.toml:1:1: ", "no checks"),
+        (format!("{head}{MACHINE}{check}"), "scenario.toml:10:1: ", "asserts nothing"),
+        (format!("{head}{MACHINE}{MACHINE}"), "scenario.toml:11:8: ", "twice"),
+        (format!("{head}{MACHINE}[[[\n"), "scenario.toml:10:3: ", ""),
+    ] {
+        let ran = run_scenario(&Sandbox::new(), &text).expect(2);
+        assert!(ran.stderr.contains(place) && ran.stderr.contains(said), "{text}\n---\n{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
+    }
+}
+
+#[test]
+fn an_unknown_image_is_shown_where_it_is_written_with_those_there_are() {
+    let text = format!("claims = ['rebuilds']\n{HEAD}{}", MACHINE.replace("debian-13", "debian-99"));
+    let ran = run_scenario(&Sandbox::new(), &text).expect(2);
+    assert!(ran.stderr.contains("scenario.toml:9:9: there is no image `debian-99`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`debian-13`"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_scenario_that_is_not_there_is_the_users_mistake() {
+    let ran = Sandbox::new().run(&["run", "scenarios/nowhere"]).expect(2);
+    assert!(ran.stderr.contains("scenarios/nowhere") && ran.stderr.contains("scenario.toml"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_servers_repo_that_is_no_git_repo_is_refused_before_anything_boots() {
+    let sandbox = Sandbox::new();
+    let ran = run_scenario(&sandbox, &format!("claims = ['rebuilds']\n{HEAD}{MACHINE}")).expect(2);
+    assert!(ran.stderr.contains("is no git repository"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("boot clean machines"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_commit_that_does_not_exist_is_refused() {
+    let sandbox = Sandbox::new();
+    let servers = root().join("scenarios/web/servers");
+    let head = HEAD.replace("path = 'servers'", &format!("path = '{}'\ncommit = 'v99'", servers.display()));
+    let ran = run_scenario(&sandbox, &format!("claims = ['rebuilds']\n{head}{MACHINE}")).expect(2);
+    assert!(ran.stderr.contains("there is no commit `v99`"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_inventory_host_without_a_machine_is_refused_before_anything_boots() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "tests/cases/two-hosts"]).expect(2);
+    assert!(ran.stderr.contains("host `db.example.org` has no machine"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("[[machine]] with name = \"db.example.org\""), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("boot clean machines"), "{}", ran.stderr);
+}
+
+#[test]
+fn too_much_memory_is_said_before_it_is_tried() {
+    let sandbox = Sandbox::new();
+    let ran =
+        run_scenario(&sandbox, &format!("claims = ['rebuilds']\n{HEAD}{MACHINE}memory-mib = 99999999\n")).expect(3);
+    assert!(ran.stderr.contains("99999999") || ran.stderr.contains("100000191"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("mend it: ") && ran.stderr.contains("memory-mib"), "{}", ran.stderr);
+    assert!(!sandbox.state().join("runs").exists(), "nothing was begun");
+}
+
+/// A PATH with everything but `without`.
+fn path_without(sandbox: &Sandbox, without: &str) -> std::path::PathBuf {
+    let bin = sandbox.path().join("bin");
+    std::fs::create_dir_all(&bin).expect("made");
+    for directory in std::env::var("PATH").expect("a PATH").split(':') {
+        for program in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if program.file_name() != without {
+                let _ = std::os::unix::fs::symlink(program.path(), bin.join(program.file_name()));
+            }
+        }
+    }
+    bin
+}
+
+#[test]
+fn a_missing_qemu_is_said_before_it_is_tried_with_what_mends_it() {
+    let sandbox = Sandbox::new();
+    let path = path_without(&sandbox, "qemu-system-x86_64");
+    let output = sandbox.command(&["run", "scenarios/web"]).env("PATH", &path).output().expect("runs");
+    let ran = redrill_tests::Ran::of(output).expect(3);
+    assert!(ran.stderr.contains("qemu-system-x86_64: missing"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("apt-get install qemu-system-x86"), "{}", ran.stderr);
+    let output = sandbox.command(&["doctor"]).env("PATH", &path).output().expect("runs");
+    let ran = redrill_tests::Ran::of(output).expect(3);
+    assert!(ran.stdout.contains("missing  qemu-system-x86_64"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_plan_is_printed_and_nothing_is_made() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["plan", "scenarios/web"]).expect(0);
+    let line = |text: &str| ran.stdout.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{}", ran.stdout));
+    assert!(line("first deploy") < line("capture after the first deploy"));
+    assert!(line("second deploy") < line("idle") && line("idle") < line("checks"));
+    assert!(ran.stdout.contains("site answers over TLS"));
+    assert!(!sandbox.state().exists());
+    let json = sandbox.run(&["plan", "scenarios/web", "--format", "json"]).expect(0).stdout;
+    let plan: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(plan["stages"][0]["stage"], "controller");
+}
+
+#[test]
+fn every_shipped_scenario_can_be_planned() {
+    for entry in std::fs::read_dir(root().join("scenarios")).expect("scenarios") {
+        let path = entry.expect("an entry").path();
+        Sandbox::new().run(&["plan", &path.display().to_string()]).expect(0);
+        assert!(path.join("README.md").is_file(), "{} has no README", path.display());
+    }
+}
+
+#[test]
+fn the_help_of_every_command_has_an_example() {
+    let sandbox = Sandbox::new();
+    for command in [
+        vec![],
+        vec!["run"],
+        vec!["plan"],
+        vec!["doctor"],
+        vec!["image"],
+        vec!["image", "build"],
+        vec!["image", "list"],
+        vec!["image", "prune"],
+        vec!["shell"],
+        vec!["clean"],
+    ] {
+        let args: Vec<&str> = command.iter().copied().chain(["--help"]).collect();
+        let help = sandbox.run(&args).expect(0).stdout;
+        assert!(help.contains("Example") && help.contains("redrill "), "{command:?}:\n{help}");
+    }
+}
+
+#[test]
+fn wrong_words_on_the_command_line_are_status_2() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["frobnicate"]).expect(2);
+    sandbox.run(&["run"]).expect(2);
+    sandbox.run(&["run", "scenarios/web", "--format", "xml"]).expect(2);
+    let ran = sandbox.run(&["shell"]).expect(2);
+    assert!(ran.stderr.contains("no machines are kept"), "{}", ran.stderr);
+    let ran = sandbox.run(&["clean", "no-such-run"]).expect(2);
+    assert!(ran.stderr.contains("there is no run `no-such-run`"), "{}", ran.stderr);
+}

@@ -1,0 +1,88 @@
+//! Nothing that redrill starts outlives it, however it ends.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use redrill_tests::{Sandbox, processes_of, program, wait_for};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// `redrill guard` around a shell that has a child of its own, and an orphan in a session of its own.
+fn guarded(sandbox: &Sandbox) -> Child {
+    let script = "setsid sleep 1000 & (setsid sh -c 'sleep 1000 & exec sleep 1000' &) ; sleep 1000";
+    let child = Command::new(program())
+        .args(["guard", "--", "sh", "-c", script])
+        .env("REDRILL_RUN", sandbox.state())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the guard starts");
+    assert!(wait_for(SOON, || processes_of(&sandbox.state()).len() >= 6), "{:?}", processes_of(&sandbox.state()));
+    child
+}
+
+#[test]
+fn letting_the_leash_go_kills_everything_that_came_of_it() {
+    let sandbox = Sandbox::new();
+    let mut guard = guarded(&sandbox);
+    drop(guard.stdin.take());
+    let status = guard.wait().expect("ends");
+    assert_eq!(status.code(), Some(137));
+    assert!(wait_for(SOON, || processes_of(&sandbox.state()).is_empty()), "{:?}", processes_of(&sandbox.state()));
+}
+
+#[test]
+fn killing_the_guard_kills_its_child() {
+    let sandbox = Sandbox::new();
+    let mut guard = Command::new(program())
+        .args(["guard", "--", "sleep", "1000"])
+        .env("REDRILL_RUN", sandbox.state())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("the guard starts");
+    assert!(wait_for(SOON, || processes_of(&sandbox.state()).len() >= 2));
+    guard.kill().expect("SIGKILL");
+    guard.wait().expect("ends");
+    assert!(wait_for(SOON, || processes_of(&sandbox.state()).is_empty()), "{:?}", processes_of(&sandbox.state()));
+}
+
+#[test]
+fn the_programs_status_is_passed_on() {
+    for (script, code) in [("exit 7", 7), ("kill -TERM $$", 128 + 15), ("true", 0)] {
+        let mut guard = Command::new(program())
+            .args(["guard", "--", "sh", "-c", script])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("the guard starts");
+        // `wait` would close the leash.
+        let leash = guard.stdin.take();
+        assert_eq!(guard.wait().expect("ends").code(), Some(code), "{script}");
+        drop(leash);
+    }
+}
+
+#[test]
+fn the_next_start_sweeps_what_a_killed_run_left_and_says_so() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.state().join("runs/web-20260101-000000");
+    for name in ["lock", "unclean", "machines/web/overlay.qcow2", "machines/web/console.log", "controller/keys/secret"]
+    {
+        sandbox.file(&format!("state/runs/web-20260101-000000/{name}"), "");
+    }
+    let mut left = Command::new("sleep").arg("1000").env("REDRILL_RUN", &run).spawn().expect("sleep starts");
+    let ran = sandbox.run(&["doctor"]);
+    assert!(ran.stderr.contains("swept what a killed run left: 1 processes"), "{}", ran.stderr);
+    left.wait().expect("it was killed");
+    assert!(!run.join("machines/web/overlay.qcow2").exists() && !run.join("controller").exists());
+    assert!(run.join("machines/web/console.log").exists(), "evidence stays");
+    assert!(!sandbox.run(&["doctor"]).stderr.contains("swept"), "once");
+}
+
+#[test]
+fn hosts_outside_the_drill_are_refused() {
+    let output = Command::new(program()).args(["refuse", "prod.example.org"]).output().expect("runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("`prod.example.org` is no machine of this drill"));
+    let output = Command::new(program()).args(["relay", "192.0.2.1:22"]).stdin(Stdio::null()).output().expect("runs");
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("is not on this machine"));
+}

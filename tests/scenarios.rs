@@ -1,0 +1,228 @@
+//! Real machines: shipped scenarios, and drills that must go wrong in a known way. Each trial is one whole drill, named
+//! `SCENARIO::qemu::WHAT`.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use redrill_tests::{Ran, Sandbox, processes_of, verdicts, wait_for};
+use serde_json::Value;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let trials: [(&str, fn()); 7] = [
+        ("image::build", image),
+        ("web::qemu::redeploy", web),
+        ("web-broken::qemu::redeploy", web_broken),
+        ("fails::qemu::deploy", fails),
+        ("panics::qemu::boot", panics),
+        ("silent::qemu::boot", silent),
+        ("silent::qemu::killed", killed),
+    ];
+    // CI promises QEMU: there its absence is a failure, and not a trial that was left out.
+    let lacking = !has_qemu() && std::env::var_os("CI").is_none();
+    let trials = trials.into_iter().map(|(name, run)| {
+        let trial = Trial::test(name, move || caught(run));
+        trial.with_ignored_flag(lacking)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn has_qemu() -> bool {
+    std::env::var("PATH")
+        .unwrap_or_default()
+        .split(':')
+        .any(|dir| std::path::Path::new(dir).join("qemu-system-x86_64").is_file())
+}
+
+fn caught(run: fn()) -> Result<(), Failed> {
+    std::panic::catch_unwind(run).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default().into()
+    })
+}
+
+/// What every drill must leave: no process, no disk, a report in both forms.
+fn left_clean(sandbox: &Sandbox) {
+    assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+    let run = sandbox.run_dir();
+    let machines = run.join("machines");
+    for machine in std::fs::read_dir(&machines).into_iter().flatten().flatten() {
+        assert!(!machine.path().join("overlay.qcow2").exists(), "a disk was left in {}", machine.path().display());
+        assert!(machine.path().join("console.log").exists(), "the console is evidence");
+    }
+    assert!(run.join("report.txt").is_file() && !run.join("controller").exists());
+}
+
+fn claim<'a>(report: &'a Value, name: &str) -> &'a Value {
+    report["claims"].as_array().and_then(|claims| claims.iter().find(|c| c["claim"] == name)).expect("a claim")
+}
+
+fn expect_verdicts(report: &Value, expected: [&str; 3]) {
+    let names = ["rebuilds", "idempotent", "serves"].map(str::to_owned);
+    let expected: Vec<(String, String)> = names.into_iter().zip(expected.map(str::to_owned)).collect();
+    assert_eq!(verdicts(report), expected, "{report:#}");
+}
+
+fn web() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "scenarios/web"]).expect(0);
+    let report = sandbox.report();
+    expect_verdicts(&report, ["PROVEN", "PROVEN", "PROVEN"]);
+    for (name, least) in [("rebuilds", 20), ("idempotent", 20), ("serves", 9)] {
+        let claim = claim(&report, name);
+        assert!(claim["checked"].as_u64() >= Some(least) && claim["checked"] == claim["declared"], "{claim:#}");
+    }
+    assert_eq!(report["schema"], 1);
+    assert_eq!(report["commit"].as_str().map(str::len), Some(40));
+    let files = &report["machines"][0]["captures"]["s2-redeployed"]["files"];
+    assert!(files.as_u64() > Some(5000), "a Debian has more files: {files}");
+    let second = &report["deploys"][1];
+    assert_eq!((&second["changed"], &second["failed"]), (&0.into(), &0.into()), "{second:#}");
+    assert!(ran.stdout.contains("everything claimed is proven") && ran.stdout.contains("Repeat    redrill run"));
+    let requests = std::fs::read_to_string(sandbox.run_dir().join("machines/web.example.org/network.log"));
+    let requests = requests.expect("what the machine asked of the mirror is written down");
+    assert!(requests.lines().count() > 5 && requests.lines().all(|line| line.contains(" allowed GET ")), "{requests}");
+    left_clean(&sandbox);
+}
+
+fn web_broken() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "scenarios/web-broken"]).expect(1);
+    let report = sandbox.report();
+    expect_verdicts(&report, ["PROVEN", "FAILED", "PROVEN"]);
+    let findings = claim(&report, "idempotent")["findings"].as_array().expect("findings");
+    let failing: Vec<[&str; 3]> = findings
+        .iter()
+        .filter(|finding| finding["severity"] == "fails")
+        .map(|f| [&f["code"], &f["subject"], &f["operation"]["name"]].map(|v| v.as_str().unwrap_or_default()))
+        .collect();
+    assert_eq!(
+        failing,
+        [
+            ["REAL_CHANGE", "/etc/profile.d/banner.sh", "tasks/operators.py | Set the login banner"],
+            ["DISRUPTIVE", "notes.service", "tasks/notes.py | Restart the notes service"],
+        ]
+    );
+    for word in ["Set the login banner", "Restart the notes service", "/etc/profile.d/banner.sh", "notes.service"] {
+        assert!(ran.stdout.contains(word), "{word} is not in\n{}", ran.stdout);
+    }
+    left_clean(&sandbox);
+}
+
+/// A failing deploy: its operation and its output are told, the rest is "not run", the machine can be entered.
+fn fails() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "tests/cases/fails", "--keep-on-failure"]).expect(1);
+    let report = sandbox.report();
+    expect_verdicts(&report, ["FAILED", "UNPROVEN", "UNPROVEN"]);
+    let finding = &claim(&report, "rebuilds")["findings"][0];
+    assert_eq!(finding["operation"]["name"], "Migrate the database");
+    assert!(finding["evidence"].to_string().contains("no such table: users"), "{finding:#}");
+    assert!(!ran.stdout.contains("hunter2-hunter2"), "secrets are blanked out:\n{}", ran.stdout);
+    assert!(!ran.stderr.contains("hunter2-hunter2") && ran.stderr.contains("[redacted]"), "{}", ran.stderr);
+    let stages = report["stages"].as_array().expect("stages");
+    let of = |name: &str| stages.iter().find(|s| s["stage"] == name).map(|s| s["status"].clone()).unwrap_or_default();
+    assert_eq!((of("deploy"), of("check")), ("failed".into(), "not-run".into()));
+
+    assert!(!processes_of(&sandbox.state()).is_empty(), "the machine was kept");
+    let inside = sandbox.run(&["shell", "--", "cat", "/srv/first"]).expect(0);
+    assert_eq!(inside.stdout.trim(), "made by the first operation");
+    sandbox.run(&["clean"]).expect(0);
+    assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+    left_clean(&sandbox);
+}
+
+fn panics() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "tests/cases/panics"]).expect(3);
+    expect_verdicts(&sandbox.report(), ["UNPROVEN", "UNPROVEN", "UNPROVEN"]);
+    assert!(ran.stdout.contains("Kernel panic"), "the console's tail is shown:\n{}", ran.stdout);
+    assert!(ran.stdout.contains(&sandbox.run_dir().display().to_string()), "{}", ran.stdout);
+    left_clean(&sandbox);
+}
+
+fn silent() {
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run(&["run", "tests/cases/silent"]).expect(3);
+    expect_verdicts(&sandbox.report(), ["UNPROVEN", "UNDECLARED", "UNDECLARED"]);
+    let because = claim(&sandbox.report(), "rebuilds")["summary"].as_str().unwrap_or_default().to_owned();
+    assert!(because.contains("not ready") && because.contains("last seen: the SSH port is closed"), "{because}");
+    assert!(because.contains("the limit for the boot of `silent.example.org`"), "{because}");
+    assert!(ran.stdout.contains("Evidence  "), "{}", ran.stdout);
+    left_clean(&sandbox);
+}
+
+/// Two builders of one recipe at once: one image, whole, with nothing in it that two machines must not share.
+fn image() {
+    let sandbox = Sandbox::new();
+    let cache = sandbox.path().join("cache");
+    let build = || {
+        let mut command = sandbox.command(&["image", "build", "debian-13"]);
+        command.env("REDRILL_CACHE_DIR", &cache).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("starts")
+    };
+    let both = [build(), build()].map(|child| Ran::of(child.wait_with_output().expect("ends")).expect(0));
+    assert_eq!(both[0].stdout, both[1].stdout, "the second found what the first had made");
+    let images: Vec<_> = std::fs::read_dir(cache.join("images"))
+        .expect("a store")
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.is_dir())
+        .collect();
+    assert_eq!(images.len(), 1, "{images:?}");
+    let manifest = std::fs::read_to_string(images[0].join("image.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_str(&manifest).expect("JSON");
+    assert!(manifest["packages"]["openssh-server"].is_string() && manifest["tools"]["mmdebstrap"].is_string());
+
+    let raw = sandbox.path().join("disk.raw");
+    let convert = std::process::Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(images[0].join("disk.img"));
+    assert!(convert.arg(&raw).status().expect("qemu-img runs").success());
+    let ask = |request: &str| {
+        let output = std::process::Command::new("debugfs").args(["-R", request]).arg(&raw).output();
+        String::from_utf8_lossy(&output.expect("debugfs runs").stdout).into_owned()
+    };
+    assert_eq!(ask("cat /etc/machine-id"), "");
+    assert!(ask("ls -p /etc/ssh").contains("/sshd_config/") && !ask("ls -p /etc/ssh").contains("ssh_host_"));
+    assert!(!ask("ls -p /root").contains(".ssh"));
+    let passwords = ask("cat /etc/shadow");
+    assert!(passwords.contains("root:"), "{passwords}");
+    for line in passwords.lines() {
+        let hash = line.split(':').nth(1).unwrap_or_default();
+        assert!(hash.starts_with(['*', '!']), "an account has a password: {line}");
+    }
+}
+
+/// SIGKILL and Ctrl-C while a machine boots.
+fn killed() {
+    for (signal, status) in [("KILL", None), ("INT", Some(3))] {
+        let sandbox = Sandbox::new();
+        let mut command = sandbox.command(&["run", "tests/cases/silent"]);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+        let booting = wait_for(Duration::from_secs(120), || {
+            processes_of(&sandbox.state()).iter().any(|id| {
+                std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
+            })
+        });
+        assert!(booting, "no QEMU came up");
+        let id = child.id().to_string();
+        let sent = std::process::Command::new("kill").args([&format!("-{signal}"), &id]).status().expect("kill runs");
+        assert!(sent.success());
+        let output = child.wait_with_output().expect("ends");
+        assert_eq!(output.status.code(), status, "{signal}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.status.signal().is_some(), status.is_none());
+        let gone = wait_for(Duration::from_secs(10), || processes_of(&sandbox.state()).is_empty());
+        assert!(gone, "{signal}: processes outlived redrill: {:?}", processes_of(&sandbox.state()));
+        if status.is_some() {
+            let ran = Ran::of(output);
+            assert!(ran.stderr.contains("interrupted: cleaning up"), "{}", ran.stderr);
+            assert!(ran.stdout.contains("interrupted by the user"), "what was learnt is told:\n{}", ran.stdout);
+            left_clean(&sandbox);
+        } else {
+            let swept = sandbox.run(&["doctor"]);
+            assert!(swept.stderr.contains("swept what a killed run left"), "{}", swept.stderr);
+            assert!(!sandbox.run_dir().join("machines/silent.example.org/overlay.qcow2").exists());
+        }
+    }
+}

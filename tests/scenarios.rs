@@ -177,8 +177,9 @@ fn image() {
     assert!(manifest["packages"]["openssh-server"].is_string() && manifest["tools"]["mmdebstrap"].is_string());
 
     let raw = sandbox.path().join("disk.raw");
-    let convert = std::process::Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(images[0].join("disk.img"));
-    assert!(convert.arg(&raw).status().expect("qemu-img runs").success());
+    let mut convert = std::process::Command::new("qemu-img");
+    convert.args(["convert", "-O", "raw"]).arg(images[0].join("disk.img")).arg(&raw);
+    assert!(convert.status().expect("qemu-img runs").success());
     let ask = |request: &str| {
         let output = std::process::Command::new("debugfs").args(["-R", request]).arg(&raw).output();
         String::from_utf8_lossy(&output.expect("debugfs runs").stdout).into_owned()

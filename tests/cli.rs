@@ -18,13 +18,13 @@ fn a_mistake_in_a_scenario_names_file_line_column_and_what_was_expected() {
     let head = format!("claims = ['rebuilds']\n{HEAD}");
     let check = "[[check.http]]\nname = 'n'\nwhy = 'w'\nurl = 'http://web/'\n";
     for (text, place, said) in [
-        (format!("{head}{MACHINE}memory = 1\n"), "scenario.toml:10:1: ", "unknown field `memory`"),
-        (format!("{head}{MACHINE}cpus = 'two'\n"), "scenario.toml:10:8: ", "expected u32"),
-        (format!("{head}{MACHINE}[limits]\nboot = 90\n"), "scenario.toml:11:8: ", "a duration with its unit"),
+        (format!("{head}{MACHINE}memory = 1\n"), "scenario.toml:11:1: ", "unknown field `memory`"),
+        (format!("{head}{MACHINE}cpus = 'two'\n"), "scenario.toml:11:8: ", "expected u32"),
+        (format!("{head}{MACHINE}[limits]\nboot = 90\n"), "scenario.toml:12:8: ", "a duration with its unit"),
         (format!("{HEAD}{MACHINE}"), "scenario.toml:1:1: ", "no checks"),
-        (format!("{head}{MACHINE}{check}"), "scenario.toml:10:1: ", "asserts nothing"),
-        (format!("{head}{MACHINE}{MACHINE}"), "scenario.toml:11:8: ", "twice"),
-        (format!("{head}{MACHINE}[[[\n"), "scenario.toml:10:3: ", ""),
+        (format!("{head}{MACHINE}{check}"), "scenario.toml:11:1: ", "asserts nothing"),
+        (format!("{head}{MACHINE}{MACHINE}"), "scenario.toml:12:8: ", "twice"),
+        (format!("{head}{MACHINE}[[[\n"), "scenario.toml:11:3: ", ""),
     ] {
         let ran = run_scenario(&Sandbox::new(), &text).expect(2);
         assert!(ran.stderr.contains(place) && ran.stderr.contains(said), "{text}\n---\n{}", ran.stderr);
@@ -36,7 +36,7 @@ fn a_mistake_in_a_scenario_names_file_line_column_and_what_was_expected() {
 fn an_unknown_image_is_shown_where_it_is_written_with_those_there_are() {
     let text = format!("claims = ['rebuilds']\n{HEAD}{}", MACHINE.replace("debian-13", "debian-99"));
     let ran = run_scenario(&Sandbox::new(), &text).expect(2);
-    assert!(ran.stderr.contains("scenario.toml:9:9: there is no image `debian-99`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("scenario.toml:10:9: there is no image `debian-99`"), "{}", ran.stderr);
     assert!(ran.stderr.contains("`debian-13`"), "{}", ran.stderr);
 }
 

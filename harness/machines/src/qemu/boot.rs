@@ -57,7 +57,7 @@ pub(super) async fn boot(
         name: spec.name.clone(),
         dir: dir.to_owned(),
         boot_seconds,
-        process: waiting.process,
+        process: std::sync::Mutex::new(waiting.process),
         monitor,
         ports,
         ssh: ssh.into(),
@@ -135,24 +135,31 @@ impl Waiting<'_> {
 
     /// An error as soon as waiting is in vain.
     fn alive(&mut self, last_seen: &str) -> Result<(), MachineError> {
-        let machine = self.machine.to_owned();
-        let ended = self.process.ended();
-        let text = console::read(&self.dir.join(CONSOLE));
-        let tail = console::tail(&text, TAIL);
-        match (console::sign(&text), ended) {
-            (Some(console::Sign::Panic(line)), _) => Err(MachineError::Panic { machine, line, tail }),
-            (Some(console::Sign::Emergency(line)), _) => Err(MachineError::Emergency { machine, line, tail }),
-            (None, Some(status)) => {
-                let log = console::read(&self.dir.join("qemu.log"));
-                let said = console::tail(&log, 5).join("; ");
-                Err(MachineError::Died { machine, status: status.to_string(), said })
-            }
-            (None, None) if self.deadline.passed() => {
-                let last_seen = last_seen.to_owned();
-                Err(MachineError::NotReady { machine, limit: self.deadline.error(), last_seen, tail })
-            }
-            (None, None) => Ok(()),
+        if let Some(error) = trouble(self.machine, self.dir, &mut self.process) {
+            return Err(error);
         }
+        if !self.deadline.passed() {
+            return Ok(());
+        }
+        let (machine, last_seen) = (self.machine.to_owned(), last_seen.to_owned());
+        let tail = console::tail(&console::read(&self.dir.join(CONSOLE)), TAIL);
+        Err(MachineError::NotReady { machine, limit: self.deadline.error(), last_seen, tail })
+    }
+}
+
+/// What console and process tell of a machine that is lost.
+pub(super) fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineError> {
+    let ended = process.ended();
+    let text = console::read(&dir.join(CONSOLE));
+    let (machine, tail) = (machine.to_owned(), console::tail(&text, TAIL));
+    match (console::sign(&text), ended) {
+        (Some(console::Sign::Panic(line)), _) => Some(MachineError::Panic { machine, line, tail }),
+        (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
+        (None, Some(status)) => {
+            let said = console::tail(&console::read(&dir.join("qemu.log")), 5).join("; ");
+            Some(MachineError::Died { machine, status: status.to_string(), said })
+        }
+        (None, None) => None,
     }
 }
 

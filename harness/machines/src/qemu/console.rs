@@ -17,6 +17,7 @@ const WAITS: &[&str] = &[
     "You are in rescue mode",
     "Cannot open access to console, the root account is locked",
     "Gave up waiting for root",
+    "Target filesystem doesn't have requested",
     "(initramfs)",
 ];
 

@@ -58,7 +58,7 @@ pub struct QemuMachine {
     name: String,
     dir: PathBuf,
     boot_seconds: f64,
-    process: Guarded,
+    process: std::sync::Mutex<Guarded>,
     monitor: qmp::Monitor,
     ports: Vec<usernet::Flow>,
     ssh: Arc<Ssh>,
@@ -108,11 +108,11 @@ impl Machine for QemuMachine {
     }
 
     async fn exec(&self, command: &Exec, input: &[u8], deadline: &Deadline) -> Result<Output, MachineError> {
-        self.ssh.exec(command, input, deadline).await
+        self.ssh.exec(command, input, deadline).await.map_err(|error| self.explain(error))
     }
 
     async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
-        self.ssh.exec_to_file(command, to, deadline).await
+        self.ssh.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
     }
 
     async fn learn(&self, deadline: &Deadline) {
@@ -130,7 +130,7 @@ impl Machine for QemuMachine {
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
-        self.ssh.clock_offset(PROBE, deadline).await
+        self.ssh.clock_offset(PROBE, deadline).await.map_err(|error| self.explain(error))
     }
 
     fn outside(&self, port: u16) -> Option<SocketAddr> {
@@ -186,11 +186,12 @@ impl Machine for QemuMachine {
         self.dir.join(args::CONSOLE)
     }
 
-    async fn destroy(mut self) -> Result<(), MachineError> {
+    async fn destroy(self) -> Result<(), MachineError> {
         self.leave().await;
         let _ = self.monitor.execute("quit", Value::Null).await; // It may close before it answers.
-        if tokio::time::timeout(QUIT, self.process.wait()).await.is_err() {
-            self.process.kill().await.map_err(MachineError::io("cannot end QEMU"))?;
+        let mut process = self.process.into_inner().expect("no panic while it is held");
+        if tokio::time::timeout(QUIT, process.wait()).await.is_err() {
+            process.kill().await.map_err(MachineError::io("cannot end QEMU"))?;
         }
         for file in [args::OVERLAY, args::MONITOR, args::RELAY_SOCKET] {
             let _ = std::fs::remove_file(self.dir.join(file));
@@ -198,15 +199,22 @@ impl Machine for QemuMachine {
         Ok(())
     }
 
-    async fn keep(mut self) -> Result<(), MachineError> {
+    async fn keep(self) -> Result<(), MachineError> {
         self.leave().await;
-        self.process.release().await.map_err(MachineError::io("cannot let QEMU go"))
+        let process = self.process.into_inner().expect("no panic while it is held");
+        process.release().await.map_err(MachineError::io("cannot let QEMU go"))
     }
 }
 
 impl QemuMachine {
+    /// Why the way in broke, if console or process tell more than ssh does.
+    fn explain(&self, error: MachineError) -> MachineError {
+        let mut process = self.process.lock().expect("no panic while it is held");
+        boot::trouble(&self.name, &self.dir, &mut process).unwrap_or(error)
+    }
+
     /// Takes down what belongs to the harness and not to the machine.
-    async fn leave(&mut self) {
+    async fn leave(&self) {
         let tunnels = std::mem::take(&mut *self.tunnels.lock().expect("no panic while it is held"));
         tunnels.iter().chain(&self.relay).for_each(JoinHandle::abort);
         self.ssh.close().await;

@@ -1,0 +1,1 @@
+servers = (["panics.example.org"], {"ssh_user": "root"})

@@ -4,8 +4,6 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Waiver;
-
 /// What a drill sets out to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -200,32 +198,9 @@ impl ClaimReport {
     }
 }
 
-/// Marks the findings of `claim` that a waiver covers, and adds a failing one for each waiver that rotted: past its
-/// date on `today` (an ISO date), or covering nothing in a drill that got far enough to tell (`complete`).
-pub fn apply_waivers(claim: Claim, waivers: &[Waiver], today: &str, complete: bool, findings: &mut Vec<Finding>) {
-    for waiver in waivers.iter().filter(|w| w.claim == claim) {
-        let expired = waiver.until.as_str() < today;
-        let mut covered = 0;
-        for finding in findings.iter_mut().filter(|f| f.severity == Severity::Fails && waiver.covers(f)) {
-            covered += 1;
-            if !expired {
-                finding.waived = Some(format!("{} (by {}, until {})", waiver.reason, waiver.by, waiver.until));
-            }
-        }
-        if expired {
-            let text = format!("the waiver of {} for {waiver} ended on {}", waiver.by, waiver.until);
-            findings.push(Finding::new("WAIVER_EXPIRED", Severity::Fails, waiver.to_string(), text));
-        } else if covered == 0 && complete {
-            let text = format!("the waiver of {} for {waiver} covers nothing any more: remove it", waiver.by);
-            findings.push(Finding::new("WAIVER_UNUSED", Severity::Fails, waiver.to_string(), text));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::Waived;
 
     fn verdict(counts: (usize, usize), findings: &[(Severity, bool)]) -> Verdict {
         let findings = findings.iter().map(|(severity, waived)| {
@@ -251,26 +226,5 @@ mod tests {
         assert_eq!(verdict((3, 3), &[(Severity::Fails, true)]), Verdict::Waived);
         assert_eq!(verdict((3, 3), &[(Severity::Fails, true), (Severity::Fails, false)]), Verdict::Failed);
         assert_eq!(verdict((2, 3), &[(Severity::Fails, true)]), Verdict::Unproven);
-    }
-
-    #[test]
-    fn waivers_cover_and_rot() {
-        let waiver = Waiver {
-            claim: Claim::Idempotent,
-            covers: Waived::Path("/etc/motd".to_owned()),
-            reason: "upstream bug".to_owned(),
-            by: "ada".to_owned(),
-            until: "2026-12-31".to_owned(),
-        };
-        let run = |subject: &str, today: &str, complete| {
-            let mut findings = vec![Finding::new("REAL_CHANGE", Severity::Fails, subject, "changed")];
-            apply_waivers(Claim::Idempotent, std::slice::from_ref(&waiver), today, complete, &mut findings);
-            let report = ClaimReport::judge(Claim::Idempotent, "web", (1, 1, "operations"), findings);
-            (report.verdict, report.findings.last().map(|f| f.code.clone()).unwrap_or_default())
-        };
-        assert_eq!(run("/etc/motd", "2026-12-31", true), (Verdict::Waived, "REAL_CHANGE".to_owned()));
-        assert_eq!(run("/etc/motd", "2027-01-01", true), (Verdict::Failed, "WAIVER_EXPIRED".to_owned()));
-        assert_eq!(run("/etc/hosts", "2026-12-31", true), (Verdict::Failed, "WAIVER_UNUSED".to_owned()));
-        assert_eq!(run("/etc/hosts", "2026-12-31", false), (Verdict::Failed, "REAL_CHANGE".to_owned()));
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use redrill_state::{Group, Record, Section, User};
 
-use crate::capture::Sink;
+use crate::sink::Sink;
 
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
     section(sink, Section::Users, "/etc/passwd", |line| {

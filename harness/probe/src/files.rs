@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use redrill_state::{FileEntry, FileKind, Record, Section, escape};
 
-use crate::capture::Sink;
 use crate::hashing::{self, Job};
 use crate::mounts::Mounts;
+use crate::sink::Sink;
 
 /// Walks, hashes and writes. Paths that vanish on the way are no gap: they are not there.
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>, mounts: &Mounts, clock: i64) -> io::Result<()> {

@@ -10,6 +10,7 @@ mod files;
 mod hashing;
 mod mounts;
 mod packages;
+mod sink;
 mod sockets;
 mod units;
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use redrill_state::{Package, Record, Section};
 
-use crate::capture::Sink;
+use crate::sink::Sink;
 
 /// One paragraph per package, as in deb-control(5).
 const STATUS: &str = "/var/lib/dpkg/status";

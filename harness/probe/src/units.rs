@@ -14,7 +14,7 @@ use std::process::Command;
 
 use redrill_state::{Record, Section, Unit};
 
-use crate::capture::Sink;
+use crate::sink::Sink;
 
 /// Where unit files lie, the strongest first.
 const SEARCH: [&str; 10] = [

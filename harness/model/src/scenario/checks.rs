@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
-use super::parse::mistake;
 use super::{
     Check, CheckKind, CommandCheck, Expect, FileCheck, FileType, From, HttpCheck, MachineSpec, TcpCheck, UnitCheck,
 };
@@ -141,19 +140,19 @@ fn check(
 ) -> Result<Check, InputError> {
     let name = said(head.name, "name")?;
     if !names.insert(name.clone()) {
-        return Err(mistake(head.name.span(), format!("two checks are named `{name}`"), "a name of its own"));
+        return Err(InputError::new(head.name.span(), format!("two checks are named `{name}`"), "a name of its own"));
     }
     let known = || machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join("`, `");
     let machine = match (head.machine, machines) {
         (Some(name), _) if machines.iter().any(|m| m.name == *name.get_ref()) => name.get_ref().clone(),
         (Some(name), _) => {
             let message = format!("there is no machine `{}`", name.get_ref());
-            return Err(mistake(name.span(), message, &format!("`{}`", known())));
+            return Err(InputError::new(name.span(), message, format!("`{}`", known())));
         }
         (None, [only]) => only.name.clone(),
         (None, _) => {
             let message = "the scenario has several machines, and this check names none";
-            return Err(mistake(head.name.span(), message, &format!("`machine` = one of `{}`", known())));
+            return Err(InputError::new(head.name.span(), message, format!("`machine` = one of `{}`", known())));
         }
     };
     let within = head.within.map_or(WITHIN, |limit| limit.0);
@@ -172,20 +171,24 @@ fn http(file: &Spanned<HttpFile>) -> Result<CheckKind, InputError> {
     for (pointer, value) in &file.json {
         if !(pointer.get_ref().is_empty() || pointer.get_ref().starts_with('/')) {
             let message = format!("`{}` is no JSON pointer", pointer.get_ref());
-            return Err(mistake(pointer.span(), message, "\"/key/0/key\""));
+            return Err(InputError::new(pointer.span(), message, "\"/key/0/key\""));
         }
         let value = serde_json::to_value(value.get_ref())
-            .map_err(|e| mistake(value.span(), format!("no JSON value: {e}"), "a string, number or boolean"))?;
+            .map_err(|e| InputError::new(value.span(), format!("no JSON value: {e}"), "a string, number or boolean"))?;
         json.insert(pointer.get_ref().clone(), value);
     }
     if let Some(status) = &file.status
         && !(100..600).contains(status.get_ref())
     {
-        return Err(mistake(status.span(), format!("{} is no HTTP status", status.get_ref()), "100 to 599"));
+        return Err(InputError::new(status.span(), format!("{} is no HTTP status", status.get_ref()), "100 to 599"));
     }
     let (status, valid_for) = (file.status.as_ref().map(|s| *s.get_ref()), file.valid_for.map(|l| l.0));
     if valid_for.is_some() && !file.url.get_ref().starts_with("https://") {
-        return Err(mistake(file.url.span(), "`valid-for` asks for a certificate, and this URL has none", "https://"));
+        return Err(InputError::new(
+            file.url.span(),
+            "`valid-for` asks for a certificate, and this URL has none",
+            "https://",
+        ));
     }
     if status.is_none() && header.is_empty() && contains.is_none() && json.is_empty() && valid_for.is_none() {
         return Err(no_assertion(span, "`status`, `header`, `contains`, `json` or `valid-for`"));
@@ -197,7 +200,8 @@ fn http(file: &Spanned<HttpFile>) -> Result<CheckKind, InputError> {
 
 /// Host and port of an `http` or `https` URL; the rest of it is left to the client.
 fn host_and_port(url: &Spanned<String>) -> Result<(String, u16), InputError> {
-    let wrong = || mistake(url.span(), format!("`{}` is no web address", url.get_ref()), "https://HOST[:PORT]/PATH");
+    let wrong =
+        || InputError::new(url.span(), format!("`{}` is no web address", url.get_ref()), "https://HOST[:PORT]/PATH");
     let (scheme, rest) = url.get_ref().split_once("://").ok_or_else(wrong)?;
     let default = match scheme {
         "http" => 80,
@@ -218,7 +222,7 @@ fn host_and_port(url: &Spanned<String>) -> Result<(String, u16), InputError> {
 
 fn tcp(file: &TcpFile) -> Result<CheckKind, InputError> {
     if *file.port.get_ref() == 0 {
-        return Err(mistake(file.port.span(), "port 0 is no port", "1 to 65535"));
+        return Err(InputError::new(file.port.span(), "port 0 is no port", "1 to 65535"));
     }
     let expect = file.expect.unwrap_or(Expect::Open);
     Ok(CheckKind::Tcp(TcpCheck { from: file.from, port: *file.port.get_ref(), expect }))
@@ -230,7 +234,7 @@ fn unit(file: &Spanned<UnitFile>) -> Result<CheckKind, InputError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.@\\".contains(c);
     if !unit.contains('.') || unit.starts_with('-') || !unit.chars().all(plain) {
         let message = format!("`{unit}` is no unit name");
-        return Err(mistake(file.unit.span(), message, "a name with its ending, such as `nginx.service`"));
+        return Err(InputError::new(file.unit.span(), message, "a name with its ending, such as `nginx.service`"));
     }
     if file.active.is_none() && file.enabled.is_none() {
         return Err(no_assertion(span, "`active` or `enabled`"));
@@ -241,7 +245,7 @@ fn unit(file: &Spanned<UnitFile>) -> Result<CheckKind, InputError> {
 fn command(file: &CommandFile) -> Result<CheckKind, InputError> {
     let run = file.run.get_ref().clone();
     if run.first().is_none_or(String::is_empty) {
-        return Err(mistake(file.run.span(), "nothing to run", "a list: program and arguments"));
+        return Err(InputError::new(file.run.span(), "nothing to run", "a list: program and arguments"));
     }
     let contains = text(file.contains.as_ref(), "contains")?;
     let stdout = file.stdout.clone();
@@ -252,7 +256,7 @@ fn file(file: &Spanned<FileFile>) -> Result<CheckKind, InputError> {
     let (span, file) = (file.span(), file.get_ref());
     let path = said(&file.path, "path")?;
     if !path.starts_with('/') {
-        return Err(mistake(file.path.span(), format!("`{path}` is no absolute path"), "a path from `/`"));
+        return Err(InputError::new(file.path.span(), format!("`{path}` is no absolute path"), "a path from `/`"));
     }
     let mode = file.mode.as_ref().map(octal).transpose()?;
     let owner = text(file.owner.as_ref(), "owner")?;
@@ -263,7 +267,7 @@ fn file(file: &Spanned<FileFile>) -> Result<CheckKind, InputError> {
         return Err(no_assertion(span, "`type`, `mode`, `owner`, `group` or `contains`"));
     }
     if file.kind == Some(FileType::Absent) && details {
-        return Err(mistake(span, "what is absent has no other property", "`type = \"absent\"` alone"));
+        return Err(InputError::new(span, "what is absent has no other property", "`type = \"absent\"` alone"));
     }
     Ok(CheckKind::File(FileCheck { path, kind: file.kind, mode, owner, group, contains }))
 }
@@ -272,18 +276,20 @@ fn octal(mode: &Spanned<String>) -> Result<u32, InputError> {
     let digits = mode.get_ref();
     match u32::from_str_radix(digits, 8) {
         Ok(bits) if (3..=5).contains(&digits.len()) && bits <= 0o7777 => Ok(bits),
-        _ => Err(mistake(mode.span(), format!("`{digits}` is no file mode"), "octal digits, such as \"0640\"")),
+        _ => Err(InputError::new(mode.span(), format!("`{digits}` is no file mode"), "octal digits, such as \"0640\"")),
     }
 }
 
 fn no_assertion(span: Range<usize>, expected: &str) -> InputError {
-    mistake(span, "this check asserts nothing", &format!("at least one of {expected}"))
+    InputError::new(span, "this check asserts nothing", format!("at least one of {expected}"))
 }
 
 /// Text that must say something.
 fn said(written: &Spanned<String>, key: &str) -> Result<String, InputError> {
     match written.get_ref().trim() {
-        "" => Err(mistake(written.span(), format!("`{key}` is empty"), "some text: an empty one asserts nothing")),
+        "" => {
+            Err(InputError::new(written.span(), format!("`{key}` is empty"), "some text: an empty one asserts nothing"))
+        }
         _ => Ok(written.get_ref().clone()),
     }
 }

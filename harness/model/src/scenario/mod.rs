@@ -6,14 +6,14 @@ mod parse;
 pub(crate) mod tests;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
-use crate::verdict::{Claim, Finding};
+use crate::verdict::Claim;
+use crate::waiver::Waiver;
 
 /// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -261,47 +261,4 @@ pub struct FileCheck {
     pub group: Option<String>,
     /// Text that it must contain.
     pub contains: Option<String>,
-}
-
-/// What a waiver covers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Waived {
-    /// Whatever this operation did.
-    Operation(String),
-    /// Whatever happened to this path, unit, or check.
-    Path(String),
-}
-
-/// A failure accepted for a while.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Waiver {
-    /// The claim it softens.
-    pub claim: Claim,
-    /// What it covers.
-    pub covers: Waived,
-    /// Why.
-    pub reason: String,
-    /// Who answers for it.
-    pub by: String,
-    /// Last day on which it counts, as an ISO date.
-    pub until: String,
-}
-
-impl Waiver {
-    /// Whether `finding` is what this waiver is about.
-    pub fn covers(&self, finding: &Finding) -> bool {
-        match &self.covers {
-            Waived::Operation(name) => finding.operation.as_ref().is_some_and(|o| o.name == *name),
-            Waived::Path(path) => finding.subject == *path,
-        }
-    }
-}
-
-impl fmt::Display for Waiver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.covers {
-            Waived::Operation(name) => write!(f, "operation `{name}`"),
-            Waived::Path(path) => write!(f, "`{path}`"),
-        }
-    }
 }

@@ -1,7 +1,6 @@
 //! `scenario.toml` as written, and the rules that make a [`Scenario`] of it.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -9,10 +8,11 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use super::checks::ChecksFile;
-use super::{Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool, Waived, Waiver};
+use super::{Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::verdict::Claim;
+use crate::waiver::{Waived, Waiver};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -262,9 +262,4 @@ fn date(written: &Spanned<toml::value::Datetime>) -> Result<String, InputError> 
         toml::value::Datetime { date: Some(date), time: None, offset: None } => Ok(date.to_string()),
         _ => Err(InputError::new(written.span(), "`until` is no date", "a date without time, such as 2027-03-31")),
     }
-}
-
-/// Shorthand for the checks beside this file.
-pub(super) fn mistake(span: Range<usize>, message: impl Into<String>, expected: &str) -> InputError {
-    InputError::new(span, message, expected)
 }

@@ -1,0 +1,97 @@
+//! Waivers: failures accepted for a while, which rot loudly.
+
+use std::fmt;
+
+use crate::verdict::{Claim, Finding, Severity};
+
+/// What a waiver covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Waived {
+    /// Whatever this operation did.
+    Operation(String),
+    /// Whatever happened to this path, unit, or check.
+    Path(String),
+}
+
+/// A failure accepted for a while.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiver {
+    /// The claim it softens.
+    pub claim: Claim,
+    /// What it covers.
+    pub covers: Waived,
+    /// Why.
+    pub reason: String,
+    /// Who answers for it.
+    pub by: String,
+    /// Last day on which it counts, as an ISO date.
+    pub until: String,
+}
+
+impl Waiver {
+    /// Whether `finding` is what this waiver is about.
+    pub fn covers(&self, finding: &Finding) -> bool {
+        match &self.covers {
+            Waived::Operation(name) => finding.operation.as_ref().is_some_and(|o| o.name == *name),
+            Waived::Path(path) => finding.subject == *path,
+        }
+    }
+}
+
+impl fmt::Display for Waiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.covers {
+            Waived::Operation(name) => write!(f, "operation `{name}`"),
+            Waived::Path(path) => write!(f, "`{path}`"),
+        }
+    }
+}
+
+/// Marks the findings of `claim` that a waiver covers, and adds a failing one for each waiver that rotted: past its
+/// date on `today` (an ISO date), or covering nothing in a drill that got far enough to tell (`complete`).
+pub fn apply_waivers(claim: Claim, waivers: &[Waiver], today: &str, complete: bool, findings: &mut Vec<Finding>) {
+    for waiver in waivers.iter().filter(|w| w.claim == claim) {
+        let expired = waiver.until.as_str() < today;
+        let mut covered = 0;
+        for finding in findings.iter_mut().filter(|f| f.severity == Severity::Fails && waiver.covers(f)) {
+            covered += 1;
+            if !expired {
+                finding.waived = Some(format!("{} (by {}, until {})", waiver.reason, waiver.by, waiver.until));
+            }
+        }
+        if expired {
+            let text = format!("the waiver of {} for {waiver} ended on {}", waiver.by, waiver.until);
+            findings.push(Finding::new("WAIVER_EXPIRED", Severity::Fails, waiver.to_string(), text));
+        } else if covered == 0 && complete {
+            let text = format!("the waiver of {} for {waiver} covers nothing any more: remove it", waiver.by);
+            findings.push(Finding::new("WAIVER_UNUSED", Severity::Fails, waiver.to_string(), text));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::{ClaimReport, Verdict};
+
+    #[test]
+    fn waivers_cover_and_rot() {
+        let waiver = Waiver {
+            claim: Claim::Idempotent,
+            covers: Waived::Path("/etc/motd".to_owned()),
+            reason: "upstream bug".to_owned(),
+            by: "ada".to_owned(),
+            until: "2026-12-31".to_owned(),
+        };
+        let run = |subject: &str, today: &str, complete| {
+            let mut findings = vec![Finding::new("REAL_CHANGE", Severity::Fails, subject, "changed")];
+            apply_waivers(Claim::Idempotent, std::slice::from_ref(&waiver), today, complete, &mut findings);
+            let report = ClaimReport::judge(Claim::Idempotent, "web", (1, 1, "operations"), findings);
+            (report.verdict, report.findings.last().map(|f| f.code.clone()).unwrap_or_default())
+        };
+        assert_eq!(run("/etc/motd", "2026-12-31", true), (Verdict::Waived, "REAL_CHANGE".to_owned()));
+        assert_eq!(run("/etc/motd", "2027-01-01", true), (Verdict::Failed, "WAIVER_EXPIRED".to_owned()));
+        assert_eq!(run("/etc/hosts", "2026-12-31", true), (Verdict::Failed, "WAIVER_UNUSED".to_owned()));
+        assert_eq!(run("/etc/hosts", "2026-12-31", false), (Verdict::Failed, "REAL_CHANGE".to_owned()));
+    }
+}

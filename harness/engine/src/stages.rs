@@ -149,7 +149,11 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
     let which = if pass == Pass::First { "the first deploy" } else { "the second deploy" };
     let limit = deadline.child(which, scenario.limits.deploy);
     let log_dir = drill.run_dir.path();
-    let deployed = tools::deploy(controller, &scenario.deploy, pass, log_dir, &drill.events, &limit).await;
+    let deployed = tokio::select! {
+        deployed = tools::deploy(controller, &scenario.deploy, pass, log_dir, &drill.events, &limit) => deployed,
+        // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
+        error = loss(&progress.machines) => return unknown("MACHINE_LOST", &error),
+    };
     let deployed = match deployed {
         Ok(deployed) => deployed,
         Err(error) => return unknown("NO_CONTROLLER", &error),
@@ -180,6 +184,16 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
         Pass::Second => progress.evidence.second = Some(deployed),
     }
     outcome
+}
+
+/// Comes to an end when a machine does.
+async fn loss<M: Machine>(machines: &[M]) -> MachineError {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Some(error) = machines.iter().find_map(Machine::lost) {
+            return error;
+        }
+    }
 }
 
 /// Why a machine no longer answers, if one does not: then the deploy's failure says nothing about the repo.

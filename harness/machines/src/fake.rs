@@ -92,6 +92,10 @@ impl Machine for FakeMachine {
         Ok(output)
     }
 
+    fn lost(&self) -> Option<MachineError> {
+        None
+    }
+
     async fn learn(&self, _deadline: &Deadline) {}
 
     async fn clock_offset(&self, _deadline: &Deadline) -> Result<i64, MachineError> {

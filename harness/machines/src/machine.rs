@@ -71,7 +71,7 @@ pub enum MachineError {
         tail: Vec<String>,
     },
     /// It never answered.
-    #[error("`{machine}` not ready: {limit}; last seen: {last_seen}")]
+    #[error("`{machine}` not ready, last seen: {last_seen}")]
     NotReady {
         /// Machine.
         machine: String,
@@ -204,6 +204,8 @@ pub trait Machine: Send + Sync + Sized {
         to: &Path,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;
+    /// Why the machine will never answer again, if its console or its process tell. Cheap: asked every second.
+    fn lost(&self) -> Option<MachineError>;
     /// Called once, after the capture of the clean machine: what was learnt about its image (content digests) may be
     /// kept for later machines of the same image. A failure costs time later, and is no error.
     fn learn(&self, deadline: &Deadline) -> impl Future<Output = ()> + Send;

@@ -115,6 +115,11 @@ impl Machine for QemuMachine {
         self.ssh.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
     }
 
+    fn lost(&self) -> Option<MachineError> {
+        let mut process = self.process.lock().expect("no panic while it is held");
+        boot::trouble(&self.name, &self.dir, &mut process)
+    }
+
     async fn learn(&self, deadline: &Deadline) {
         let (known, new) = (self.image.digests(), self.dir.join("digests.new"));
         if known.exists() {
@@ -209,8 +214,7 @@ impl Machine for QemuMachine {
 impl QemuMachine {
     /// Why the way in broke, if console or process tell more than ssh does.
     fn explain(&self, error: MachineError) -> MachineError {
-        let mut process = self.process.lock().expect("no panic while it is held");
-        boot::trouble(&self.name, &self.dir, &mut process).unwrap_or(error)
+        self.lost().unwrap_or(error)
     }
 
     /// Takes down what belongs to the harness and not to the machine.

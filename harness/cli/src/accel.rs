@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use redrill_machines::host::{self, Acceleration};
+use redrill_machines::process::Guard;
 use serde::{Deserialize, Serialize};
 
 use crate::output::Failure;
+use crate::program;
 
 #[derive(Serialize, Deserialize)]
 struct Remembered {
@@ -24,7 +26,8 @@ pub(crate) async fn acceleration(cache: &Path, fresh: bool) -> Result<Accelerati
         return Ok(known.found);
     }
     std::fs::create_dir_all(cache).map_err(|error| Failure::unknown("cannot use the cache directory", &error))?;
-    let found = host::probe_acceleration(cache).await;
+    let guard = Guard::new(program()?, cache.to_owned());
+    let found = host::probe_acceleration(&guard, cache).await;
     let found = found.map_err(|error| Failure::unknown("the trial of QEMU failed", &error))?;
     let text = serde_json::to_vec(&Remembered { boot_id, qemu, found: found.clone() });
     // Not remembered means tried again: slower, not wrong.

@@ -48,7 +48,13 @@ pub(crate) fn missing_tools(tools: &[Tool]) -> Vec<String> {
 }
 
 fn tool(tool: &Tool) -> Finding {
-    let mend = format!("apt-get install {}", tool.package);
+    let mend = match tool.package {
+        // A plain install would bring Debian 12's old QEMU and remove newer tools.
+        package if package.starts_with("qemu-") => {
+            format!("ci/setup, or apt-get install {package} (on Debian 12: with -t bookworm-backports)")
+        }
+        package => format!("apt-get install {package}"),
+    };
     let (health, text, mend) = match (&tool.version, &tool.trouble) {
         (None, _) => (Health::Missing, format!("missing; {}", tool.purpose), mend),
         (Some(_), Some(trouble)) => (Health::Missing, trouble.clone(), "ci/setup".to_owned()),

@@ -12,6 +12,7 @@ mod loaded;
 mod process;
 mod prove;
 mod redact;
+mod settle;
 mod stages;
 mod tools;
 

@@ -44,20 +44,35 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> V
             continue;
         }
         let (counts, mut findings) = match claim {
-            Claim::Rebuilds => rebuilds(evidence),
-            Claim::Idempotent => idempotent(scenario, evidence),
+            Claim::Rebuilds => with_idle_machines(scenario, evidence.first.as_ref(), rebuilds(evidence)),
+            Claim::Idempotent => with_idle_machines(scenario, evidence.second.as_ref(), idempotent(scenario, evidence)),
             Claim::Serves => serves(scenario, evidence),
         };
         let complete = counts.1 > 0 && counts.0 >= counts.1;
         apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
-        let mut report = ClaimReport::judge(claim, subject.clone(), counts, shorten(findings));
+        let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
         report.summary = summary(&report, evidence);
+        report.findings = shorten(report.findings);
         reports.push(report);
     }
     reports
 }
 
 type Counted = ((usize, usize, &'static str), Vec<Finding>);
+
+/// A machine to which nothing was deployed proves nothing, however well the others did.
+fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts, mut findings): Counted) -> Counted {
+    for machine in &scenario.machines {
+        let ran = |deployed: &Deployed| deployed.windows.iter().any(|window| window.host == machine.name);
+        if deployed.is_some_and(|deployed| deployed.ended == Ended::Well && !ran(deployed)) {
+            let text = format!("the deploy ran no operation on `{}`", machine.name);
+            let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, &machine.name, text);
+            finding.machine = Some(machine.name.clone());
+            findings.push(finding);
+        }
+    }
+    (counts, findings)
+}
 
 fn rebuilds(evidence: &Evidence) -> Counted {
     let Some(first) = &evidence.first else { return ((0, 0, "operations"), vec![not_reached(evidence)]) };
@@ -389,6 +404,15 @@ mod tests {
         let mut nothing_ran = proven();
         nothing_ran.first = Some(deployed(&[], Ended::Well));
         assert_eq!(verdicts(&nothing_ran)[0], Unproven);
+    }
+
+    #[test]
+    fn a_machine_that_nothing_was_deployed_to_proves_nothing() {
+        let two = SCENARIO.replace("port = 22", "port = 22\nmachine = 'web'");
+        let two = Scenario::parse(&format!("{two}[[machine]]\nname = 'db'\nimage = 'debian-13'\n")).expect("valid");
+        let reports = claims(&two, &proven(), "2026-11-22");
+        assert_eq!((reports[0].verdict, reports[1].verdict), (Unproven, Unproven));
+        assert!(reports[0].summary.contains("no operation on `db`"), "{}", reports[0].summary);
     }
 
     #[test]

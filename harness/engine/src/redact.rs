@@ -27,10 +27,12 @@ impl Default for Redactor {
 }
 
 impl Redactor {
-    /// Every secret below the directory of the keys.
-    pub fn from_keys(directory: &Path) -> Self {
+    /// Every secret below the directory of the keys. What also stands in `public` (the scenario's own text: host
+    /// names, paths) is none: blanking it out would spoil every report.
+    pub fn from_keys(directory: &Path, public: &str) -> Self {
         let mut values = BTreeSet::new();
         collect(directory, &mut values);
+        values.retain(|value| !public.contains(value.as_str()));
         Self::new(&values)
     }
 
@@ -64,7 +66,7 @@ fn collect(directory: &Path, values: &mut BTreeSet<String>) {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
         // What is published anyway is no secret, and would blank out half of a report.
-        let public = [".pub", ".md", ".crt", "ca.pem"].iter().any(|end| name.ends_with(end)) || name == ".git";
+        let public = [".pub", ".md"].iter().any(|end| name.ends_with(end)) || name == ".git";
         if path.is_dir() && !public {
             collect(&path, values);
         } else if !public
@@ -109,6 +111,16 @@ mod tests {
         assert_eq!(redactor.clean("curl -H s3cr3t-token MIGHAgEAMBMGByqGSM49"), "curl -H [redacted] [redacted]");
         assert_eq!(redactor.clean("MIIBpublicpublicpublic abc"), "MIIBpublicpublicpublic abc");
         assert!(redactor.finds("x correct horse x") && !redactor.finds("a comment, no secret"));
+    }
+
+    #[test]
+    fn what_the_scenario_says_itself_is_no_secret() {
+        let keys = std::env::temp_dir().join(format!("redrill-redact-{}", std::process::id()));
+        std::fs::create_dir_all(&keys).expect("made");
+        std::fs::write(keys.join("hosts.ini"), "host = web.example.org\ntoken = s3cr3t-token\n").expect("written");
+        let redactor = Redactor::from_keys(&keys, "[[machine]]\nname = 'web.example.org'");
+        std::fs::remove_dir_all(&keys).expect("cleaned up");
+        assert_eq!(redactor.clean("web.example.org s3cr3t-token"), "web.example.org [redacted]");
     }
 
     #[test]

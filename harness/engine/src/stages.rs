@@ -15,6 +15,7 @@ use crate::controller::{Controller, ControllerError};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::events::Event;
 use crate::prove::{Trouble, judge_machine};
+use crate::settle::settle;
 use crate::tools::{self, Ended};
 
 pub(crate) async fn run<B: Backend>(
@@ -125,7 +126,7 @@ async fn boot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline
         report.boot_seconds = machine.map(Machine::boot_seconds);
     }
     let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
-    match progress.controller.as_ref().map(|controller| controller.connect(&addresses)) {
+    match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
         Some(Err(error)) => unknown("NO_CONTROLLER", &error),
         _ => {
             let slowest = progress.machines.iter().map(Machine::boot_seconds).fold(0.0, f64::max);
@@ -217,6 +218,10 @@ async fn take<B: Backend>(
     let takes = progress.machines.iter().map(|machine| {
         let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
         async move {
+            if matches!(moment, Moment::Deployed | Moment::Redeployed) {
+                // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
+                let _ = settle(machine, &limit).await;
+            }
             let taken = capture::take(machine, &path, &limit).await;
             if moment == Moment::Clean {
                 machine.learn(&limit).await;

@@ -22,14 +22,14 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>, mounts: &Mounts, clock: i64) -
         walk.tree(point, &walked, &left_out);
     }
     let digests = hashing::digests(&walk.jobs, clock);
-    for (entry, job) in walk.entries.iter_mut().zip(&walk.job_of) {
+    for (mut entry, job) in walk.entries.into_iter().zip(&walk.job_of) {
         match job.map(|job| &digests[job]) {
             None => {}
             Some(Ok(digest)) => entry.digest = Some(digest.clone()),
+            // It was removed since it was listed: it is not there.
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => continue,
             Some(Err(error)) => walk.gaps.push(format!("{}: {error}", entry.path)),
         }
-    }
-    for entry in walk.entries {
         sink.entry(Section::Files, &Record::File(entry))?;
     }
     for gap in walk.gaps {

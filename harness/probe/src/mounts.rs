@@ -60,6 +60,8 @@ fn parse(text: &str) -> Mounts {
         } else if !seen.insert((device.to_owned(), root.to_owned())) {
             mounts.left_out.insert(point, "the same directory is mounted elsewhere".to_owned());
         } else {
+            // Over an automount lies what it mounted.
+            mounts.left_out.remove(&point);
             mounts.walked.push(point);
         }
     }

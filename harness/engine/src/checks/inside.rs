@@ -67,6 +67,10 @@ pub(super) async fn file<M: Machine>(
     deadline: &Deadline,
 ) -> Result<Seen, MachineError> {
     let stat = machine.exec(&Exec::new(["stat", "--format=%F|%a|%U|%G", "--", &check.path]), b"", deadline).await?;
+    let missing = ["No such file", "Not a directory"].iter().any(|reason| stat.stderr.contains(reason));
+    if stat.status != 0 && !missing {
+        return Err(MachineError::Program { program: "stat".to_owned(), said: stat.stderr });
+    }
     let mut complaints = properties(check, &stat);
     if let Some(wanted) = check.contains.as_ref().filter(|_| stat.status == 0) {
         let content = machine.exec(&Exec::new(["cat", "--", &check.path]), b"", deadline).await?;

@@ -41,10 +41,17 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(crate) async fn check<M: Machine>(check: &Check, machine: &M, directory: &Path, deadline: &Deadline) -> Checked {
     let patience = deadline.child(&format!("check `{}`", check.name), check.within);
     let began = Instant::now();
+    let mut last = None;
     loop {
-        let seen = attempt(&check.kind, machine, directory, &patience).await;
-        let done = matches!(seen, Ok(Seen::Holds)) || patience.left() < PAUSE;
-        if done {
+        let seen = match (attempt(&check.kind, machine, directory, &patience).await, last.take()) {
+            // The end of patience cut this try off: what the one before saw is the answer.
+            (Err(MachineError::TimedOut { .. }), Some(before)) => Ok(before),
+            (seen, _) => seen,
+        };
+        last = seen.as_ref().ok().cloned();
+        let lost =
+            matches!(&seen, Err(error) if !matches!(error, MachineError::TimedOut { .. })) && machine.lost().is_some();
+        if matches!(seen, Ok(Seen::Holds)) || lost || patience.left() < PAUSE {
             return Checked { seen, seconds: began.elapsed().as_secs_f64() };
         }
         tokio::time::sleep(PAUSE).await;
@@ -72,7 +79,11 @@ async fn tcp<M: Machine>(check: &TcpCheck, machine: &M, deadline: &Deadline) -> 
         From::Inside => {
             let port = check.port.to_string();
             let output = machine.exec(&Exec::new([PROBE, "reach", "127.0.0.1", &port]), b"", deadline).await?;
-            if output.status == 0 { Reach::Open } else { Reach::Closed(output.stderr.trim().to_owned()) }
+            match output.status {
+                0 => Reach::Open,
+                _ if output.stderr.contains("not connected") => Reach::Closed(output.stderr.trim().to_owned()),
+                _ => return Err(MachineError::Program { program: PROBE.to_owned(), said: output.stderr }),
+            }
         }
     };
     Ok(match (check.expect, reach) {
@@ -128,7 +139,7 @@ mod tests {
         let output = |(status, text): &(i32, &str)| Output {
             status: *status,
             stdout: text.as_bytes().to_vec(),
-            stderr: String::new(),
+            stderr: if *status == 0 { String::new() } else { "No such file or directory".to_owned() },
         };
         let answers = BTreeMap::from([(command.to_owned(), answers.iter().map(output).collect())]);
         Fake { answers, ..Fake::default() }
@@ -188,6 +199,17 @@ mod tests {
         let absent = "[[check.file]]\npath = '/f'\ntype = 'absent'";
         assert_eq!(run(absent, answering(stat, &[(1, "")])).await, Seen::Holds);
         assert!(complaints(run(absent, answering(stat, &[(0, "directory|755|root|root")])).await).contains("is there"));
+    }
+
+    #[tokio::test]
+    async fn an_error_is_no_proof_that_something_is_absent_or_closed() {
+        let table = "[[check.file]]\npath = '/f'\ntype = 'absent'";
+        let machine = machine(Fake::default()).await;
+        let seen = check(&parse(table), &machine, Path::new("/"), &deadline()).await.seen;
+        assert!(matches!(seen, Err(MachineError::Program { .. })), "{seen:?}");
+        let table = "[[check.tcp]]\nport = 22\nexpect = 'closed'\nfrom = 'inside'";
+        let seen = check(&parse(table), &machine, Path::new("/"), &deadline()).await.seen;
+        assert!(matches!(seen, Err(MachineError::Program { .. })), "{seen:?}");
     }
 
     #[tokio::test]

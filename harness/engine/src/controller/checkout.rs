@@ -34,7 +34,12 @@ pub(super) async fn checkout(repo: &Path, commit: &str, to: &Path) -> Result<Sou
     if inner.as_os_str().is_empty() {
         clone(&repo, &id, to).await?;
     } else {
-        export(&top, &id, &inner, to).await?;
+        let tree = format!("{id}:{}", inner.display());
+        if !git(&top, &["cat-file", "-e", &tree]).await?.status.success() {
+            let message = format!("`{}` is not in commit {}", inner.display(), &id[..12]);
+            return Err(ScenarioError::mismatch(message, "a committed directory: git add; git commit").into());
+        }
+        export(&top, &tree, to).await?;
     }
     let title = text(&must(git(&repo, &["log", "-1", "--format=%s", &id]).await?, "git log")?);
     let status = must(git(&repo, &["status", "--porcelain", "--", "."]).await?, "git status")?;
@@ -48,10 +53,9 @@ async fn clone(repo: &Path, id: &str, to: &Path) -> Result<(), ControllerError> 
     must(git(to, &["checkout", "--quiet", "--detach", id]).await?, "git checkout").map(drop)
 }
 
-async fn export(top: &Path, id: &str, inner: &Path, to: &Path) -> Result<(), ControllerError> {
+async fn export(top: &Path, tree: &str, to: &Path) -> Result<(), ControllerError> {
     std::fs::create_dir_all(to).map_err(ControllerError::io("cannot make the checkout"))?;
-    let tree = format!("{id}:{}", inner.display());
-    let archive = must(git(top, &["archive", "--format=tar", &tree]).await?, "git archive")?.stdout;
+    let archive = must(git(top, &["archive", "--format=tar", tree]).await?, "git archive")?.stdout;
     let mut tar = Command::new("tar");
     tar.args(["--extract", "--directory"]).arg(to).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = tar.kill_on_drop(true).spawn().map_err(ControllerError::io("cannot start tar"))?;
@@ -173,6 +177,12 @@ mod tests {
         let error = checkout(&repo.top(), "v9", &repo.0.join("out")).await.expect_err("no such commit");
         assert!(
             matches!(&error, ControllerError::Scenario(_)) && error.to_string().contains("no commit `v9`"),
+            "{error}"
+        );
+        std::fs::create_dir_all(repo.top().join("new")).expect("made");
+        let error = checkout(&repo.top().join("new"), "HEAD", &repo.0.join("out")).await.expect_err("not committed");
+        assert!(
+            matches!(&error, ControllerError::Scenario(_)) && error.to_string().contains("`new` is not in commit"),
             "{error}"
         );
         let plain = repo.0.join("plain");

@@ -66,6 +66,7 @@ pub(crate) struct Controller {
     directory: PathBuf,
     venv: PathBuf,
     env: BTreeMap<String, String>,
+    key: Option<PathBuf>,
 }
 
 impl Controller {
@@ -105,6 +106,7 @@ impl Controller {
             directory,
             venv,
             env: deploy.env.clone(),
+            key: None,
         };
         controller.tool_version = controller.version().await?;
         controller.hosts = inventory::read(&controller, deploy).await?;
@@ -113,11 +115,22 @@ impl Controller {
     }
 
     /// Lets the tool reach these machines, and no others.
-    pub(crate) fn connect(&self, addresses: &[Address]) -> Result<(), ControllerError> {
+    pub(crate) fn connect(&mut self, addresses: &[Address]) -> Result<(), ControllerError> {
+        self.key = addresses.first().map(|address| address.key.clone());
         ssh_home::write(&self.home(), &self.hosts, addresses, self.guard.program())
     }
 
-    /// Where OpenSSH's and pyinfra's files of the controller lie.
+    /// The configuration of every SSH connection, whatever the inventory names.
+    pub(crate) fn ssh_config(&self) -> PathBuf {
+        self.home().join(".ssh/config")
+    }
+
+    /// The key that every machine admits; known once machines are connected.
+    pub(crate) fn key(&self) -> Option<PathBuf> {
+        self.key.clone()
+    }
+
+    /// The host keys of the machines.
     pub(crate) fn known_hosts(&self) -> PathBuf {
         self.home().join(".ssh/known_hosts")
     }

@@ -32,7 +32,7 @@ fn texts(hosts: &[InventoryHost], addresses: &[Address], redrill: &Path, known_h
         let names = host.names();
         let _ = write!(
             config,
-            "Host {}\n  ProxyCommand '{redrill}' relay 127.0.0.1:{}\n  IdentityFile {}\n  UserKnownHostsFile {}\n\n",
+            "Host {}\n  ProxyCommand '{redrill}' relay 127.0.0.1:{}\n  User root\n  IdentityFile {}\n  UserKnownHostsFile {}\n\n",
             names.join(" "),
             address.port,
             address.key.display(),

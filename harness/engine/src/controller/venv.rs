@@ -21,7 +21,8 @@ pub(super) async fn make(
     run: &Path,
     progress: &Progress,
 ) -> Result<PathBuf, ControllerError> {
-    let text = fs::read(requirements).map_err(ControllerError::io("cannot read the requirements"))?;
+    let mut text = Vec::new();
+    read_with_included(requirements, &mut text, 0).map_err(ControllerError::io("cannot read the requirements"))?;
     let python = python().await?;
     let key = blake3::hash(&[text.as_slice(), b"\0", python.as_bytes()].concat()).to_hex();
     let venvs = cache.join("venvs");
@@ -42,9 +43,27 @@ pub(super) async fn make(
     must(&guard, venv, "python3 -m venv").await?;
     let mut pip = guard.command(directory.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]).arg(requirements);
+    pip.current_dir(requirements.parent().unwrap_or(Path::new("/")));
     must(&guard, pip, "pip install").await?;
     fs::write(directory.join(WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
     Ok(directory)
+}
+
+/// The text of a requirements file and of all that it includes (`-r FILE`, `-c FILE`): each of them picks versions.
+fn read_with_included(file: &Path, text: &mut Vec<u8>, depth: usize) -> std::io::Result<()> {
+    let own = fs::read_to_string(file)?;
+    text.extend_from_slice(own.as_bytes());
+    text.push(0);
+    let options = ["-r", "--requirement", "-c", "--constraint"];
+    let included = own.lines().filter_map(|line| {
+        let (option, rest) = line.trim().split_once([' ', '='])?;
+        options.contains(&option).then(|| rest.trim())
+    });
+    // Files that include each other are pip's to complain about.
+    for name in included.filter(|_| depth < 8) {
+        read_with_included(&file.parent().unwrap_or(Path::new("/")).join(name), text, depth + 1)?;
+    }
+    Ok(())
 }
 
 async fn must(guard: &Guard, command: Command, what: &str) -> Result<(), ControllerError> {
@@ -62,4 +81,23 @@ async fn python() -> Result<String, ControllerError> {
     let output = Command::new("python3").args(["-c", script]).stdin(Stdio::null()).output().await;
     let output = output.map_err(ControllerError::io("cannot start python3"))?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn included_files_are_part_of_the_key() {
+        let directory = std::env::temp_dir().join(format!("redrill-venv-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("made");
+        fs::write(directory.join("requirements.txt"), "-r base.txt\n-c limits.txt\n").expect("written");
+        fs::write(directory.join("base.txt"), "pyinfra==3.10.0\n").expect("written");
+        fs::write(directory.join("limits.txt"), "click<9\n").expect("written");
+        let mut text = Vec::new();
+        read_with_included(&directory.join("requirements.txt"), &mut text, 0).expect("read");
+        fs::remove_dir_all(&directory).expect("cleaned up");
+        let text = String::from_utf8(text).expect("text");
+        assert!(text.contains("pyinfra==3.10.0") && text.contains("click<9"), "{text}");
+    }
 }

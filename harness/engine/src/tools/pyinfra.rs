@@ -30,11 +30,16 @@ pub(super) async fn deploy(
     events: &Events,
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
+    let key = controller.key();
     let mut command = controller.command("pyinfra");
     command.args(["-y", "--json"]);
     // These beat whatever the inventory says of its real hosts.
     command.arg("--data").arg(format!("ssh_known_hosts_file={}", controller.known_hosts().display()));
     command.args(["--data", "ssh_strict_host_key_checking=yes"]);
+    command.arg("--data").arg(format!("ssh_config_file={}", controller.ssh_config().display()));
+    if let Some(key) = key {
+        command.arg("--data").arg(format!("ssh_key={}", key.display()));
+    }
     command.args(deploy_files(deploy)).stdout(Stdio::piped()).stderr(Stdio::piped());
     let began = now();
     let mut process = controller.spawn(&mut command, "pyinfra")?;
@@ -70,13 +75,15 @@ async fn follow(pipe: Option<impl AsyncReadExt + Unpin>, log: &Path, events: &Ev
     let mut log = tokio::fs::File::create(log).await.ok();
     let mut segments = BufReader::new(pipe).split(b'\n');
     while let Ok(Some(segment)) = segments.next_segment().await {
-        let line = events.redactor().clean(String::from_utf8_lossy(&segment).trim_end());
+        let raw = String::from_utf8_lossy(&segment).trim_end().to_owned();
+        let line = events.redactor().clean(&raw);
         if let Some(log) = &mut log {
             let stamp = humantime::format_rfc3339_millis(SystemTime::now());
             let _ = log.write_all(format!("{stamp} {line}\n").as_bytes()).await; // The events tell it too.
         }
-        events.send(Event::Output { text: line.clone() });
-        lines.push((now(), line));
+        events.send(Event::Output { text: line });
+        // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
+        lines.push((now(), raw));
     }
     if let Some(log) = &mut log {
         let _ = log.flush().await;

@@ -8,9 +8,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::process::Command;
+use tokio::io::AsyncReadExt;
 
 use crate::machine::MachineError;
+use crate::process::Guard;
 
 /// How QEMU runs guest code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,9 +68,9 @@ const REFERENCE_TCG: f64 = 0.2;
 /// How much longer a Debian boot takes under emulation than with hardware virtualization (measured: 20-50 s to 3-5 s).
 const TCG_FACTOR: f64 = 8.0;
 
-/// Runs the trials. `scratch` is a directory for the tiny firmware.
-pub async fn probe_acceleration(scratch: &Path) -> Result<Acceleration, MachineError> {
-    let tcg = trial(scratch, Accel::Tcg).await?;
+/// Runs the trials, under a guard. `scratch` is a directory for the tiny firmware.
+pub async fn probe_acceleration(guard: &Guard, scratch: &Path) -> Result<Acceleration, MachineError> {
+    let tcg = trial(guard, scratch, Accel::Tcg).await?;
     let Trial::Ran(emulated) = tcg else {
         let said = match tcg {
             Trial::Refused(said) => said,
@@ -77,7 +78,7 @@ pub async fn probe_acceleration(scratch: &Path) -> Result<Acceleration, MachineE
         };
         return Err(MachineError::Program { program: "qemu-system-x86_64".to_owned(), said });
     };
-    let kvm = trial(scratch, Accel::Kvm).await?;
+    let kvm = trial(guard, scratch, Accel::Kvm).await?;
     let (choice, reason) = choose(&kvm, emulated);
     let slowness = match choice {
         Accel::Kvm => 1.0,
@@ -108,49 +109,62 @@ fn choose(kvm: &Trial, emulated: f64) -> (Accel, String) {
     }
 }
 
-async fn trial(scratch: &Path, accel: Accel) -> Result<Trial, MachineError> {
+async fn trial(guard: &Guard, scratch: &Path, accel: Accel) -> Result<Trial, MachineError> {
     if accel == Accel::Kvm && !Path::new("/dev/kvm").exists() {
         return Ok(Trial::Refused("there is no /dev/kvm".to_owned()));
     }
-    let idle = match run(scratch, accel, 1).await? {
+    let idle = match run(guard, scratch, accel, 1).await? {
         Trial::Ran(seconds) => seconds,
         other => return Ok(other),
     };
-    Ok(match run(scratch, accel, TURNS).await? {
+    Ok(match run(guard, scratch, accel, TURNS).await? {
         Trial::Ran(seconds) => Trial::Ran((seconds - idle).max(0.0)),
         other => other,
     })
 }
 
-async fn run(scratch: &Path, accel: Accel, turns: u32) -> Result<Trial, MachineError> {
+async fn run(guard: &Guard, scratch: &Path, accel: Accel, turns: u32) -> Result<Trial, MachineError> {
     let firmware = scratch.join(format!("trial-{}-{turns}.bin", std::process::id()));
     std::fs::write(&firmware, firmware_image(turns)).map_err(MachineError::io("cannot write the trial's firmware"))?;
-    let mut command = Command::new("qemu-system-x86_64");
+    let mut command = guard.command("qemu-system-x86_64");
     command.args(["-accel", accel.name(), "-machine", "pc", "-m", "16", "-nodefaults", "-display", "none"]);
     command.args(["-no-reboot", "-device", "isa-debug-exit,iobase=0xf4,iosize=1", "-bios"]).arg(&firmware);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
     let began = Instant::now();
-    let child =
-        command.spawn().map_err(|source| MachineError::Spawn { program: "qemu-system-x86_64".to_owned(), source });
-    let ended = match child {
-        Ok(child) => tokio::time::timeout(PATIENCE, child.wait_with_output()).await,
-        Err(error) => {
-            let _ = std::fs::remove_file(&firmware);
-            return Err(error);
-        }
-    };
+    let ended = ended(guard, &mut command).await;
     let took = began.elapsed();
     let _ = std::fs::remove_file(&firmware);
-    Ok(match ended {
-        Err(_) => Trial::TooSlow(PATIENCE),
-        Ok(Err(error)) => Trial::Refused(error.to_string()),
-        Ok(Ok(output)) if output.status.code() == Some(DONE) => Trial::Ran(took.as_secs_f64()),
-        Ok(Ok(output)) => {
-            let said = String::from_utf8_lossy(&output.stderr);
+    Ok(match ended? {
+        None => Trial::TooSlow(PATIENCE),
+        Some((Some(DONE), _)) => Trial::Ran(took.as_secs_f64()),
+        Some((status, said)) => {
             let said = said.lines().next().unwrap_or("QEMU said nothing").to_owned();
-            Trial::Refused(format!("{said} ({})", output.status))
+            Trial::Refused(format!("{said} (exit status {})", status.unwrap_or(-1)))
         }
     })
+}
+
+/// Exit status and words of QEMU; `None` if it had to be killed.
+async fn ended(
+    guard: &Guard,
+    command: &mut tokio::process::Command,
+) -> Result<Option<(Option<i32>, String)>, MachineError> {
+    let mut process = guard.spawn(command, "qemu-system-x86_64")?;
+    let stderr = process.child().stderr.take();
+    let end = async {
+        let mut said = String::new();
+        if let Some(mut stderr) = stderr {
+            let _ = stderr.read_to_string(&mut said).await; // The exit status tells the rest.
+        }
+        (process.wait().await.ok().and_then(|status| status.code()), said)
+    };
+    match tokio::time::timeout(PATIENCE, end).await {
+        Ok(ended) => Ok(Some(ended)),
+        Err(_) => {
+            let _ = process.kill().await;
+            Ok(None)
+        }
+    }
 }
 
 /// `isa-debug-exit` ends QEMU with twice the written value plus one.

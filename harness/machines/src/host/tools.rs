@@ -1,5 +1,6 @@
 //! The programs that the harness drives, with what mends a missing one.
 
+use std::ffi::OsString;
 use std::process::Stdio;
 
 use futures_util::future::join_all;
@@ -67,8 +68,16 @@ async fn no_venv() -> Option<String> {
     (!works).then(|| "cannot make virtual environments: the package python3-venv is missing".to_owned())
 }
 
+/// PATH with the places of system programs, which a Debian user's own does not name: mke2fs lies there.
+pub fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
+}
+
 async fn first_line(program: &str, args: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(args).stdin(Stdio::null()).output().await.ok()?;
+    let mut command = Command::new(program);
+    let output = command.args(args).env("PATH", search_path()).stdin(Stdio::null()).output().await.ok()?;
     let text = [output.stdout, output.stderr].concat();
     Some(String::from_utf8_lossy(&text).lines().next().unwrap_or_default().trim().to_owned())
 }

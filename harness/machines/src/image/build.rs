@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use super::catalog::Recipe;
 use super::mirror::{Mirror, MirrorError};
-use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, recipe_key};
+use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, recipe_key, remove_tree};
 use crate::host;
 use crate::process::Guard;
 
@@ -38,15 +38,13 @@ pub enum BuildError {
     #[error(transparent)]
     Shortage(#[from] host::Shortage),
     /// A step failed.
-    #[error("{step} failed ({status}); the end of {log}:\n{tail}")]
+    #[error("{step} failed ({status}); the end of what it said:\n{tail}")]
     Step {
         /// Which.
         step: &'static str,
         /// How it ended.
         status: String,
-        /// Everything it printed.
-        log: PathBuf,
-        /// The last lines of it.
+        /// The last lines that it printed; all of them lie in `images/NAME-build.log` in the cache.
         tail: String,
     },
     /// The host's files.
@@ -75,6 +73,8 @@ pub struct Builder {
     /// Told what goes on.
     pub progress: Progress,
 }
+
+const LOG: &str = "build.log";
 
 /// What a build leaves on the host while it works: the tree, the raw disk and the tar.
 const SCRATCH_MIB: u64 = 2048;
@@ -130,9 +130,9 @@ impl Builder {
         let _ = std::fs::remove_dir_all(&work);
         std::fs::create_dir_all(&work).map_err(io("cannot make a directory for the build"))?;
         let built = self.build(recipe, &mirror, tools, key, &work).await;
-        if built.is_ok() {
-            let _ = std::fs::remove_dir_all(&work);
-        }
+        // What was printed is worth keeping; half of a machine is not.
+        let _ = std::fs::rename(work.join(LOG), self.store.directory().join(format!("{}-{LOG}", recipe.name)));
+        remove_tree(&work);
         built
     }
 
@@ -190,10 +190,10 @@ impl Builder {
     ) -> Result<(), BuildError> {
         (self.progress)(step);
         // Output of both streams in one pipe would need a shell; mmdebstrap and its friends speak on stderr.
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).env("PATH", host::search_path());
         let spawn_failed = |error: crate::MachineError| io("cannot start a build step")(std::io::Error::other(error));
         let mut process = guard.spawn(&mut command, step).map_err(spawn_failed)?;
-        let log = work.join("build.log");
+        let log = work.join(LOG);
         let mut text = String::new();
         if let Some(stderr) = process.child().stderr.take() {
             let mut lines = BufReader::new(stderr).split(b'\n');
@@ -205,13 +205,15 @@ impl Builder {
             }
         }
         let status = process.wait().await.map_err(io("a build step was lost"))?;
-        std::fs::write(&log, &text).map_err(io("cannot write build.log"))?;
+        use std::io::Write;
+        let appended = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        appended.and_then(|mut log| log.write_all(text.as_bytes())).map_err(io("cannot write build.log"))?;
         if status.success() {
             return Ok(());
         }
         let lines: Vec<&str> = text.lines().collect();
         let tail = lines[lines.len().saturating_sub(12)..].join("\n");
-        Err(BuildError::Step { step, status: status.to_string(), log, tail })
+        Err(BuildError::Step { step, status: status.to_string(), tail })
     }
 }
 

@@ -55,21 +55,39 @@ impl Mirror {
 
 /// Which archives the host uses, asked for another suite.
 fn sources(lines: &str, suite: &str) -> Vec<Source> {
-    let archive = |label: &str| {
-        lines.lines().find_map(|line| {
-            let fields: Vec<&str> = line.split('|').collect();
-            (fields.len() == 3 && fields[1] == label && fields[2] == "Debian").then(|| slash(fields[0]))
-        })
+    let archive = |label: &str, path: &str| {
+        let fields = lines.lines().map(|line| line.split('|').collect::<Vec<_>>());
+        let fields = fields.filter(|fields| fields.len() == 3).collect::<Vec<_>>();
+        let labelled = fields.iter().find(|fields| fields[1] == label && fields[2] == "Debian");
+        // Before the first `apt-get update` apt knows addresses and no labels.
+        let unlabelled = fields
+            .iter()
+            .find(|f| f[1].starts_with(['$', ' ']) || f[1].is_empty())
+            .and(fields.iter().find(|f| f[0].trim_end_matches('/').ends_with(path)));
+        labelled.or(unlabelled).and_then(|fields| address(fields[0]))
     };
     let mut sources = Vec::new();
-    if let Some(uri) = archive("Debian") {
+    if let Some(uri) = archive("Debian", "/debian") {
         sources.push(Source { uri: uri.clone(), suite: suite.to_owned() });
         sources.push(Source { uri, suite: format!("{suite}-updates") });
-        if let Some(uri) = archive("Debian-Security") {
+        if let Some(uri) = archive("Debian-Security", "/debian-security") {
             sources.push(Source { uri, suite: format!("{suite}-security") });
         }
     }
     sources
+}
+
+/// An address that other programs understand: apt also knows lists of mirrors in files (`mirror+file:`), as Debian's
+/// own cloud images use; the first of such a list is taken.
+fn address(uri: &str) -> Option<String> {
+    let web = |uri: &str| uri.starts_with("http://") || uri.starts_with("https://");
+    match uri.strip_prefix("mirror+file:") {
+        None => web(uri).then(|| slash(uri)),
+        Some(file) => {
+            let list = std::fs::read_to_string(file.trim_end_matches('/')).ok()?;
+            list.split_whitespace().find(|word| web(word)).map(slash)
+        }
+    }
 }
 
 /// One spelling per address.
@@ -78,9 +96,9 @@ fn slash(uri: &str) -> String {
 }
 
 async fn proxy() -> Option<String> {
-    let text = apt(&["apt-config", "shell", "PROXY", "Acquire::http::Proxy"]).await.ok()?;
-    let value = text.trim().strip_prefix("PROXY='")?.strip_suffix('\'')?;
-    (value.starts_with("http://")).then(|| value.to_owned())
+    let text = apt(&["apt-config", "shell", "PROXY", "Acquire::http::Proxy"]).await.unwrap_or_default();
+    let configured = text.trim().strip_prefix("PROXY='").and_then(|rest| rest.strip_suffix('\'')).map(str::to_owned);
+    configured.or_else(|| std::env::var("http_proxy").ok()).filter(|value| value.starts_with("http://"))
 }
 
 async fn apt(words: &[&str]) -> Result<String, MirrorError> {
@@ -105,6 +123,13 @@ mod tests {
                 "deb http://s.test/security/ trixie-security main",
             ]
         );
+        let unlabelled = "http://m.test/debian/||\nhttp://m.test/debian-security/||\n";
+        assert_eq!(sources(unlabelled, "trixie").len(), 3, "before the first update");
+        let list = std::env::temp_dir().join(format!("redrill-mirrors-{}", std::process::id()));
+        std::fs::write(&list, "http://cloud.test/debian\n").expect("written");
+        let lines = format!("mirror+file:{}|Debian|Debian\n", list.display());
+        assert_eq!(sources(&lines, "trixie")[0].uri, "http://cloud.test/debian/");
+        std::fs::remove_file(&list).expect("cleaned up");
         assert_eq!(sources("http://other.test/apt|Other|Other\n", "trixie"), []);
     }
 }

@@ -193,13 +193,26 @@ impl Store {
                 removed.push((format!("{} {}", image.manifest.name, &image.digest[..12]), bytes));
             }
         }
-        for entry in fs::read_dir(&self.directory).into_iter().flatten().flatten() {
-            if is_abandoned(&entry.path()) {
-                fs::remove_dir_all(entry.path())?;
-                removed.push((entry.file_name().to_string_lossy().into_owned(), 0));
-            }
-        }
+        removed.extend(self.remove_abandoned().into_iter().map(|name| (name, 0)));
         Ok(removed)
+    }
+
+    /// Removes what builds left whose process is gone; returns their names.
+    pub(super) fn remove_abandoned(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let abandoned = entries.filter(|entry| is_abandoned(&entry.path()));
+        abandoned
+            .map(|entry| (remove_tree(&entry.path()), entry.file_name().to_string_lossy().into_owned()).1)
+            .collect()
+    }
+}
+
+/// Removes a tree that may belong to numbers of a user namespace, which its maker may only touch from within one.
+pub(super) fn remove_tree(path: &Path) {
+    if fs::remove_dir_all(path).is_err() && path.exists() {
+        let mut unshare = std::process::Command::new("unshare");
+        // What stays is removed by a later build or by `image prune`.
+        let _ = unshare.args(["--map-root-user", "--map-auto", "rm", "-rf", "--"]).arg(path).output();
     }
 }
 

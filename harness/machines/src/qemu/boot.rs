@@ -113,9 +113,9 @@ impl Waiting<'_> {
     async fn monitor(&mut self) -> Result<qmp::Monitor, MachineError> {
         loop {
             self.alive("QEMU has not opened its monitor")?;
-            match qmp::Monitor::open(self.dir, MONITOR).await {
-                Ok(monitor) => return Ok(monitor),
-                Err(_) => tokio::time::sleep(Duration::from_millis(30)).await,
+            match self.deadline.limit(qmp::Monitor::open(self.dir, MONITOR)).await {
+                Ok(Ok(monitor)) => return Ok(monitor),
+                _ => tokio::time::sleep(Duration::from_millis(30)).await,
             }
         }
     }

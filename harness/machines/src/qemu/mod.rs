@@ -172,7 +172,15 @@ impl Machine for QemuMachine {
                 Some("ESTABLISHED" | "CLOSE_WAIT") => return Ok(Reach::Open),
                 Some("SYN_SENT") if !patience.passed() => {}
                 Some("SYN_SENT") => return Ok(Reach::Closed("nobody answered".to_owned())),
-                Some(_) | None => return Ok(Reach::Closed("refused".to_owned())),
+                Some(_) => return Ok(Reach::Closed("refused".to_owned())),
+                // QEMU may not have taken the connection yet, or be rid of it already: then we see its end.
+                None => match stream.try_read(&mut [0; 1]) {
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !patience.passed() => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                        return Err(MachineError::Monitor("it does not list a connection that was made".to_owned()));
+                    }
+                    _ => return Ok(Reach::Closed("refused".to_owned())),
+                },
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -193,7 +201,8 @@ impl Machine for QemuMachine {
 
     async fn destroy(self) -> Result<(), MachineError> {
         self.leave().await;
-        let _ = self.monitor.execute("quit", Value::Null).await; // It may close before it answers.
+        // It may close before it answers, or be stuck: the guard ends it then.
+        let _ = tokio::time::timeout(QUIT, self.monitor.execute("quit", Value::Null)).await;
         let mut process = self.process.into_inner().expect("no panic while it is held");
         if tokio::time::timeout(QUIT, process.wait()).await.is_err() {
             process.kill().await.map_err(MachineError::io("cannot end QEMU"))?;

@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redrill_model::{ImageUsed, MachineSpec};
 use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, TimedOut};
 use crate::host::Accel;
 use crate::image::{Builder, Catalog, Image, Progress, Store};
 use crate::machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
@@ -31,7 +31,8 @@ pub const PROBE: &str = "/run/redrill/probe";
 const DIGESTS: &str = "/run/redrill/digests";
 /// How long QEMU may take to end when asked.
 const QUIT: Duration = Duration::from_secs(5);
-/// How long a connection may stay unanswered before it counts as dropped: a firewall says nothing.
+/// How long a connection may stay unanswered before it counts as dropped, since a firewall says nothing. Even an emulated
+/// kernel answers within milliseconds, and the second try of the handshake comes after one second.
 const DROPPED: Duration = Duration::from_secs(3);
 
 /// Makes machines with QEMU.
@@ -161,21 +162,25 @@ impl Machine for QemuMachine {
     async fn reach(&self, port: u16, deadline: &Deadline) -> Result<Reach, MachineError> {
         let address =
             self.outside(port).ok_or_else(|| MachineError::Monitor(format!("port {port} is not forwarded")))?;
-        let stream =
-            TcpStream::connect(address).await.map_err(MachineError::io("cannot reach QEMU's forwarded port"))?;
-        let own = stream.local_addr().map_err(MachineError::io("a connection without address"))?.port();
-        let patience = deadline.child("an unanswered connection", DROPPED);
+        // A connection is listed under the port that it came through, not under its own.
+        let through = |flow: &usernet::Flow| flow.source_port == address.port() && flow.state != "HOST_FORWARD";
+        let flows = async || Ok::<_, MachineError>(usernet::flows(&self.monitor.human("info usernet").await?));
+        let before: Vec<u32> = flows().await?.iter().filter(|flow| through(flow)).map(|flow| flow.fd).collect();
+        let stream = TcpStream::connect(address).await;
+        let stream = stream.map_err(MachineError::io("cannot reach QEMU's forwarded port"))?;
+        let began = Instant::now();
         loop {
-            let flows = usernet::flows(&self.monitor.human("info usernet").await?);
-            let ours = flows.iter().find(|flow| flow.source_port == own && flow.port == port);
+            let flows = deadline.limit(flows()).await.map_err(|limit| self.timed_out("info usernet", limit))??;
+            let ours = flows.iter().find(|flow| through(flow) && !before.contains(&flow.fd));
+            let patient = began.elapsed() < DROPPED;
             match ours.map(|flow| flow.state.as_str()) {
                 Some("ESTABLISHED" | "CLOSE_WAIT") => return Ok(Reach::Open),
-                Some("SYN_SENT") if !patience.passed() => {}
+                Some("SYN_SENT") if patient => {}
                 Some("SYN_SENT") => return Ok(Reach::Closed("nobody answered".to_owned())),
                 Some(_) => return Ok(Reach::Closed("refused".to_owned())),
                 // QEMU may not have taken the connection yet, or be rid of it already: then we see its end.
                 None => match stream.try_read(&mut [0; 1]) {
-                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && !patience.passed() => {}
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && patient => {}
                     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                         return Err(MachineError::Monitor("it does not list a connection that was made".to_owned()));
                     }
@@ -221,6 +226,10 @@ impl Machine for QemuMachine {
 }
 
 impl QemuMachine {
+    fn timed_out(&self, command: &str, limit: TimedOut) -> MachineError {
+        MachineError::TimedOut { machine: self.name.clone(), command: command.to_owned(), limit }
+    }
+
     /// Why the way in broke, if console or process tell more than ssh does.
     fn explain(&self, error: MachineError) -> MachineError {
         self.lost().unwrap_or(error)

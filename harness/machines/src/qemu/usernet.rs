@@ -5,7 +5,9 @@
 pub(crate) struct Flow {
     /// `HOST_FORWARD` for a rule, else the state of the connection to the machine.
     pub(crate) state: String,
-    /// For a rule the host's listening port; for a connection the port of the peer on the host.
+    /// QEMU's file descriptor: tells two connections to one port apart.
+    pub(crate) fd: u32,
+    /// The host's listening port, of the rule and of every connection that came through it.
     pub(crate) source_port: u16,
     /// Port in the machine.
     pub(crate) port: u16,
@@ -16,7 +18,8 @@ pub(crate) fn flows(text: &str) -> Vec<Flow> {
     let flow = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let state = words.first()?.strip_prefix("TCP[")?.strip_suffix(']')?.to_owned();
-        Some(Flow { state, source_port: words.get(3)?.parse().ok()?, port: words.get(5)?.parse().ok()? })
+        let fd = words.get(1)?.parse().ok()?;
+        Some(Flow { state, fd, source_port: words.get(3)?.parse().ok()?, port: words.get(5)?.parse().ok()? })
     };
     text.lines().filter_map(flow).collect()
 }

@@ -92,11 +92,11 @@ mkdir -p "$1"/etc/systemd/network
 printf '[Match]\nName=en* eth*\n\n[Network]\nDHCP=yes\n' > "$1"/etc/systemd/network/80-dhcp.network
 "#;
 
-/// From the tar to a disk; runs as (mapped) root. Arguments: tar, work directory, disk size in MiB.
+/// From the tar to a disk; runs as (mapped) root. The kernel fills `/dev`, and a user namespace may make no devices. Arguments: tar, work directory, disk size in MiB.
 const ASSEMBLE: &str = r#"set -e
 cd "$2"
 mkdir root
-tar --extract --file "$1" --directory root --numeric-owner --xattrs --xattrs-include='*'
+tar --extract --file "$1" --directory root --numeric-owner --xattrs --xattrs-include='*' --exclude='./dev/*'
 cp root/boot/vmlinuz-* vmlinuz
 cp root/boot/initrd.img-* initrd
 cp root/var/lib/dpkg/status status

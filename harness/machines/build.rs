@@ -11,7 +11,15 @@ fn main() {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
     let harness = manifest.parent().expect("harness/").to_owned();
-    for source in ["probe/src", "probe/Cargo.toml", "state/src", "state/Cargo.toml", "../Cargo.lock"] {
+    for source in [
+        "probe/src",
+        "probe/Cargo.toml",
+        "state/src",
+        "state/Cargo.toml",
+        "wire/src",
+        "wire/Cargo.toml",
+        "../Cargo.lock",
+    ] {
         println!("cargo:rerun-if-changed={}", harness.join(source).display());
     }
     let target = format!("{}-unknown-linux-gnu", env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets it"));

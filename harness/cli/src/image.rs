@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use redrill_machines::image::{BuildError, Builder, Catalog, CatalogError, Store};
+use redrill_machines::qemu::Templates;
 
 use crate::output::{self, Failure};
 use crate::{Ended, home, program};
@@ -49,7 +50,12 @@ pub(crate) async fn exec(args: Args) -> Ended {
             Ok(0)
         }
         Args::Prune { keep } => {
-            let removed = store.prune(keep).map_err(|error| Failure::unknown("cannot prune the images", &error))?;
+            let mut removed = store.prune(keep).map_err(|error| Failure::unknown("cannot prune the images", &error))?;
+            let left: Vec<String> = store.list().into_iter().map(|image| image.digest).collect();
+            match Templates::new(&home().cache).prune(&left) {
+                0 => {}
+                bytes => removed.push(("templates of these".to_owned(), bytes)),
+            }
             output::pruned(&removed);
             Ok(0)
         }

@@ -10,7 +10,7 @@ use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, load};
 use redrill_machines::host::{self, Acceleration, Tool};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
-use redrill_machines::qemu::Qemu;
+use redrill_machines::qemu::{self, Qemu, Templates};
 use redrill_machines::{ClientKey, Home, RunDir};
 use redrill_model::{HostFacts, Report};
 use tokio::sync::{mpsc, watch};
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// The same, if a claim is not proven.
     #[arg(long)]
     keep_on_failure: bool,
+    /// Boot every machine cold instead of forking it from the template of its image.
+    #[arg(long)]
+    fresh: bool,
     /// Tell no story, only the result.
     #[arg(long, short)]
     quiet: bool,
@@ -111,7 +114,13 @@ async fn make(
     let client = ClientKey::make(run_dir.path().join("client.key")).await;
     let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
     let store = Store::new(&home.cache);
-    let backend = Qemu::new(guard.clone(), acceleration.choice, loaded.catalog(), store, client);
+    let options = qemu::Options {
+        accel: acceleration.choice,
+        version: tools.get("qemu-system-x86_64").cloned().unwrap_or_default(),
+        fresh: args.fresh,
+    };
+    let stores = (store, Templates::new(&home.cache));
+    let backend = Qemu::new(guard.clone(), options, loaded.catalog(), stores, client);
     let keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (false, true) => Keep::OnFailure,

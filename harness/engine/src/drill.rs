@@ -60,6 +60,10 @@ pub struct Drill<B> {
 pub(crate) struct Progress<B: Backend> {
     pub(crate) controller: Option<Controller>,
     pub(crate) machines: Vec<B::Machine>,
+    /// Machines as they were at S1: what went on is a fork of these.
+    pub(crate) frozen: Vec<B::Frozen>,
+    /// Forks of the same that are left alone.
+    pub(crate) twins: Vec<B::Machine>,
     pub(crate) reports: Vec<MachineReport>,
     /// Nanoseconds that each machine's clock is ahead, measured at the second deploy.
     pub(crate) offsets: BTreeMap<String, i64>,
@@ -91,7 +95,8 @@ impl<B: Backend> Drill<B> {
         let mut progress = self.progress();
         let mut reports = Vec::new();
         let mut over = false;
-        for stage in plan(&self.loaded.scenario).stages {
+        let forks = self.backend.capabilities().memory_fork;
+        for stage in plan(&self.loaded.scenario, forks).stages {
             let report = match stage {
                 // Judged first: whether the machines stay may depend on the verdicts.
                 Stage::Teardown => self.teardown(&mut progress).await,
@@ -140,6 +145,8 @@ impl<B: Backend> Drill<B> {
         Progress {
             controller: None,
             machines: Vec::new(),
+            frozen: Vec::new(),
+            twins: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
             compared: BTreeMap::new(),
@@ -216,8 +223,10 @@ impl<B: Backend> Drill<B> {
             Keep::OnFailure => !proven,
             Keep::Always => true,
         };
+        let twins = stages::teardown(std::mem::take(&mut progress.twins), false).await;
         let (count, note) =
             stages::teardown(std::mem::take(&mut progress.machines), keep && !*self.stop.borrow()).await;
+        let note = [twins.1, note].into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ");
         self.keep = if keep && count > 0 { Keep::Always } else { Keep::Never };
         let status = if note.is_empty() { Status::Done } else { Status::Unknown };
         let note = match (note.is_empty(), self.keep) {

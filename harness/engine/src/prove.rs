@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redrill_model::{Claim, ClaimReport, Finding, OperationRef, Scenario, Severity, apply_waivers};
-use redrill_state::{Capture, Judgement, Weight, Window, judge};
+use redrill_state::{Capture, Control, Judgement, Weight, Window, judge};
 
 use crate::checks::{Checked, Seen};
 use crate::tools::{Deployed, Ended};
@@ -310,7 +310,7 @@ pub(crate) fn judge_machine(
     machine: &str,
     offset: i64,
     second: &Deployed,
-    captures: (&Capture, &Capture, Option<&Capture>),
+    captures: (&Capture, &Capture, Option<Control<'_>>),
 ) -> Judgement {
     let there = |window: &Window| Window { start: window.start + offset, end: window.end + offset, ..window.clone() };
     let on_machine = second.windows.iter().filter(|w| w.host == machine);

@@ -1,14 +1,15 @@
 //! What each stage of a plan does.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs};
-use redrill_model::{ImageUsed, MachineReport, Moment, Pass, Stage};
-use redrill_state::{Capture, Section, counts, diff};
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs, Seat};
+use redrill_model::{Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Stage};
+use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::capture;
 use crate::checks;
@@ -31,6 +32,7 @@ pub(crate) async fn run<B: Backend>(
         Stage::Boot => boot(drill, progress, deadline).await,
         Stage::Deploy(pass) => deploy(drill, progress, pass, deadline).await,
         Stage::Capture(moment) => take(drill, progress, moment, deadline).await,
+        Stage::Twin => twin(drill, progress, deadline).await,
         Stage::Idle => idle(drill, progress).await,
         Stage::Check => check(drill, progress, deadline).await,
         Stage::Teardown => Outcome::Done(String::new()),
@@ -104,13 +106,10 @@ async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) ->
 
 async fn boot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
     let scenario = &drill.loaded.scenario;
-    let boots = scenario.machines.iter().map(|spec| async {
+    let boots = scenario.machines.iter().enumerate().map(|(number, spec)| async move {
         let deadline = deadline.child(&format!("the boot of `{}`", spec.name), scenario.limits.boot);
-        let mine = scenario.checks.iter().filter(|check| check.machine == spec.name);
-        let needs = Needs { ports: checks::outside_ports(mine), network: scenario.network };
-        let dir = drill.run_dir.dir(PathBuf::from("machines").join(&spec.name));
-        let dir = dir.map_err(|error| MachineError::Io { what: error.to_string(), source: error.source })?;
-        drill.backend.boot(spec, &needs, &dir, &deadline).await
+        let dir = machine_dir(drill, &spec.name)?;
+        drill.backend.boot(spec, &needs(drill, number, spec), &dir, &deadline).await
     });
     let mut failed = None;
     for booted in join_all(boots).await {
@@ -126,14 +125,77 @@ async fn boot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline
         let machine = progress.machines.iter().find(|machine| machine.name() == report.name);
         report.boot_seconds = machine.map(Machine::boot_seconds);
     }
+    let slowest = progress.machines.iter().map(Machine::boot_seconds).fold(0.0, f64::max);
+    connect(progress, format!("{} answered after {slowest:.1} s", progress.machines.len()))
+}
+
+fn machine_dir<B>(drill: &Drill<B>, name: &str) -> Result<PathBuf, MachineError> {
+    let dir = drill.run_dir.dir(PathBuf::from("machines").join(name));
+    dir.map_err(|error| MachineError::Io { what: error.to_string(), source: error.source })
+}
+
+/// Lets the deploy tool reach the machines that there are now.
+fn connect<B: Backend>(progress: &mut Progress<B>, done: String) -> Outcome {
     let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
     match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
         Some(Err(error)) => unknown("NO_CONTROLLER", &error),
-        _ => {
-            let slowest = progress.machines.iter().map(Machine::boot_seconds).fold(0.0, f64::max);
-            Outcome::Done(format!("{} answered after {slowest:.0} s", progress.machines.len()))
+        _ => Outcome::Done(done),
+    }
+}
+
+/// The private network of every drill; drills do not hear each other.
+const LAN: [u8; 3] = [10, 77, 0];
+/// The group of the machines that are deployed to, and that of their twins.
+const MAIN: &str = "main";
+const TWINS: &str = "twins";
+
+fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Needs {
+    let scenario = &drill.loaded.scenario;
+    let host = |number: usize| Ipv4Addr::new(LAN[0], LAN[1], LAN[2], u8::try_from(10 + number).unwrap_or(u8::MAX));
+    let hosts: Vec<_> = scenario.machines.iter().enumerate().map(|(n, m)| (host(n), m.name.clone())).collect();
+    let seat = Seat { group: MAIN.to_owned(), address: host(number), hosts };
+    let mine = scenario.checks.iter().filter(|check| check.machine == spec.name);
+    Needs {
+        ports: checks::outside_ports(mine),
+        network: scenario.network,
+        // Alone, a machine has nobody to talk to.
+        lan: (scenario.machines.len() > 1).then_some(seat),
+        lease: u8::try_from(number).unwrap_or(u8::MAX),
+        freezable: scenario.claims.contains(&Claim::Idempotent),
+    }
+}
+
+/// Freezes every machine; one fork goes on in its place, another is left alone.
+async fn twin<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
+    let began = Instant::now();
+    let names: Vec<String> = progress.machines.iter().map(|machine| machine.name().to_owned()).collect();
+    let machines = std::mem::take(&mut progress.machines);
+    let frozen = join_all(machines.into_iter().map(|machine| drill.backend.freeze(machine, deadline))).await;
+    match frozen.into_iter().collect::<Result<Vec<_>, _>>() {
+        Ok(frozen) => progress.frozen = frozen,
+        Err(error) => return unknown("MACHINE_LOST", &error),
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let forks = progress.frozen.iter().zip(&names).map(|(frozen, name)| async move {
+        let (dir, limit) = (machine_dir(drill, name)?, deadline.child("a fork", drill.loaded.scenario.limits.boot));
+        let twin = dir.join("twin");
+        std::fs::create_dir_all(&twin)
+            .map_err(|source| MachineError::Io { what: "cannot make a directory for the twin".to_owned(), source })?;
+        tokio::try_join!(
+            drill.backend.fork(frozen, MAIN, &dir, &limit),
+            drill.backend.fork(frozen, TWINS, &twin, &limit)
+        )
+    });
+    for forked in join_all(forks).await {
+        match forked {
+            Ok((main, twin)) => {
+                progress.machines.push(main);
+                progress.twins.push(twin);
+            }
+            Err(error) => return unknown("MACHINE_NOT_READY", &error),
         }
     }
+    connect(progress, format!("{} frozen in {seconds:.1} s and forked twice", names.len()))
 }
 
 async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: Pass, deadline: &Deadline) -> Outcome {
@@ -216,10 +278,15 @@ async fn take<B: Backend>(
     deadline: &Deadline,
 ) -> Outcome {
     let dir = drill.run_dir.path().join("captures");
-    let takes = progress.machines.iter().map(|machine| {
+    let twins = moment == Moment::Idled && !progress.twins.is_empty();
+    if twins && let Err(error) = read_all_back(drill, progress).await {
+        return unknown("NO_CAPTURE", &error);
+    }
+    let machines = if twins { &progress.twins } else { &progress.machines };
+    let takes = machines.iter().map(|machine| {
         let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
         async move {
-            if matches!(moment, Moment::Deployed | Moment::Redeployed) {
+            if moment != Moment::Idled {
                 // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
                 let _ = settle(machine, &limit).await;
             }
@@ -242,8 +309,12 @@ async fn take<B: Backend>(
         let counted = counted.into_iter().map(|(section, count)| (section.name().to_owned(), count)).collect();
         report.captures.insert(moment.file_stem().to_owned(), counted);
         if moment == Moment::Idled {
-            judge_with(progress, &name, &taken);
+            judge_with(progress, &name, &taken, twins);
         }
+    }
+    let (_, trouble) = teardown(if twins { std::mem::take(&mut progress.twins) } else { Vec::new() }, false).await;
+    if !trouble.is_empty() {
+        progress.remarks.push(format!("a twin would not end: {trouble}"));
     }
     Outcome::Done(format!("{entries} entries"))
 }
@@ -251,10 +322,11 @@ async fn take<B: Backend>(
 /// A full capture of a Debian server takes 10-20 s under emulation and 1-2 s without; disks may be larger.
 const CAPTURE: Duration = Duration::from_secs(300);
 
-/// Holds S1, S2 and the control against each other.
-fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, control: &Capture) {
+/// Holds S1, S2 and the control against each other: a twin began as S1, a machine that was left alone as S2.
+fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, idled: &Capture, twin: bool) {
     let (Some((s1, s2)), Some(second)) = (progress.compared.remove(name), &progress.evidence.second) else { return };
     let offset = progress.offsets.get(name).copied().unwrap_or_default();
+    let control = Control { before: if twin { &s1 } else { &s2 }, after: idled };
     let judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
     if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
         report.noise.clone_from(&judgement.noise);
@@ -267,24 +339,28 @@ fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, control: &Capt
 async fn idle<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Outcome {
     let seconds = progress.evidence.second.as_ref().map_or(0.0, |second| second.run.seconds);
     drill.events.progress(&format!("leaving the machines alone for {seconds:.0} s, to see what changes by itself"));
+    let (read, ()) = tokio::join!(read_all_back(drill, progress), tokio::time::sleep(Duration::from_secs_f64(seconds)));
+    match read {
+        Ok(()) => Outcome::Done(format!("{seconds:.0} s, as long as the second deploy")),
+        Err(error) => unknown("NO_CAPTURE", &error),
+    }
+}
+
+/// Reads S0, S1 and S2 of every machine, to be judged.
+async fn read_all_back<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Result<(), capture::TakeError> {
     let names: Vec<String> = progress.machines.iter().map(|machine| machine.name().to_owned()).collect();
     let dir = drill.run_dir.path().join("captures");
     let reading = tokio::task::spawn_blocking(move || {
         names.into_iter().map(|name| read_back(&dir, &name).map(|read| (name, read))).collect::<Result<Vec<_>, _>>()
     });
-    let (read, ()) = tokio::join!(reading, tokio::time::sleep(Duration::from_secs_f64(seconds)));
-    let read = match read {
-        Ok(Ok(read)) => read,
-        Ok(Err(error)) => return unknown("NO_CAPTURE", &error),
-        Err(error) => return unknown("NO_CAPTURE", &error),
-    };
+    let read = reading.await.map_err(|error| capture::TakeError::Probe { status: 0, said: error.to_string() })??;
     for (name, (became, s1, s2)) in read {
         if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
             report.became = became;
         }
         progress.compared.insert(name, (s1, s2));
     }
-    Outcome::Done(format!("{seconds:.0} s, as long as the second deploy"))
+    Ok(())
 }
 
 type ReadBack = (BTreeMap<String, String>, Capture, Capture);

@@ -10,7 +10,7 @@ use redrill_model::{ImageUsed, MachineSpec};
 
 use crate::deadline::Deadline;
 use crate::image::Progress;
-use crate::machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 
 /// Makes [`FakeMachine`]s.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +21,8 @@ pub struct Fake {
     pub ports: BTreeMap<u16, SocketAddr>,
     /// Why no machine boots, if none shall.
     pub boot_fails: Option<String>,
+    /// Whether machines can be forked with their memory.
+    pub memory_fork: bool,
     /// Every command that was run, by machine, and the machines destroyed.
     pub log: Arc<Mutex<Vec<String>>>,
 }
@@ -35,6 +37,11 @@ pub struct FakeMachine {
 
 impl Backend for Fake {
     type Machine = FakeMachine;
+    type Frozen = String;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { memory_fork: self.memory_fork, own_kernel: false }
+    }
 
     async fn prepare(&mut self, images: &[String], _progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
         Ok(images.iter().map(|name| ImageUsed { name: name.clone(), digest: "0".repeat(64) }).collect())
@@ -54,8 +61,30 @@ impl Backend for Fake {
                 last_seen: last_seen.clone(),
                 tail: vec!["the last line of the console".to_owned()],
             }),
-            None => Ok(FakeMachine { name: spec.name.clone(), fake: self.clone(), asked: Mutex::default() }),
+            None => Ok(self.machine(&spec.name)),
         }
+    }
+
+    async fn freeze(&self, machine: FakeMachine, _deadline: &Deadline) -> Result<String, MachineError> {
+        self.log.lock().expect("no panic while it is held").push(format!("{}: frozen", machine.name));
+        Ok(machine.name)
+    }
+
+    async fn fork(
+        &self,
+        frozen: &String,
+        group: &str,
+        _dir: &Path,
+        _deadline: &Deadline,
+    ) -> Result<FakeMachine, MachineError> {
+        self.log.lock().expect("no panic while it is held").push(format!("{frozen}: forked into {group}"));
+        Ok(self.machine(frozen))
+    }
+}
+
+impl Fake {
+    fn machine(&self, name: &str) -> FakeMachine {
+        FakeMachine { name: name.to_owned(), fake: self.clone(), asked: Mutex::default() }
     }
 }
 
@@ -122,6 +151,16 @@ impl Machine for FakeMachine {
 
     fn console(&self) -> PathBuf {
         PathBuf::from("/nonexistent")
+    }
+
+    async fn reboot(&self, _deadline: &Deadline) -> Result<(), MachineError> {
+        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: rebooted", self.name));
+        Ok(())
+    }
+
+    async fn power_cut(self, _deadline: &Deadline) -> Result<Self, MachineError> {
+        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: power cut", self.name));
+        Ok(self)
     }
 
     async fn destroy(self) -> Result<(), MachineError> {

@@ -3,6 +3,7 @@
 //! Nothing here knows what a deploy or a check is. Every process started lies under a guard ([`process`]) that ends it
 //! when the harness is gone, and every file in the [`RunDir`] of its drill or in the [`Home`]'s cache.
 
+mod agent;
 mod deadline;
 mod fake;
 pub mod host;
@@ -10,13 +11,15 @@ pub mod image;
 mod machine;
 pub mod process;
 pub mod qemu;
+mod random;
 mod relay;
 mod run_dir;
 mod ssh;
+mod switch;
 
 pub use deadline::{Deadline, TimedOut};
 pub use fake::{Fake, FakeMachine};
-pub use machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
+pub use machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach, Seat};
 pub use relay::pump as relay_pump;
 pub use run_dir::{Home, RunDir, RunDirError, Swept};
 pub use ssh::ClientKey;

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use redrill_model::{ImageUsed, MachineSpec, Network};
@@ -101,6 +101,14 @@ pub enum MachineError {
         machine: String,
         /// The end of what ssh printed.
         said: String,
+    },
+    /// The backend's machines cannot do this.
+    #[error("`{machine}`: {what}")]
+    Unable {
+        /// Machine.
+        machine: String,
+        /// What was asked for, and why not.
+        what: String,
     },
     /// QEMU refused a monitor command, or answered nonsense.
     #[error("QEMU's monitor: {0}")]
@@ -222,6 +230,10 @@ pub trait Machine: Send + Sync + Sized {
     fn address(&self) -> Address;
     /// The serial console's log.
     fn console(&self) -> PathBuf;
+    /// An orderly reboot, over when the machine has come to rest after it; an error if its kernel did not begin anew.
+    fn reboot(&self, deadline: &Deadline) -> impl Future<Output = Result<(), MachineError>> + Send;
+    /// Cuts the power, and boots again: what was not synced is lost.
+    fn power_cut(self, deadline: &Deadline) -> impl Future<Output = Result<Self, MachineError>> + Send;
     /// Ends it and removes its disk.
     fn destroy(self) -> impl Future<Output = Result<(), MachineError>> + Send;
     /// Leaves it running after the harness ends; `redrill clean` ends it.
@@ -235,23 +247,74 @@ pub struct Needs {
     pub ports: Vec<u16>,
     /// What it may reach.
     pub network: Network,
+    /// Its place in the private network of the drill, if there is one.
+    pub lan: Option<Seat>,
+    /// Its number in the drill: no two machines have the same address on the network that leads to the harness.
+    pub lease: u8,
+    /// It will be frozen: its memory is laid out so that this costs no time.
+    pub freezable: bool,
 }
 
-/// Makes clean machines of one kind.
+impl Default for Needs {
+    fn default() -> Self {
+        Self { ports: Vec::new(), network: Network::Mirror, lan: None, lease: 0, freezable: false }
+    }
+}
+
+/// A machine's place in a private network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seat {
+    /// Machines hear each other only within a group: twins have a network of their own.
+    pub group: String,
+    /// This machine's address.
+    pub address: Ipv4Addr,
+    /// All machines of the group.
+    pub hosts: Vec<(Ipv4Addr, String)>,
+}
+
+/// What the machines of a backend can do; a claim that needs more is UNPROVEN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capabilities {
+    /// A frozen machine goes on in its forks: with its processes, and what they hold in memory.
+    pub memory_fork: bool,
+    /// A kernel of its own: it can be rebooted, loads modules, has its own firewall.
+    pub own_kernel: bool,
+}
+
+/// Makes clean machines of one kind, freezes them, and makes more of what was frozen.
 pub trait Backend: Send + Sync {
     /// What it makes.
     type Machine: Machine;
+    /// A machine that stands still on the disk: any number of forks start from it.
+    type Frozen: Send + Sync;
+    /// What its machines can do.
+    fn capabilities(&self) -> Capabilities;
     /// Sees to it that these base images are there, building what is missing; told once, before the first boot.
     fn prepare(
         &mut self,
         images: &[String],
         progress: Progress,
     ) -> impl Future<Output = Result<Vec<ImageUsed>, MachineError>> + Send;
-    /// Boots a clean machine, up to a command that answered. Its files lie in `dir`.
+    /// Makes a clean machine that is at rest and answers, over SSH too. Its files lie in `dir`.
     fn boot(
         &self,
         spec: &MachineSpec,
         needs: &Needs,
+        dir: &Path,
+        deadline: &Deadline,
+    ) -> impl Future<Output = Result<Self::Machine, MachineError>> + Send;
+    /// Freezes a machine whose [`Needs`] said so. It is gone afterwards; its forks go on.
+    fn freeze(
+        &self,
+        machine: Self::Machine,
+        deadline: &Deadline,
+    ) -> impl Future<Output = Result<Self::Frozen, MachineError>> + Send;
+    /// Makes a machine that goes on where the frozen one stopped, with the same identity and the time of now. Forks of
+    /// one machine in different groups do not hear each other. Its files lie in `dir`.
+    fn fork(
+        &self,
+        frozen: &Self::Frozen,
+        group: &str,
         dir: &Path,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Self::Machine, MachineError>> + Send;

@@ -165,6 +165,11 @@ fn children() -> Vec<Pid> {
     pids.into_iter().filter(alive).filter_map(Pid::from_raw).collect()
 }
 
+/// Whether nobody holds this lock any more: its holder has ended, however it ended.
+pub(crate) fn is_abandoned(lock: &Path) -> bool {
+    std::fs::File::open(lock).is_ok_and(|file| file.try_lock().is_ok()) || !lock.exists()
+}
+
 /// Processes marked with this run, whoever started them.
 pub(crate) fn marked(run: &Path) -> Vec<Pid> {
     let mark = [RUN_VARIABLE.as_bytes(), b"=", run.as_os_str().as_encoded_bytes()].concat();

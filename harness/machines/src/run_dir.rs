@@ -112,7 +112,8 @@ fn remove_disposable(dir: &Path) -> usize {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
-        let disposable = [".qcow2", ".sock", ".ctl", ".key", ".key.pub", ".cred"].iter().any(|end| name.ends_with(end));
+        let disposable =
+            [".qcow2", ".sock", ".key", ".key.pub", ".cred", ".ram", ".state"].iter().any(|end| name.ends_with(end));
         if path.is_dir() && !path.is_symlink() {
             if name == "controller" {
                 removed += usize::from(fs::remove_dir_all(&path).is_ok());

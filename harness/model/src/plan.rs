@@ -25,7 +25,8 @@ pub enum Moment {
     Deployed,
     /// S2: after the second deploy.
     Redeployed,
-    /// S2': after an idle wait as long as the second deploy, which measures the noise.
+    /// What was left alone for as long as the second deploy took, which measures the noise: twins of the machines as
+    /// they were at S1, or the machines themselves after S2.
     Idled,
 }
 
@@ -55,6 +56,8 @@ pub enum Stage {
     Deploy(Pass),
     /// The state of every machine.
     Capture(Moment),
+    /// Every machine frozen and forked twice: one goes on, its twin is left alone.
+    Twin,
     /// Nothing happens for as long as the second deploy took.
     Idle,
     /// Every check of the scenario.
@@ -70,8 +73,9 @@ pub struct Plan {
     pub stages: Vec<Stage>,
 }
 
-/// The stages that the claims of `scenario` need, and no others.
-pub fn plan(scenario: &Scenario) -> Plan {
+/// The stages that the claims of `scenario` need, and no others. Where machines `fork` with their memory, twins measure
+/// the noise while the second deploy runs; where they do not, the machines are left alone afterwards.
+pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     let mut stages = vec![Stage::Controller, Stage::Images, Stage::Boot];
     let idempotent = scenario.claims.contains(&Claim::Idempotent);
     if idempotent {
@@ -79,13 +83,11 @@ pub fn plan(scenario: &Scenario) -> Plan {
     }
     stages.push(Stage::Deploy(Pass::First));
     if idempotent {
-        stages.extend([
-            Stage::Capture(Moment::Deployed),
-            Stage::Deploy(Pass::Second),
-            Stage::Capture(Moment::Redeployed),
-            Stage::Idle,
-            Stage::Capture(Moment::Idled),
-        ]);
+        stages.push(Stage::Capture(Moment::Deployed));
+        stages.extend(fork.then_some(Stage::Twin));
+        stages.extend([Stage::Deploy(Pass::Second), Stage::Capture(Moment::Redeployed)]);
+        stages.extend((!fork).then_some(Stage::Idle));
+        stages.push(Stage::Capture(Moment::Idled));
     }
     if scenario.claims.contains(&Claim::Serves) {
         stages.push(Stage::Check);
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn only_what_the_claims_need_is_planned() {
-        let stages = |claims| plan(&scenario_with(claims)).stages;
+        let stages = |claims| plan(&scenario_with(claims), false).stages;
         assert_eq!(
             stages("['rebuilds']"),
             [Stage::Controller, Stage::Images, Stage::Boot, Stage::Deploy(Pass::First), Stage::Teardown]
@@ -111,5 +113,10 @@ mod tests {
         assert_eq!(all[second - 1], Stage::Capture(Moment::Deployed), "S1 right before the second deploy");
         assert_eq!(all[second + 1], Stage::Capture(Moment::Redeployed), "S2 right after it");
         assert!(all.ends_with(&[Stage::Check, Stage::Teardown]), "checks would disturb the captures: {all:?}");
+        assert!(all.contains(&Stage::Idle) && !all.contains(&Stage::Twin), "{all:?}");
+        let forked = plan(&scenario_with("['idempotent']"), true).stages;
+        let twin = forked.iter().position(|s| *s == Stage::Twin).expect("twins");
+        assert_eq!(forked[twin + 1], Stage::Deploy(Pass::Second), "the twin idles while the deploy runs");
+        assert!(!forked.contains(&Stage::Idle), "{forked:?}");
     }
 }

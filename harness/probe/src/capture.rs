@@ -10,10 +10,9 @@ use crate::{accounts, files, mounts, packages, sockets, units};
 /// Writes the whole capture to `out`. An error means that nobody reads it any more; what the machine refuses is a gap.
 pub(crate) fn write(out: impl Write) -> io::Result<()> {
     let clock = crate::now();
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let mounts = mounts::read()?;
     let mut sink = Sink::new(out);
-    let mut header = Header::new(boot_id.trim().to_owned(), clock);
+    let mut header = Header::new(crate::boot_id(), clock);
     header.walked.clone_from(&mounts.walked);
     header.left_out.clone_from(&mounts.left_out);
     sink.record(&Record::Header(header))?;

@@ -1,13 +1,15 @@
 //! The program that runs inside a machine: it writes down the machine's state, and carries streams in and out.
 //!
-//! One static binary without needs in the machine. It reads and never changes anything but its own cache of digests
-//! under `/run`, which is no part of a capture.
+//! One static binary without needs in the machine. A capture reads and never changes anything but its own cache of
+//! digests under `/run`, which is no part of a capture; only `identity` writes, into forks, before a drill begins.
 
 mod accounts;
+mod agent;
 mod capture;
 mod connect;
 mod files;
 mod hashing;
+mod identity;
 mod mounts;
 mod packages;
 mod sink;
@@ -17,7 +19,8 @@ mod units;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT";
+const USAGE: &str =
+    "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT | agent | still | identity";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["capture"] => capture::write(std::io::stdout().lock()),
         ["clock"] => clock(),
+        ["agent"] => agent::serve(),
+        ["still"] => identity::still(),
+        ["identity"] => identity::take(),
         ["reach", host, port] => connect::open(host, port).map(drop),
         ["connect", host, port] => connect::pump(host, port),
         _ => Err(std::io::Error::other(USAGE)),
@@ -47,6 +53,12 @@ fn clock() -> std::io::Result<()> {
         out.flush()?;
     }
     Ok(())
+}
+
+/// The id of the kernel's boot.
+pub(crate) fn boot_id() -> String {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    text.trim().to_owned()
 }
 
 /// Nanoseconds since 1970.

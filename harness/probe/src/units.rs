@@ -30,6 +30,8 @@ const SEARCH: [&str; 10] = [
     "/run/systemd/generator.late",
 ];
 const INVOCATIONS: &str = "/run/systemd/units";
+/// The harness's own, which is no part of the machine.
+const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
 
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
     let roots: Vec<PathBuf> = SEARCH.iter().map(PathBuf::from).collect();
@@ -46,7 +48,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
         }
         Err(error) => sink.gap(Section::Units, error)?,
     }
-    for (name, mut unit) in units {
+    for (name, mut unit) in units.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
         if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &name) {
             (unit.invocation, unit.since) = (invocation, since);
         }

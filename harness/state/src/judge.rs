@@ -80,8 +80,18 @@ pub struct Judgement {
 /// How far the two clocks may be apart after they were compared: half a round trip over an emulated network.
 const CLOCK_ERROR: i64 = 60_000_000;
 
+/// Two captures of a machine that was left alone between them, for as long as the second deploy took: a twin of the
+/// deployed machine, or that machine itself afterwards.
+#[derive(Debug, Clone, Copy)]
+pub struct Control<'a> {
+    /// When it was left alone.
+    pub before: &'a Capture,
+    /// What had become of it.
+    pub after: &'a Capture,
+}
+
 /// Compares `s1` with `s2`. `began` is when the second deploy started, on the machine's clock.
-pub fn judge(s1: &Capture, s2: &Capture, control: Option<&Capture>, windows: &[Window], began: i64) -> Judgement {
+pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: &[Window], began: i64) -> Judgement {
     let mut judge = Judge { s1, s2, control, windows, began, out: Judgement::default() };
     judge.completeness();
     judge.changes();
@@ -95,7 +105,7 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<&Capture>, windows: &[W
 struct Judge<'a> {
     s1: &'a Capture,
     s2: &'a Capture,
-    control: Option<&'a Capture>,
+    control: Option<Control<'a>>,
     windows: &'a [Window],
     began: i64,
     out: Judgement,
@@ -108,7 +118,7 @@ impl Judge<'_> {
     }
 
     fn completeness(&mut self) {
-        let captures = [Some(self.s1), Some(self.s2), self.control];
+        let captures = [Some(self.s1), Some(self.s2), self.control.map(|control| control.after)];
         let gaps: BTreeSet<(Section, String)> = captures
             .into_iter()
             .flatten()
@@ -151,7 +161,7 @@ impl Judge<'_> {
 
     /// What the control shows, down to the attribute: a log that grows by itself does not excuse its new owner.
     fn noise(&self) -> BTreeMap<(Section, String), BTreeSet<&'static str>> {
-        let changes = self.control.map(|control| diff(self.s2, control)).unwrap_or_default();
+        let changes = self.control.map(|control| diff(control.before, control.after)).unwrap_or_default();
         let attributes = |change: &Change| change.differences.iter().map(|d| d.attribute).collect();
         changes.into_iter().map(|change| ((change.section, change.subject.clone()), attributes(&change))).collect()
     }
@@ -222,7 +232,7 @@ impl Judge<'_> {
             };
             after.units.values().filter(anew).map(|unit| unit.name.clone()).collect()
         };
-        let alone = self.control.map(|control| began_anew(self.s2, control)).unwrap_or_default();
+        let alone = self.control.map(|control| began_anew(control.before, control.after)).unwrap_or_default();
         for name in began_anew(self.s1, self.s2) {
             let (old, new) = (&self.s1.units[&name], &self.s2.units[&name]);
             if is_login(&name) {
@@ -338,7 +348,7 @@ mod tests {
     }
 
     fn run(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
-        let judgement = judge(s1, s2, Some(control), &windows(), 10 * SECOND);
+        let judgement = judge(s1, s2, Some(Control { before: s2, after: control }), &windows(), 10 * SECOND);
         judgement.observations.into_iter().map(|o| (o.code, o.subject, o.window)).collect()
     }
 
@@ -368,7 +378,7 @@ mod tests {
     #[test]
     fn what_also_changes_in_the_control_is_noise() {
         let (s1, s2, control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
-        let judgement = judge(&s1, &s2, Some(&control), &windows(), 10 * SECOND);
+        let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &control }), &windows(), 10 * SECOND);
         assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown), "{:?}", judgement.observations);
         assert_eq!(judgement.noise.len(), 1);
     }
@@ -391,7 +401,8 @@ mod tests {
     #[test]
     fn logs_are_left_out_and_counted() {
         let log = |content| machine(&[at(file("/var/log/x", content), 11.5)], &[service("web.service", "1")]);
-        let judgement = judge(&log("1"), &log("2"), Some(&log("2")), &windows(), 0);
+        let judgement =
+            judge(&log("1"), &log("2"), Some(Control { before: &log("2"), after: &log("2") }), &windows(), 0);
         assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown));
         assert_eq!(judgement.left_out["logs grow by themselves"], 1);
     }

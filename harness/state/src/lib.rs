@@ -15,5 +15,5 @@ pub use canonical::{CLASSES, Class};
 pub use capture::{Capture, CaptureError, Gap, Header, Reader, Record, Section};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{FileEntry, FileKind, Group, Package, Socket, Unit, User};
-pub use judge::{Judgement, Observation, Outcome, Weight, Window, judge};
+pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
 pub use path::escape;

@@ -64,6 +64,7 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Capture(Moment::Deployed) => "capture after the first deploy",
         Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
         Stage::Capture(Moment::Idled) => "capture after idling, compare",
+        Stage::Twin => "freeze, fork twins",
         Stage::Idle => "idle",
         Stage::Check => "checks",
         Stage::Teardown => "end machines",

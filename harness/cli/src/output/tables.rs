@@ -76,7 +76,7 @@ pub(crate) fn pruned(removed: &[(String, u64)]) {
 
 /// A plan.
 pub(crate) fn plan(loaded: &Loaded, json: bool) {
-    let plan = plan_of(&loaded.scenario);
+    let plan = plan_of(&loaded.scenario, true);
     if json {
         result_line(&serde_json::to_string_pretty(&plan).unwrap_or_default());
         return;

@@ -112,7 +112,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use redrill_machines::{Backend, Fake, FakeMachine, Needs, Output};
-    use redrill_model::{Network, Scenario};
+    use redrill_model::Scenario;
 
     use super::*;
 
@@ -126,7 +126,7 @@ mod tests {
 
     pub(super) async fn machine(fake: Fake) -> FakeMachine {
         let scenario = Scenario::parse(&format!("claims = ['rebuilds']\n{HEAD}")).expect("valid");
-        let needs = Needs { ports: Vec::new(), network: Network::Mirror };
+        let needs = Needs::default();
         fake.boot(&scenario.machines[0], &needs, Path::new("/"), &deadline()).await.expect("boots")
     }
 

@@ -1,38 +1,73 @@
 //! QEMU's command line for one machine.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redrill_model::{MachineSpec, Network};
 
 use crate::host::Accel;
-use crate::image::Image;
 use crate::machine::Needs;
 
 /// Where the package mirror's relay answers inside the machine.
-pub(crate) const RELAY: &str = "10.0.2.100:3128";
+pub(crate) const RELAY: &str = "10.0.2.4:3128";
 /// Names inside the machine's directory, which is QEMU's working directory.
 pub(crate) const OVERLAY: &str = "overlay.qcow2";
 pub(crate) const CONSOLE: &str = "console.log";
 pub(crate) const MONITOR: &str = "qmp.sock";
+pub(crate) const AGENT: &str = "agent.sock";
 pub(crate) const RELAY_SOCKET: &str = "relay.sock";
+/// The machine's end of the private network, and the switch's.
+pub(crate) const LAN: &str = "lan.sock";
+pub(crate) const SWITCH: &str = "switch.sock";
 
 /// SSH is reached like every other port, and asked for in any case.
 pub(crate) const SSH: u16 = 22;
 
-/// The arguments. `credentials` are names of files in the machine's directory; `redrill` is this program.
-pub(crate) fn arguments(
-    spec: &MachineSpec,
-    needs: &Needs,
-    image: &Image,
-    accel: Accel,
-    credentials: &[String],
-    redrill: &Path,
-) -> Vec<String> {
+/// Where the two network cards sit on the PCI bus: the same in every machine, so that a frozen one finds them again.
+const NET_SLOT: &str = "10";
+pub(crate) const LAN_SLOT: &str = "11";
+
+/// Where a machine's memory comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// A file that holds all of it and is written to: the machine can be frozen in no time.
+    Shared(PathBuf),
+    /// A frozen machine's file, of which written pages are copied: costs what changes, and cannot be frozen so again.
+    Private(PathBuf),
+    /// Nobody's.
+    Own,
+}
+
+/// How a machine's kernel is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Boot {
+    /// By QEMU itself.
+    Direct { kernel: PathBuf, initrd: PathBuf },
+    /// By the disk's own boot loader; the seed is a second disk that its cloud-init reads.
+    Disk { seed: PathBuf },
+}
+
+/// Everything that the command line is made of.
+pub(crate) struct Shape<'a> {
+    pub(crate) spec: &'a MachineSpec,
+    pub(crate) needs: &'a Needs,
+    pub(crate) accel: Accel,
+    pub(crate) boot: Boot,
+    pub(crate) memory: Memory,
+    /// Files with SMBIOS strings.
+    pub(crate) credentials: &'a [PathBuf],
+    /// The state of a frozen machine will be loaded.
+    pub(crate) incoming: bool,
+    /// This program.
+    pub(crate) redrill: &'a Path,
+}
+
+/// The arguments.
+pub(crate) fn arguments(shape: &Shape<'_>) -> Vec<String> {
+    let Shape { spec, needs, .. } = shape;
     let mut args: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
     add("-name", comma(&spec.name));
-    add("-machine", "q35".to_owned());
-    match accel {
+    match shape.accel {
         Accel::Kvm => {
             add("-accel", "kvm".to_owned());
             add("-cpu", "host".to_owned());
@@ -45,28 +80,74 @@ pub(crate) fn arguments(
     }
     add("-smp", spec.cpus.to_string());
     add("-m", format!("{}M", spec.memory_mib));
-    add("-kernel", image.kernel().display().to_string());
-    add("-initrd", image.initrd().display().to_string());
-    add("-append", command_line());
+    let file = |path: &Path, share: &str| {
+        format!(
+            "memory-backend-file,id=ram,size={}M,mem-path={},share={share}",
+            spec.memory_mib,
+            comma(&path.display().to_string())
+        )
+    };
+    match &shape.memory {
+        Memory::Shared(path) => add("-object", file(path, "on")),
+        Memory::Private(path) => add("-object", file(path, "off")),
+        Memory::Own => {}
+    }
+    let backed = if shape.memory == Memory::Own { "" } else { ",memory-backend=ram" };
+    add("-machine", format!("q35{backed}"));
     // The disk ends with the machine: what a sync would cost buys nothing.
     add("-drive", format!("if=none,id=disk,file={OVERLAY},format=qcow2,cache=unsafe,discard=unmap"));
-    add("-device", "virtio-blk-pci,drive=disk".to_owned());
-    add("-netdev", netdev(needs, redrill));
-    add("-device", "virtio-net-pci,netdev=net,romfile=".to_owned());
-    add("-device", "virtio-rng-pci".to_owned());
-    add("-serial", format!("file:{CONSOLE}"));
+    add("-device", "virtio-blk-pci,drive=disk,addr=0x04".to_owned());
+    match &shape.boot {
+        Boot::Direct { kernel, initrd } => {
+            add("-kernel", kernel.display().to_string());
+            add("-initrd", initrd.display().to_string());
+            add("-append", command_line());
+        }
+        Boot::Disk { seed } => {
+            let seed = comma(&seed.display().to_string());
+            add("-drive", format!("if=none,id=seed,file={seed},format=raw,readonly=on"));
+            add("-device", "virtio-blk-pci,drive=seed,addr=0x05".to_owned());
+        }
+    }
+    add("-netdev", netdev(needs, shape.redrill));
+    add("-device", format!("virtio-net-pci,netdev=net,romfile=,addr=0x{NET_SLOT}"));
+    add("-netdev", lan(needs));
+    add("-device", format!("virtio-net-pci,netdev=lan,romfile=,addr=0x{LAN_SLOT}"));
+    add("-device", "virtio-rng-pci,addr=0x12".to_owned());
+    add("-device", "virtio-serial-pci,addr=0x13".to_owned());
+    add("-chardev", format!("socket,id=agent,path={AGENT},server=on,wait=off"));
+    add("-device", format!("virtserialport,chardev=agent,name={}", redrill_wire::PORT));
+    // A new number at each start: the kernel of a fork learns that its random numbers are another machine's.
+    add("-device", "vmgenid,guid=auto".to_owned());
+    add("-chardev", format!("file,id=console,path={CONSOLE},append=on"));
+    add("-serial", "chardev:console".to_owned());
     add("-qmp", format!("unix:{MONITOR},server=on,wait=off"));
     add("-display", "none".to_owned());
-    let files: String = credentials.iter().map(|file| format!(",path={}", comma(file))).collect();
-    add("-smbios", format!("type=11{files}"));
-    args.extend(["-nodefaults", "-no-user-config", "-no-reboot"].map(str::to_owned));
+    if !shape.credentials.is_empty() {
+        let files = shape.credentials.iter().map(|file| format!(",path={}", comma(&file.display().to_string())));
+        add("-smbios", format!("type=11{}", files.collect::<String>()));
+    }
+    if shape.incoming {
+        add("-incoming", "defer".to_owned());
+    }
+    args.extend(["-nodefaults", "-no-user-config"].map(str::to_owned));
     args
 }
 
-/// `panic=-1` with `-no-reboot` ends QEMU on a panic. Mitigations cost most under emulation and protect a throw-away
-/// machine from nobody.
+/// A kernel that panics stays as it is, with its last words on the console, where they are looked for. Mitigations cost
+/// most under emulation and protect a throw-away machine from nobody.
 fn command_line() -> String {
-    "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off".to_owned()
+    "root=/dev/vda rw console=ttyS0 panic=0 mitigations=off".to_owned()
+}
+
+/// The address that the machine will have once it has its own hardware address: the template's is the first of the
+/// range, its own the second.
+fn address(lease: u8) -> String {
+    format!("10.0.2.{}", first_address(lease) + 1)
+}
+
+fn first_address(lease: u8) -> u16 {
+    15 + 2 * u16::from(lease % 100)
 }
 
 /// Ports of the host are picked by the kernel (port 0) and asked for afterwards: nobody can take one in between.
@@ -74,16 +155,26 @@ fn netdev(needs: &Needs, redrill: &Path) -> String {
     let mut ports = vec![SSH];
     ports.extend(needs.ports.iter().filter(|port| **port != SSH));
     ports.dedup();
-    let mut value = "user,id=net,ipv6=off".to_owned();
+    let mut value = format!("user,id=net,ipv6=off,dhcpstart=10.0.2.{}", first_address(needs.lease));
     if needs.network == Network::Mirror {
         value += ",restrict=on";
         let command = format!("'{}' relay {RELAY_SOCKET}", redrill.display());
         value += &format!(",guestfwd=tcp:{RELAY}-cmd:{}", comma(&command));
     }
     for port in ports {
-        value += &format!(",hostfwd=tcp:127.0.0.1:0-:{port}");
+        value += &format!(",hostfwd=tcp:127.0.0.1:0-{}:{port}", address(needs.lease));
     }
     value
+}
+
+/// A cable to the switch of the drill, or to nowhere.
+fn lan(needs: &Needs) -> String {
+    match needs.lan {
+        Some(_) => {
+            format!("dgram,id=lan,local.type=unix,local.path={LAN},remote.type=unix,remote.path={SWITCH}")
+        }
+        None => "hubport,id=lan,hubid=1".to_owned(),
+    }
 }
 
 /// QEMU splits options at commas; a doubled one is a comma.
@@ -97,14 +188,15 @@ mod tests {
     use std::path::PathBuf;
 
     fn netdev_for(network: Network) -> String {
-        netdev(&Needs { ports: vec![443, 22, 8000], network }, &PathBuf::from("/opt/a,b/redrill"))
+        let needs = Needs { ports: vec![443, 22, 8000], network, lease: 3, ..Needs::default() };
+        netdev(&needs, &PathBuf::from("/opt/a,b/redrill"))
     }
 
     #[test]
     fn a_machine_has_no_route_unless_it_was_asked_for() {
         let sealed = netdev_for(Network::Mirror);
         assert!(sealed.contains("restrict=on"), "{sealed}");
-        assert!(sealed.contains("guestfwd=tcp:10.0.2.100:3128-cmd:'/opt/a,,b/redrill' relay relay.sock"), "{sealed}");
+        assert!(sealed.contains("guestfwd=tcp:10.0.2.4:3128-cmd:'/opt/a,,b/redrill' relay relay.sock"), "{sealed}");
         let open = netdev_for(Network::Open);
         assert!(!open.contains("restrict") && !open.contains("guestfwd"), "{open}");
     }
@@ -113,6 +205,7 @@ mod tests {
     fn ports_are_on_loopback_and_each_once() {
         let value = netdev_for(Network::Open);
         assert_eq!(value.matches("hostfwd=").count(), 3, "{value}");
-        assert_eq!(value.matches("hostfwd=tcp:127.0.0.1:0-:").count(), 3, "{value}");
+        assert_eq!(value.matches("hostfwd=tcp:127.0.0.1:0-10.0.2.22:").count(), 3, "{value}");
+        assert!(value.contains("dhcpstart=10.0.2.21"), "{value}");
     }
 }

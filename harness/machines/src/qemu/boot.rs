@@ -1,223 +1,275 @@
-//! From an image to a machine that answers.
+//! From an image to a clean machine of its own: by a fork of its template, or by a cold boot.
 
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::Stdio;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redrill_model::{MachineSpec, Network};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use redrill_model::MachineSpec;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::process::Command;
 
-use super::args::{self, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
-use super::{DIGESTS, PROBE, Qemu, QemuMachine, console, credentials, qmp, usernet};
+use super::args::{self, Boot, Memory, OVERLAY};
+use super::freeze::{self, Files, MEMORY};
+use super::personal::{self, Person};
+use super::start::{Running, Start, make_overlay};
+use super::template::{self, Found, Kind};
+use super::{DIGESTS, Means, PROBE, QemuMachine, credentials, initrd, usernet};
 use crate::deadline::Deadline;
 use crate::image::Image;
 use crate::machine::{Exec, MachineError, Needs};
-use crate::process::Guarded;
-use crate::relay::{self, Rules};
-use crate::ssh::{ClientKey, Ssh};
+use crate::ssh;
 
-/// Lines of console shown with an error.
-const TAIL: usize = 20;
-const PROBE_BINARY: &[u8] = include_bytes!(env!("REDRILL_PROBE"));
+/// A fork answers within a second, or its memory is not what its kernel believes.
+const FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// Between two looks at sshd.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long sshd may be silent: short at first, since QEMU asks a machine that has no address yet again only after
+/// seconds; then longer, since an emulated sshd takes its time.
+const FIRST_PATIENCE: Duration = Duration::from_millis(250);
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+/// The machine signs in to itself, with a key that does not outlive the script. systemd keeps the user's manager for ten
+/// seconds afterwards; to start it takes an emulated machine three.
+const SIGN_IN: &str = r"key=/run/redrill/key
+test -e /root/.ssh && exit
+mkdir -m 700 /root/.ssh
+ssh-keygen -q -t ed25519 -N '' -f $key && cp $key.pub /root/.ssh/authorized_keys
+ssh -F none -i $key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1 true
+rm -rf $key $key.pub /root/.ssh
+";
 
-pub(super) async fn boot(
-    qemu: &Qemu,
-    spec: &MachineSpec,
-    needs: &Needs,
-    dir: &Path,
-    deadline: &Deadline,
-) -> Result<QemuMachine, MachineError> {
-    let began = Instant::now();
-    let image = qemu.images.get(spec.image.get_ref()).ok_or_else(|| MachineError::Program {
-        program: "image".to_owned(),
-        said: format!("`{}` has not been built", spec.image.get_ref()),
-    })?;
-    let host = ClientKey::make(dir.join("host.key")).await?;
-    let credentials = credentials::write(dir, &spec.name, &qemu.client, &host, needs.network)?;
-    make_overlay(image, dir).await?;
-    let relay = match needs.network {
-        Network::Open => None,
-        Network::Mirror => Some(serve_mirror(image, dir)?),
-    };
-    let arguments = args::arguments(spec, needs, image, qemu.accel, &credentials, qemu.guard.program());
-    let mut waiting = Waiting { machine: &spec.name, dir, process: start(qemu, dir, &arguments)?, deadline };
-    let monitor = waiting.monitor().await?;
-    let ports = usernet::flows(&monitor.human("info usernet").await?);
-    let port = usernet::forwarded(&ports, args::SSH)
-        .ok_or_else(|| MachineError::Monitor("QEMU forwards no port to SSH".to_owned()))?;
-    Ssh::configure(dir, &spec.name, port, &qemu.client.path, &host.host_key())?;
-    waiting.banner(port).await?;
-    let ssh = Ssh::open(&qemu.guard, dir, &spec.name, deadline).await?;
-    let boot_seconds = began.elapsed().as_secs_f64();
-    settle(&ssh, image, deadline).await?;
-    Ok(QemuMachine {
-        name: spec.name.clone(),
-        dir: dir.to_owned(),
-        boot_seconds,
-        process: std::sync::Mutex::new(waiting.process),
-        monitor,
-        ports,
-        ssh: ssh.into(),
-        image: image.clone(),
-        client: qemu.client.clone(),
-        host,
-        relay,
-        tunnels: std::sync::Mutex::default(),
-    })
+/// A clean machine in the making.
+pub(super) struct Making<'a> {
+    pub(super) means: &'a Means,
+    pub(super) image: &'a Image,
+    pub(super) spec: &'a MachineSpec,
+    pub(super) needs: &'a Needs,
+    pub(super) dir: &'a Path,
+    pub(super) deadline: &'a Deadline,
 }
 
-async fn make_overlay(image: &Image, dir: &Path) -> Result<(), MachineError> {
-    let output = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
-        .arg(image.disk())
-        .arg(dir.join(OVERLAY))
-        .stdin(Stdio::null())
-        .output()
-        .await
-        .map_err(|source| MachineError::Spawn { program: "qemu-img".to_owned(), source })?;
-    if output.status.success() {
-        return Ok(());
+/// A machine that runs, is at rest, and is nobody yet.
+struct Base {
+    running: Running,
+    credentials: Vec<PathBuf>,
+}
+
+impl Making<'_> {
+    /// Up to a login over SSH.
+    pub(super) async fn clean(&self) -> Result<QemuMachine, MachineError> {
+        let person = Person::make(self.dir).await?;
+        let template = if self.means.fresh { None } else { Some(self.template().await?) };
+        let began = Instant::now();
+        let base = match &template {
+            Some(files) => self.fork(files, &template::credentials(files)).await?,
+            None => self.cold(self.needs.freezable).await?,
+        };
+        let boot_seconds = began.elapsed().as_secs_f64();
+        let identity = person.whole(&self.spec.name, &self.means.client, self.needs)?;
+        let tell = async |identity| personal::tell(&base.running.agent, &self.spec.name, identity, self.deadline).await;
+        tell(identity).await?;
+        // What nobody waits for: it takes as long as a login, and a machine has two processors.
+        tokio::try_join!(tell(Person::later()), self.admit(&base.running, &person))?;
+        Ok(self.machine(base, person, boot_seconds))
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(MachineError::Program { program: "qemu-img".to_owned(), said })
-}
 
-fn serve_mirror(image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>, MachineError> {
-    let allowed: BTreeSet<String> = image.mirror_hosts();
-    let rules = Rules { allowed, upstream: image.upstream_proxy(), log: dir.join("network.log") };
-    relay::serve(&dir.join(RELAY_SOCKET), rules).map_err(MachineError::io("cannot serve the package mirror"))
-}
+    /// Goes on where a frozen machine stopped.
+    pub(super) async fn resume(&self, files: &Files, person: Person) -> Result<QemuMachine, MachineError> {
+        let began = Instant::now();
+        let base = self.fork(files, &template::credentials(files)).await?;
+        let boot_seconds = began.elapsed().as_secs_f64();
+        personal::tell(&base.running.agent, &self.spec.name, person.again(self.needs), self.deadline).await?;
+        self.configure_ssh(&base.running, &person)?;
+        Ok(self.machine(base, person, boot_seconds))
+    }
 
-fn start(qemu: &Qemu, dir: &Path, arguments: &[String]) -> Result<Guarded, MachineError> {
-    let log = std::fs::File::create(dir.join("qemu.log")).map_err(MachineError::io("cannot write qemu.log"))?;
-    let errors = log.try_clone().map_err(MachineError::io("cannot write qemu.log"))?;
-    // From the first byte on there is a console to read.
-    std::fs::write(dir.join(CONSOLE), "").map_err(MachineError::io("cannot write the console"))?;
-    let mut command = qemu.guard.command("qemu-system-x86_64");
-    command.args(arguments).current_dir(dir).stdout(log).stderr(errors);
-    qemu.guard.spawn(&mut command, "qemu-system-x86_64")
-}
+    /// Boots from the machine's own disk, as after a power cut.
+    pub(super) async fn again(&self, person: Person, credentials: Vec<PathBuf>) -> Result<QemuMachine, MachineError> {
+        let began = Instant::now();
+        let base = self.boot_disk(self.needs.freezable, credentials).await?;
+        let boot_seconds = began.elapsed().as_secs_f64();
+        self.after_reboot(&base.running, &person).await?;
+        Ok(self.machine(base, person, boot_seconds))
+    }
 
-/// A machine on its way up.
-struct Waiting<'a> {
-    machine: &'a str,
-    dir: &'a Path,
-    process: Guarded,
-    deadline: &'a Deadline,
-}
+    /// What a machine that booted anew has to be told, up to a login over SSH.
+    pub(super) async fn after_reboot(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
+        self.settle(running).await?;
+        personal::tell(&running.agent, &self.spec.name, person.again(self.needs), self.deadline).await?;
+        self.admit(running, person).await
+    }
 
-impl Waiting<'_> {
-    async fn monitor(&mut self) -> Result<qmp::Monitor, MachineError> {
-        loop {
-            self.alive("QEMU has not opened its monitor")?;
-            match self.deadline.limit(qmp::Monitor::open(self.dir, MONITOR)).await {
-                Ok(Ok(monitor)) => return Ok(monitor),
-                _ => tokio::time::sleep(Duration::from_millis(30)).await,
-            }
+    fn machine(&self, base: Base, person: Person, boot_seconds: f64) -> QemuMachine {
+        QemuMachine {
+            name: self.spec.name.clone(),
+            dir: self.dir.to_owned(),
+            boot_seconds,
+            running: base.running,
+            means: self.means.clone(),
+            spec: self.spec.clone(),
+            needs: self.needs.clone(),
+            image: self.image.clone(),
+            person,
+            credentials: base.credentials,
+            tunnels: std::sync::Mutex::default(),
         }
     }
 
-    /// Waits for sshd's greeting.
-    async fn banner(&mut self, port: u16) -> Result<(), MachineError> {
+    /// From the cache, or made.
+    async fn template(&self) -> Result<Files, MachineError> {
+        let kind = Kind::of(self.means, self.image, self.spec);
+        match self.means.templates.find(&kind) {
+            Found::Whole(files) => return Ok(files),
+            Found::Damaged(why) => {
+                (self.means.tell)(&format!("the template of `{}` is damaged: {why}", self.image.manifest.name))
+            }
+            Found::None => {}
+        }
+        let (templates, wanted) = (self.means.templates.clone(), kind.clone());
+        (self.means.tell)(&format!("booting `{}` once, to fork it from now on", self.image.manifest.name));
+        let lock = tokio::task::spawn_blocking(move || templates.lock(&wanted)).await;
+        let cannot = || MachineError::io("cannot use the cache of templates");
+        let _lock = lock.map_err(std::io::Error::other).and_then(|lock| lock).map_err(cannot())?;
+        // Another drill may have made it while we waited.
+        if let Found::Whole(files) = self.means.templates.find(&kind) {
+            return Ok(files);
+        }
+        let needed = crate::host::check_disk(self.dir, self.spec.memory_mib);
+        needed
+            .map_err(|shortage| MachineError::Program { program: "freeze".to_owned(), said: shortage.to_string() })?;
+        let base = self.cold(true).await?;
+        self.bring_to_rest(&base.running).await?;
+        let frozen = freeze::freeze(base.running, self.dir, &self.dir.join("template"), self.deadline).await?;
+        let (templates, credentials) = (self.means.templates.clone(), base.credentials);
+        (self.means.tell)("writing the template to the cache");
+        let kept = tokio::task::spawn_blocking(move || {
+            let kept = templates.adopt(&frozen, &kind, &credentials);
+            frozen.remove();
+            kept
+        });
+        kept.await.map_err(std::io::Error::other).and_then(|kept| kept).map_err(cannot())
+    }
+
+    /// The last things before a template is frozen: the content of the disk becomes known, its timers stand still, and
+    /// somebody has signed in, so that those who do so in its forks find their service manager running.
+    async fn bring_to_rest(&self, running: &Running) -> Result<(), MachineError> {
+        let capture = Exec::new(["sh", "-c", &format!("{PROBE} capture > /dev/null")]);
+        let still = Exec::new([PROBE, "still"]);
+        // Without sshd there is nobody to sign in to: that is told when the machine itself is to be entered.
+        let sign_in = Exec::new(["sh", "-c", &format!("{SIGN_IN}true")]);
+        for command in [capture, sign_in, still] {
+            let output = running.agent.exec(&command, b"", self.deadline).await?;
+            if output.status != 0 {
+                return Err(MachineError::Program { program: command.0.join(" "), said: output.stderr });
+            }
+        }
+        Ok(())
+    }
+
+    async fn cold(&self, shared: bool) -> Result<Base, MachineError> {
+        let _ = std::fs::remove_file(self.dir.join(OVERLAY));
+        make_overlay(&self.image.disk(), &self.dir.join(OVERLAY)).await?;
+        let credentials = credentials::write(self.dir).await?;
+        self.boot_disk(shared, credentials).await
+    }
+
+    async fn boot_disk(&self, shared: bool, credentials: Vec<PathBuf>) -> Result<Base, MachineError> {
+        let memory = self.dir.join(MEMORY);
+        let _ = std::fs::remove_file(&memory);
+        let memory = if shared { Memory::Shared(memory) } else { Memory::Own };
+        let running = self.start(memory, &credentials, false).await?;
+        running.answers(&self.spec.name, self.dir, self.deadline).await?;
+        self.settle(&running).await?;
+        Ok(Base { running, credentials })
+    }
+
+    async fn fork(&self, files: &Files, credentials: &[PathBuf]) -> Result<Base, MachineError> {
+        let memory = freeze::lay_out(files, self.dir, self.needs.freezable).await?;
+        let running = self.start(memory, credentials, true).await?;
+        freeze::thaw(&running, files, self.deadline).await?;
+        let limit = self.deadline.child("the first answer of a fork", FIRST_ANSWER);
+        running.answers(&self.spec.name, self.dir, &limit).await?;
+        Ok(Base { running, credentials: credentials.to_vec() })
+    }
+
+    async fn start(&self, memory: Memory, credentials: &[PathBuf], incoming: bool) -> Result<Running, MachineError> {
+        let boot = Boot::Direct { kernel: self.image.kernel(), initrd: initrd::with_agent(self.image)? };
+        let start = Start {
+            spec: self.spec,
+            needs: self.needs,
+            image: self.image,
+            dir: self.dir,
+            boot,
+            memory,
+            credentials,
+            incoming,
+        };
+        start.run(self.means, self.deadline).await
+    }
+
+    /// Waits until systemd has no more jobs: a deploy into a machine that is still booting races with it. A failed unit
+    /// of the image is no reason to stop; the captures show it.
+    async fn settle(&self, running: &Running) -> Result<(), MachineError> {
+        let digests = std::fs::read(self.image.digests());
+        let steps = async {
+            if let Ok(digests) = digests {
+                // Without them the first capture is slower, and as good.
+                let take = Exec::new(["sh", "-c", &format!("cat > {DIGESTS}")]);
+                running.agent.exec(&take, &digests, self.deadline).await?;
+            }
+            running.agent.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", self.deadline).await
+        };
+        let watch = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(500)).await;
+                if let Err(error) =
+                    running.check(&self.spec.name, self.dir, self.deadline, "an agent, but no end of the boot")
+                {
+                    return error;
+                }
+            }
+        };
+        tokio::select! {
+            done = steps => done.map(drop),
+            error = watch => Err(error),
+        }
+    }
+
+    fn configure_ssh(&self, running: &Running, person: &Person) -> Result<u16, MachineError> {
+        let port = usernet::forwarded(&running.ports, args::SSH)
+            .ok_or_else(|| MachineError::Monitor("QEMU forwards no port to SSH".to_owned()))?;
+        let key = &self.means.client.path;
+        ssh::configure(self.dir, &self.spec.name, port, key, &person.host.host_key())?;
+        Ok(port)
+    }
+
+    /// Waits for a login over SSH: the way that the deploy tool will take.
+    async fn admit(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
+        let port = self.configure_ssh(running, person)?;
+        let name = &self.spec.name;
         let mut last_seen = "nothing".to_owned();
+        let mut patience = FIRST_PATIENCE;
         loop {
-            self.alive(&last_seen)?;
-            match greeting(port).await {
-                Ok(()) => return Ok(()),
+            running.check(name, self.dir, self.deadline, &last_seen)?;
+            match greeting(port, patience).await {
+                Ok(()) => match ssh::login(&self.means.guard, self.dir, name, self.deadline).await {
+                    Ok(()) => return Ok(()),
+                    Err(said) => last_seen = said,
+                },
                 Err(seen) => last_seen = seen,
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            patience = (patience * 3 / 2).min(LAST_PATIENCE);
+            tokio::time::sleep(PAUSE).await;
         }
-    }
-
-    /// An error as soon as waiting is in vain.
-    fn alive(&mut self, last_seen: &str) -> Result<(), MachineError> {
-        if let Some(error) = trouble(self.machine, self.dir, &mut self.process) {
-            return Err(error);
-        }
-        if !self.deadline.passed() {
-            return Ok(());
-        }
-        let (machine, last_seen) = (self.machine.to_owned(), last_seen.to_owned());
-        let tail = console::tail(&console::read(&self.dir.join(CONSOLE)), TAIL);
-        Err(MachineError::NotReady { machine, limit: self.deadline.error(), last_seen, tail })
-    }
-}
-
-/// What console and process tell of a machine that is lost.
-pub(super) fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineError> {
-    let ended = process.ended();
-    let text = console::read(&dir.join(CONSOLE));
-    let (machine, tail) = (machine.to_owned(), console::tail(&text, TAIL));
-    match (console::sign(&text), ended) {
-        (Some(console::Sign::Panic(line)), _) => Some(MachineError::Panic { machine, line, tail }),
-        (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
-        (None, Some(status)) => {
-            let said = console::tail(&console::read(&dir.join("qemu.log")), 5).join("; ");
-            Some(MachineError::Died { machine, status: status.to_string(), said })
-        }
-        (None, None) => None,
     }
 }
 
 /// One try: QEMU accepts the connection in any case, so that only what is read counts.
-async fn greeting(port: u16) -> Result<(), String> {
+async fn greeting(port: u16, patience: Duration) -> Result<(), String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
     let mut start = [0; 4];
-    match tokio::time::timeout(Duration::from_secs(5), stream.read_exact(&mut start)).await {
+    match tokio::time::timeout(patience, stream.read_exact(&mut start)).await {
         Err(_) => Err("the SSH port is silent".to_owned()),
         Ok(Err(_)) => Err("the SSH port is closed".to_owned()),
         Ok(Ok(_)) if &start == b"SSH-" => Ok(()),
         Ok(Ok(_)) => Err(format!("the SSH port says {:?}", String::from_utf8_lossy(&start))),
-    }
-}
-
-/// `/run` of a current Debian admits no programs: the probe gets a small file system of its own, in memory too.
-const INSTALL: &str = "mkdir -p /run/redrill && mount -t tmpfs -o mode=0755,nosuid,nodev,size=64m redrill /run/redrill";
-
-/// Brings the probe in, and waits until systemd has no more jobs: a deploy into a machine that is still booting races
-/// with it. A failed unit of the image is no reason to stop; the captures show it.
-async fn settle(ssh: &Ssh, image: &Image, deadline: &Deadline) -> Result<(), MachineError> {
-    let install = format!("{INSTALL} && cat > {PROBE} && chmod 755 {PROBE}");
-    let installed = ssh.exec(&Exec::new(["sh", "-c", &install]), PROBE_BINARY, deadline).await?;
-    if installed.status != 0 {
-        return Err(MachineError::Program { program: "upload of the probe".to_owned(), said: installed.stderr });
-    }
-    if let Ok(digests) = std::fs::read(image.digests()) {
-        // Without them the first capture is slower, and as good.
-        let _ = ssh.exec(&Exec::new(["sh", "-c", &format!("cat > {DIGESTS}")]), &digests, deadline).await;
-    }
-    ssh.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", deadline).await.map(drop)
-}
-
-/// Carries one connection into the machine.
-pub(super) async fn tunnel(mut stream: TcpStream, mut client: Command) -> std::io::Result<()> {
-    client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut child = client.spawn()?;
-    let (Some(mut input), Some(output)) = (child.stdin.take(), child.stdout.take()) else { return Ok(()) };
-    let mut output = BufReader::new(output);
-    let mut line = String::new();
-    output.read_line(&mut line).await?;
-    if line != "connected\n" {
-        return Ok(()); // Dropping the stream tells the peer.
-    }
-    let (mut reading, mut writing) = stream.split();
-    let up = async {
-        let copied = tokio::io::copy(&mut reading, &mut input).await;
-        drop(input);
-        copied
-    };
-    let down = async {
-        let copied = tokio::io::copy(&mut output, &mut writing).await;
-        let _ = writing.shutdown().await;
-        copied
-    };
-    // The answer decides when it is over: a client may keep its side open.
-    tokio::select! {
-        result = down => result.map(drop),
-        result = async { let _ = up.await; std::future::pending::<std::io::Result<u64>>().await } => result.map(drop),
     }
 }

@@ -1,80 +1,140 @@
-//! Machines made by QEMU: booted from an image, reached over SSH, watched by their console and monitor.
+//! Machines made by QEMU: forked from a template or booted from an image, talked to through their agent, watched by
+//! their console and monitor.
 
 mod args;
 mod boot;
 mod console;
 mod credentials;
+mod freeze;
+mod initrd;
+mod personal;
 mod qmp;
+mod start;
+mod template;
 mod usernet;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redrill_model::{ImageUsed, MachineSpec};
-use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::deadline::{Deadline, TimedOut};
 use crate::host::Accel;
 use crate::image::{Builder, Catalog, Image, Progress, Store};
-use crate::machine::{Address, Backend, Exec, Machine, MachineError, Needs, Output, Reach};
-use crate::process::{Guard, Guarded};
-use crate::ssh::{ClientKey, Ssh};
+use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::process::Guard;
+use crate::ssh::ClientKey;
+use crate::switch::Switch;
+use boot::Making;
+use personal::Person;
+use start::Running;
+pub use template::Templates;
 
 /// Where the probe lies in a machine: on a file system that no capture holds.
 pub const PROBE: &str = "/run/redrill/probe";
 /// The probe's own cache of content digests.
 const DIGESTS: &str = "/run/redrill/digests";
-/// How long QEMU may take to end when asked.
-const QUIT: Duration = Duration::from_secs(5);
 /// How long a connection may stay unanswered before it counts as dropped, since a firewall says nothing. Even an emulated
 /// kernel answers within milliseconds, and the second try of the handshake comes after one second.
 const DROPPED: Duration = Duration::from_secs(3);
 
 /// Makes machines with QEMU.
-#[derive(Debug)]
 pub struct Qemu {
-    guard: Guard,
-    accel: Accel,
+    means: Means,
     catalog: Catalog,
     store: Store,
-    client: ClientKey,
     images: BTreeMap<String, Image>,
+}
+
+/// What every machine of a drill is made with.
+#[derive(Clone)]
+struct Means {
+    guard: Guard,
+    accel: Accel,
+    /// QEMU's version: another one does not load what this one froze.
+    version: String,
+    client: ClientKey,
+    templates: Templates,
+    /// Boot cold, use no template.
+    fresh: bool,
+    tell: Progress,
+    switches: Arc<Mutex<BTreeMap<String, Switch>>>,
+}
+
+impl Means {
+    /// The private network of a group, made when its first machine comes.
+    fn switch(&self, group: &str) -> Switch {
+        self.switches.lock().expect("no panic while it is held").entry(group.to_owned()).or_default().clone()
+    }
+}
+
+/// How a drill wants its QEMU machines.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How the guest's code runs.
+    pub accel: Accel,
+    /// QEMU's version.
+    pub version: String,
+    /// Boot cold instead of forking a template.
+    pub fresh: bool,
 }
 
 impl Qemu {
     /// Machines that `client` may enter as root, made of the images of `catalog`.
-    pub fn new(guard: Guard, accel: Accel, catalog: Catalog, store: Store, client: ClientKey) -> Self {
-        Self { guard, accel, catalog, store, client, images: BTreeMap::new() }
+    pub fn new(
+        guard: Guard,
+        options: Options,
+        catalog: Catalog,
+        (store, templates): (Store, Templates),
+        client: ClientKey,
+    ) -> Self {
+        let Options { accel, version, fresh } = options;
+        let tell: Progress = Arc::new(|_| ());
+        let means = Means { guard, accel, version, client, templates, fresh, tell, switches: Arc::default() };
+        Self { means, catalog, store, images: BTreeMap::new() }
     }
 }
 
 /// A machine in a QEMU process.
-#[derive(Debug)]
 pub struct QemuMachine {
     name: String,
     dir: PathBuf,
     boot_seconds: f64,
-    process: std::sync::Mutex<Guarded>,
-    monitor: qmp::Monitor,
-    ports: Vec<usernet::Flow>,
-    ssh: Arc<Ssh>,
+    running: Running,
+    means: Means,
+    spec: MachineSpec,
+    needs: Needs,
     image: Image,
-    client: ClientKey,
-    host: ClientKey,
-    relay: Option<JoinHandle<()>>,
-    tunnels: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    person: Person,
+    credentials: Vec<PathBuf>,
+    tunnels: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A frozen machine: files in the run directory.
+pub struct QemuFrozen {
+    files: freeze::Files,
+    spec: MachineSpec,
+    needs: Needs,
+    image: Image,
+    person: Person,
 }
 
 impl Backend for Qemu {
     type Machine = QemuMachine;
+    type Frozen = QemuFrozen;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { memory_fork: true, own_kernel: true }
+    }
 
     async fn prepare(&mut self, images: &[String], progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
-        let program = self.guard.program().to_owned();
+        self.means.tell = Arc::clone(&progress);
+        let program = self.means.guard.program().to_owned();
         let builder = Builder { store: self.store.clone(), program, mirror: None, progress };
         let mut used = Vec::new();
         for name in images {
@@ -95,7 +155,43 @@ impl Backend for Qemu {
         dir: &Path,
         deadline: &Deadline,
     ) -> Result<QemuMachine, MachineError> {
-        boot::boot(self, spec, needs, dir, deadline).await
+        let image = self.images.get(spec.image.get_ref()).ok_or_else(|| MachineError::Program {
+            program: "image".to_owned(),
+            said: format!("`{}` has not been built", spec.image.get_ref()),
+        })?;
+        Making { means: &self.means, image, spec, needs, dir, deadline }.clean().await
+    }
+
+    async fn freeze(&self, machine: QemuMachine, deadline: &Deadline) -> Result<QemuFrozen, MachineError> {
+        machine.stop_tunnels();
+        let QemuMachine { name, dir, running, spec, needs, image, person, credentials, .. } = machine;
+        if !needs.freezable {
+            let what = "it cannot be frozen: its memory is shared with others".to_owned();
+            return Err(MachineError::Unable { machine: name, what });
+        }
+        let to = dir.join("frozen");
+        let _ = std::fs::remove_dir_all(&to);
+        let files = freeze::freeze(running, &dir, &to, deadline).await?;
+        for file in credentials {
+            let kept = std::fs::copy(&file, to.join(file.file_name().unwrap_or_default()));
+            kept.map_err(MachineError::io("cannot keep the frozen machine"))?;
+        }
+        Ok(QemuFrozen { files, spec, needs, image, person })
+    }
+
+    async fn fork(
+        &self,
+        frozen: &QemuFrozen,
+        group: &str,
+        dir: &Path,
+        deadline: &Deadline,
+    ) -> Result<QemuMachine, MachineError> {
+        let QemuFrozen { files, spec, image, person, .. } = frozen;
+        let mut needs = Needs { freezable: false, ..frozen.needs.clone() };
+        if let Some(seat) = &mut needs.lan {
+            group.clone_into(&mut seat.group);
+        }
+        Making { means: &self.means, image, spec, needs: &needs, dir, deadline }.resume(files, person.clone()).await
     }
 }
 
@@ -109,16 +205,15 @@ impl Machine for QemuMachine {
     }
 
     async fn exec(&self, command: &Exec, input: &[u8], deadline: &Deadline) -> Result<Output, MachineError> {
-        self.ssh.exec(command, input, deadline).await.map_err(|error| self.explain(error))
+        self.running.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
     }
 
     async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
-        self.ssh.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
+        self.running.agent.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
     }
 
     fn lost(&self) -> Option<MachineError> {
-        let mut process = self.process.lock().expect("no panic while it is held");
-        boot::trouble(&self.name, &self.dir, &mut process)
+        self.running.trouble(&self.name, &self.dir)
     }
 
     async fn learn(&self, deadline: &Deadline) {
@@ -126,7 +221,7 @@ impl Machine for QemuMachine {
         if known.exists() {
             return;
         }
-        let read = self.ssh.exec_to_file(&Exec::new(["cat", DIGESTS]), &new, deadline).await;
+        let read = self.running.agent.exec_to_file(&Exec::new(["cat", DIGESTS]), &new, deadline).await;
         if read.is_ok_and(|output| output.status == 0) {
             // Whole or not at all: two drills may end here at once.
             let whole = known.with_extension(std::process::id().to_string());
@@ -136,21 +231,22 @@ impl Machine for QemuMachine {
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
-        self.ssh.clock_offset(PROBE, deadline).await.map_err(|error| self.explain(error))
+        self.running.agent.clock_offset(PROBE, deadline).await.map_err(|error| self.explain(error))
     }
 
     fn outside(&self, port: u16) -> Option<SocketAddr> {
-        usernet::forwarded(&self.ports, port).map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
+        usernet::forwarded(&self.running.ports, port).map(|port| SocketAddr::from(([127, 0, 0, 1], port)))
     }
 
     async fn inside(&self, host: &str, port: u16) -> Result<SocketAddr, MachineError> {
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(MachineError::io("cannot listen on loopback"))?;
         let address = listener.local_addr().map_err(MachineError::io("cannot listen on loopback"))?;
-        let (ssh, command) = (Arc::clone(&self.ssh), Exec::new([PROBE, "connect", host, &port.to_string()]));
+        let (agent, command) =
+            (Arc::clone(&self.running.agent), Exec::new([PROBE, "connect", host, &port.to_string()]));
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let client = ssh.client(&command);
-                tokio::spawn(async move { boot::tunnel(stream, client).await });
+                let session = agent.start(&command);
+                tokio::spawn(session.tunnel(stream));
             }
         });
         self.tunnels.lock().expect("no panic while it is held").push(task);
@@ -164,7 +260,7 @@ impl Machine for QemuMachine {
             self.outside(port).ok_or_else(|| MachineError::Monitor(format!("port {port} is not forwarded")))?;
         // A connection is listed under the port that it came through, not under its own.
         let through = |flow: &usernet::Flow| flow.source_port == address.port() && flow.state != "HOST_FORWARD";
-        let flows = async || Ok::<_, MachineError>(usernet::flows(&self.monitor.human("info usernet").await?));
+        let flows = async || Ok::<_, MachineError>(usernet::flows(&self.running.monitor.human("info usernet").await?));
         let before: Vec<u32> = flows().await?.iter().filter(|flow| through(flow)).map(|flow| flow.fd).collect();
         let stream = TcpStream::connect(address).await;
         let stream = stream.map_err(MachineError::io("cannot reach QEMU's forwarded port"))?;
@@ -194,9 +290,9 @@ impl Machine for QemuMachine {
     fn address(&self) -> Address {
         Address {
             host: self.name.clone(),
-            port: usernet::forwarded(&self.ports, args::SSH).unwrap_or_default(),
-            key: self.client.path.clone(),
-            host_key: self.host.host_key(),
+            port: usernet::forwarded(&self.running.ports, args::SSH).unwrap_or_default(),
+            key: self.means.client.path.clone(),
+            host_key: self.person.host.host_key(),
         }
     }
 
@@ -204,41 +300,63 @@ impl Machine for QemuMachine {
         self.dir.join(args::CONSOLE)
     }
 
+    async fn reboot(&self, deadline: &Deadline) -> Result<(), MachineError> {
+        let before = self.running.answers(&self.name, &self.dir, deadline).await?;
+        // The agent ends with the machine: no answer to this is the rule.
+        let limit = deadline.child("the order to reboot", Duration::from_secs(10));
+        let _ = self.running.agent.exec(&Exec::new(["systemctl", "reboot"]), b"", &limit).await;
+        loop {
+            let after = self.running.answers(&self.name, &self.dir, deadline).await?;
+            if after != before {
+                break;
+            }
+            self.running.check(&self.name, &self.dir, deadline, "the kernel of before the reboot")?;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        self.making(deadline).after_reboot(&self.running, &self.person).await
+    }
+
+    async fn power_cut(self, deadline: &Deadline) -> Result<Self, MachineError> {
+        self.stop_tunnels();
+        // The processors stand still before QEMU closes the disk: what the machine had not written yet is lost, and
+        // what it had is whole.
+        self.running.monitor.execute("stop", serde_json::Value::Null).await?;
+        let Self { dir, running, means, spec, needs, image, person, credentials, .. } = self;
+        running.quit().await?;
+        let making = Making { means: &means, image: &image, spec: &spec, needs: &needs, dir: &dir, deadline };
+        making.again(person, credentials).await
+    }
+
     async fn destroy(self) -> Result<(), MachineError> {
-        self.leave().await;
-        // It may close before it answers, or be stuck: the guard ends it then.
-        let _ = tokio::time::timeout(QUIT, self.monitor.execute("quit", Value::Null)).await;
-        let mut process = self.process.into_inner().expect("no panic while it is held");
-        if tokio::time::timeout(QUIT, process.wait()).await.is_err() {
-            process.kill().await.map_err(MachineError::io("cannot end QEMU"))?;
-        }
-        for file in [args::OVERLAY, args::MONITOR, args::RELAY_SOCKET] {
-            let _ = std::fs::remove_file(self.dir.join(file));
-        }
-        Ok(())
+        self.stop_tunnels();
+        let ended = self.running.quit().await;
+        start::remove_files(&self.dir);
+        ended
     }
 
     async fn keep(self) -> Result<(), MachineError> {
-        self.leave().await;
-        let process = self.process.into_inner().expect("no panic while it is held");
-        process.release().await.map_err(MachineError::io("cannot let QEMU go"))
+        self.stop_tunnels();
+        self.running.release().await
     }
 }
 
 impl QemuMachine {
+    fn making<'a>(&'a self, deadline: &'a Deadline) -> Making<'a> {
+        let Self { means, image, spec, needs, dir, .. } = self;
+        Making { means, image, spec, needs, dir, deadline }
+    }
+
     fn timed_out(&self, command: &str, limit: TimedOut) -> MachineError {
         MachineError::TimedOut { machine: self.name.clone(), command: command.to_owned(), limit }
     }
 
-    /// Why the way in broke, if console or process tell more than ssh does.
+    /// Why the way in broke, if console or process tell more than the agent does.
     fn explain(&self, error: MachineError) -> MachineError {
         self.lost().unwrap_or(error)
     }
 
-    /// Takes down what belongs to the harness and not to the machine.
-    async fn leave(&self) {
+    fn stop_tunnels(&self) {
         let tunnels = std::mem::take(&mut *self.tunnels.lock().expect("no panic while it is held"));
-        tunnels.iter().chain(&self.relay).for_each(JoinHandle::abort);
-        self.ssh.close().await;
+        tunnels.iter().for_each(JoinHandle::abort);
     }
 }

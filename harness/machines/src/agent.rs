@@ -1,0 +1,401 @@
+//! The harness's side of the agent that runs in a machine: commands over a virtio-serial port, without network or SSH.
+
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use redrill_wire::{Decoder, Frame};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::deadline::Deadline;
+use crate::machine::{Exec, MachineError, Output};
+
+/// What goes into one frame.
+const PIECE: usize = 32 * 1024;
+/// An agent that begins anew after a reboot has not heard the question of before.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+type Channels = Arc<Mutex<HashMap<u32, mpsc::UnboundedSender<Said>>>>;
+
+/// The number of the question that is open: until its answer everything else is the rest of an earlier conversation.
+type Asked = Arc<Mutex<Option<u64>>>;
+
+/// What a command said.
+#[derive(Debug)]
+enum Said {
+    Output(Vec<u8>),
+    Errors(Vec<u8>),
+    Exit(i32),
+}
+
+/// A conversation with one machine's agent.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    machine: String,
+    out: mpsc::UnboundedSender<Vec<u8>>,
+    channels: Channels,
+    ready: watch::Receiver<Option<(u64, String)>>,
+    asked: Asked,
+    next: AtomicU32,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Agent {
+    /// Connects to the socket `name` in `dir`, on whose other side QEMU has the machine's port. Nothing is asked yet.
+    pub(crate) async fn connect(machine: &str, dir: &Path, name: &str) -> Result<Self, MachineError> {
+        // A socket's path has at most 107 bytes, a run directory may have more: go by way of the open directory.
+        let directory = std::fs::File::open(dir).map_err(MachineError::io("cannot open the machine's directory"))?;
+        let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
+        let stream = UnixStream::connect(path).await.map_err(MachineError::io("cannot reach the agent's port"))?;
+        Ok(Self::over(machine, stream))
+    }
+
+    fn over(machine: &str, stream: UnixStream) -> Self {
+        let (reading, writing) = stream.into_split();
+        let (out, frames) = mpsc::unbounded_channel();
+        let (tell_ready, ready) = watch::channel(None);
+        let (channels, asked) = (Channels::default(), Asked::default());
+        let tasks = [
+            tokio::spawn(write(writing, frames)),
+            tokio::spawn(read(reading, Arc::clone(&channels), Arc::clone(&asked), tell_ready)),
+        ];
+        Self { machine: machine.to_owned(), out, channels, ready, asked, next: AtomicU32::new(1), tasks }
+    }
+
+    /// Asks until the agent answers; returns the id of the kernel's boot. `trouble` tells when waiting is in vain.
+    pub(crate) async fn ready(
+        &self,
+        trouble: &mut (dyn FnMut(&str) -> Result<(), MachineError> + Send),
+    ) -> Result<String, MachineError> {
+        let nonce = u64::from_le_bytes(crate::random::bytes());
+        let mut ready = self.ready.clone();
+        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce);
+        loop {
+            let _ = self.out.send(Frame::Hello(nonce).encode());
+            let answered = ready.wait_for(|answer| answer.as_ref().is_some_and(|(number, _)| *number == nonce));
+            if let Ok(Ok(answer)) = tokio::time::timeout(ASK_AGAIN, answered).await {
+                return Ok(answer.as_ref().map(|(_, boot)| boot.clone()).unwrap_or_default());
+            }
+            trouble("no answer from the agent")?;
+        }
+    }
+
+    /// Starts a command. Dropping the session kills it.
+    pub(crate) fn start(self: &Arc<Self>, command: &Exec) -> Session {
+        let channel = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, said) = mpsc::unbounded_channel();
+        self.locked().insert(channel, sender);
+        let _ = self.out.send(Frame::Exec(channel, command.0.clone()).encode());
+        Session { agent: Arc::clone(self), channel, said, over: false }
+    }
+
+    pub(crate) async fn exec(
+        self: &Arc<Self>,
+        command: &Exec,
+        input: &[u8],
+        deadline: &Deadline,
+    ) -> Result<Output, MachineError> {
+        let mut output = Output::default();
+        let mut session = self.start(command);
+        session.input(input);
+        session.end_input();
+        let run = async {
+            while let Some(said) = session.next().await {
+                match said {
+                    Said::Output(data) => output.stdout.extend(data),
+                    Said::Errors(data) => output.stderr.push_str(&String::from_utf8_lossy(&data)),
+                    Said::Exit(status) => return Ok(status),
+                }
+            }
+            Err(self.lost())
+        };
+        output.status = deadline.limit(run).await.map_err(|limit| self.timed_out(command, limit))??;
+        Ok(output)
+    }
+
+    /// Like [`Agent::exec`], with standard output in a file.
+    pub(crate) async fn exec_to_file(
+        self: &Arc<Self>,
+        command: &Exec,
+        to: &Path,
+        deadline: &Deadline,
+    ) -> Result<Output, MachineError> {
+        let failed = || MachineError::io(format!("cannot write `{}`", to.display()));
+        let mut file = tokio::fs::File::create(to).await.map_err(failed())?;
+        let mut output = Output::default();
+        let mut session = self.start(command);
+        session.end_input();
+        let run = async {
+            while let Some(said) = session.next().await {
+                match said {
+                    Said::Output(data) => file.write_all(&data).await.map_err(failed())?,
+                    Said::Errors(data) => output.stderr.push_str(&String::from_utf8_lossy(&data)),
+                    Said::Exit(status) => {
+                        file.flush().await.map_err(failed())?;
+                        return Ok(status);
+                    }
+                }
+            }
+            Err(self.lost())
+        };
+        output.status = deadline.limit(run).await.map_err(|limit| self.timed_out(command, limit))??;
+        Ok(output)
+    }
+
+    /// Nanoseconds that the machine's clock is ahead: the best of a few questions, taken at half of the round trip.
+    pub(crate) async fn clock_offset(self: &Arc<Self>, probe: &str, deadline: &Deadline) -> Result<i64, MachineError> {
+        let command = Exec::new([probe, "clock"]);
+        let mut session = self.start(&command);
+        let asked = async {
+            let mut best: Option<(Duration, i64)> = None;
+            for _ in 0..5 {
+                let (before, began) = (nanoseconds_now(), Instant::now());
+                session.input(b"?\n");
+                let there = session.line().await?.trim().parse::<i64>().ok()?;
+                let took = began.elapsed();
+                let half = i64::try_from(took.as_nanos() / 2).unwrap_or(i64::MAX);
+                if best.is_none_or(|(shortest, _)| took < shortest) {
+                    best = Some((took, there - (before + half)));
+                }
+            }
+            best.map(|(_, offset)| offset)
+        };
+        let offset = deadline.limit(asked).await.map_err(|limit| self.timed_out(&command, limit))?;
+        offset.ok_or_else(|| self.lost())
+    }
+
+    fn lost(&self) -> MachineError {
+        MachineError::Lost { machine: self.machine.clone(), said: "the agent's port was closed".to_owned() }
+    }
+
+    fn timed_out(&self, command: &Exec, limit: crate::TimedOut) -> MachineError {
+        MachineError::TimedOut { machine: self.machine.clone(), command: command.0.join(" "), limit }
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<u32, mpsc::UnboundedSender<Said>>> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A running command.
+#[derive(Debug)]
+pub(crate) struct Session {
+    agent: Arc<Agent>,
+    channel: u32,
+    said: mpsc::UnboundedReceiver<Said>,
+    over: bool,
+}
+
+impl Session {
+    fn input(&self, data: &[u8]) {
+        for piece in data.chunks(PIECE) {
+            let _ = self.agent.out.send(Frame::Input(self.channel, piece.to_vec()).encode());
+        }
+    }
+
+    fn end_input(&self) {
+        let _ = self.agent.out.send(Frame::InputEnd(self.channel).encode());
+    }
+
+    /// `None` when the machine is gone.
+    async fn next(&mut self) -> Option<Said> {
+        let said = self.said.recv().await;
+        self.over |= matches!(said, Some(Said::Exit(_)));
+        said
+    }
+
+    /// The next line of output; for commands that print one small line at a time.
+    async fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            match self.next().await? {
+                Said::Output(data) => line.extend(data),
+                Said::Errors(_) => {}
+                Said::Exit(_) => return None,
+            }
+        }
+        String::from_utf8(line).ok()
+    }
+
+    /// Carries a connection into the machine, if the command (the probe's `connect`) says that it is through.
+    pub(crate) async fn tunnel(mut self, stream: tokio::net::TcpStream) -> std::io::Result<()> {
+        const CONNECTED: &[u8] = b"connected\n";
+        let mut start = Vec::new();
+        while !start.starts_with(CONNECTED) {
+            match self.next().await {
+                Some(Said::Output(data)) => start.extend(data),
+                Some(Said::Errors(_)) => {}
+                Some(Said::Exit(_)) | None => return Ok(()), // Dropping the stream tells the peer.
+            }
+        }
+        let (mut reading, mut writing) = stream.into_split();
+        writing.write_all(&start[CONNECTED.len()..]).await?;
+        let mut buffer = vec![0; PIECE];
+        let mut open = true;
+        loop {
+            tokio::select! {
+                // A client may end its side and wait for the answer: that decides when it is over.
+                length = reading.read(&mut buffer), if open => match length {
+                    Ok(length @ 1..) => self.input(&buffer[..length]),
+                    _ => { open = false; self.end_input(); }
+                },
+                said = self.next() => match said {
+                    Some(Said::Output(data)) => writing.write_all(&data).await?,
+                    Some(Said::Errors(_)) => {}
+                    Some(Said::Exit(_)) | None => return writing.shutdown().await,
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.agent.locked().remove(&self.channel);
+        if !self.over {
+            let _ = self.agent.out.send(Frame::Kill(self.channel).encode());
+        }
+    }
+}
+
+async fn write(mut port: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<Vec<u8>>) {
+    while let Some(bytes) = frames.recv().await {
+        if port.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Hands frames to whoever waits for them. When the stream ends, everyone learns it by the dropped senders.
+async fn read(mut port: OwnedReadHalf, channels: Channels, asked: Asked, ready: watch::Sender<Option<(u64, String)>>) {
+    let mut decoder = Decoder::default();
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = port.read(&mut buffer).await {
+        decoder.feed(&buffer[..length]);
+        {
+            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
+            match *asked {
+                Some(nonce) if decoder.skip_to_ready(nonce) => *asked = None,
+                Some(_) => continue,
+                None => {}
+            }
+        }
+        loop {
+            let frame = match decoder.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                // The rest of an earlier conversation, or of a machine that was reset in mid-sentence.
+                Err(_) => {
+                    decoder = Decoder::default();
+                    break;
+                }
+            };
+            let (channel, said) = match frame {
+                Frame::Ready(nonce, boot) => {
+                    let _ = ready.send(Some((nonce, boot)));
+                    continue;
+                }
+                Frame::Output(channel, data) => (channel, Said::Output(data)),
+                Frame::Errors(channel, data) => (channel, Said::Errors(data)),
+                Frame::Exit(channel, status) => (channel, Said::Exit(status)),
+                _ => continue,
+            };
+            let channels = channels.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(waiter) = channels.get(&channel) {
+                let _ = waiter.send(said);
+            }
+        }
+    }
+    channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
+}
+
+/// Nanoseconds since 1970 on the host's clock.
+pub(crate) fn nanoseconds_now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An agent made of prepared answers: for each frame that arrives, these go back.
+    fn with_machine(answer: impl Fn(Frame) -> Vec<Frame> + Send + 'static) -> Arc<Agent> {
+        let (here, there) = UnixStream::pair().expect("a pair");
+        tokio::spawn(async move {
+            let (mut reading, mut writing) = there.into_split();
+            let mut decoder = Decoder::default();
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = reading.read(&mut buffer).await {
+                decoder.feed(&buffer[..length]);
+                while let Ok(Some(frame)) = decoder.next_frame() {
+                    for frame in answer(frame) {
+                        if frame == Frame::Exit(0, -99) {
+                            return; // The machine dies.
+                        }
+                        let _ = writing.write_all(&frame.encode()).await;
+                    }
+                }
+            }
+        });
+        Arc::new(Agent::over("web", here))
+    }
+
+    fn deadline(milliseconds: u64) -> Deadline {
+        Deadline::root("test", Duration::from_millis(milliseconds), 1.0)
+    }
+
+    #[tokio::test]
+    async fn commands_run_side_by_side_and_keep_their_output_apart() {
+        let agent = with_machine(|frame| match frame {
+            Frame::Hello(nonce) => vec![Frame::Ready(nonce, "boot-1".to_owned())],
+            Frame::Exec(channel, words) => vec![
+                Frame::Output(channel, words[0].clone().into_bytes()),
+                Frame::Errors(channel, b"!".to_vec()),
+                Frame::Exit(channel, 3),
+            ],
+            _ => vec![],
+        });
+        assert_eq!(agent.ready(&mut |_| Ok(())).await.expect("ready"), "boot-1");
+        let (a, b) = (Exec::new(["a"]), Exec::new(["b"]));
+        let deadline = deadline(5000);
+        let (a, b) = tokio::join!(agent.exec(&a, b"", &deadline), agent.exec(&b, b"", &deadline));
+        let (a, b) = (a.expect("answered"), b.expect("answered"));
+        assert_eq!((a.text().as_str(), a.status, a.stderr.as_str()), ("a", 3, "!"));
+        assert_eq!(b.text(), "b");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_takes_too_long_is_killed_and_told() {
+        let (tell, mut killed) = mpsc::unbounded_channel();
+        let agent = with_machine(move |frame| {
+            if matches!(frame, Frame::Kill(_)) {
+                let _ = tell.send(());
+            }
+            vec![]
+        });
+        let error = agent.exec(&Exec::new(["sleep", "9"]), b"", &deadline(30)).await.expect_err("too long");
+        assert!(matches!(error, MachineError::TimedOut { .. }), "{error}");
+        killed.recv().await.expect("it was killed");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_dies_is_lost() {
+        let agent = with_machine(|_| vec![Frame::Exit(0, -99)]);
+        let error = agent.exec(&Exec::new(["true"]), b"", &deadline(5000)).await.expect_err("lost");
+        assert!(matches!(error, MachineError::Lost { .. }), "{error}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Makes a clean machine a machine of its own: after a boot, and after a fork of a template.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redrill_model::Network;
+use redrill_wire::{Identity, Lan, PlacedFile};
+
+use super::PROBE;
+use super::args::RELAY;
+use crate::agent::{Agent, nanoseconds_now};
+use crate::deadline::Deadline;
+use crate::machine::{Exec, MachineError, Needs, Seat};
+use crate::random;
+use crate::ssh::ClientKey;
+
+/// Points apt at the relay. The harness's own file, the same in every capture.
+const APT_CONF: &str = "/etc/apt/apt.conf.d/90redrill-mirror";
+
+/// What stays the same for as long as the machine lives, forks and reboots included.
+#[derive(Debug, Clone)]
+pub(super) struct Person {
+    pub(super) host: ClientKey,
+    lan_mac: String,
+}
+
+impl Person {
+    /// A new one; its host key lies in `dir`.
+    pub(super) async fn make(dir: &Path) -> Result<Self, MachineError> {
+        let path = dir.join("host.key");
+        let _ = std::fs::remove_file(&path);
+        Ok(Self { host: ClientKey::make(path).await?, lan_mac: random::hardware_address() })
+    }
+
+    /// Everything that no two machines share.
+    pub(super) fn whole(&self, name: &str, client: &ClientKey, needs: &Needs) -> Result<Identity, MachineError> {
+        let file =
+            |path: &str, mode, content: String| PlacedFile { path: path.to_owned(), mode, content: Some(content) };
+        let mut files = vec![
+            file("/root/.ssh/authorized_keys", 0o600, format!("{}\n", client.public)),
+            file("/etc/ssh/ssh_host_ed25519_key", 0o600, self.host.private()?),
+            file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, format!("{}\n", self.host.public)),
+        ];
+        if needs.network == Network::Mirror {
+            let conf = format!("Acquire::http::Proxy \"http://{RELAY}\";\nAcquire::https::Proxy \"http://{RELAY}\";\n");
+            files.push(file(APT_CONF, 0o644, conf));
+        }
+        Ok(Identity {
+            hostname: Some(name.to_owned()),
+            machine_id: Some(random::hex()),
+            mac: Some(random::hardware_address()),
+            files,
+            hang_up: vec!["/run/sshd.pid".to_owned()],
+            ..self.again(needs)
+        })
+    }
+
+    /// What may come after the rest, while others already use the machine.
+    pub(super) fn later() -> Identity {
+        // The journal lies in a directory that is named after the machine.
+        Identity { restart: vec!["systemd-journald.service".to_owned()], timers: true, ..Identity::default() }
+    }
+
+    /// What a fork of a running machine, or one after a reboot, has to be told anew.
+    pub(super) fn again(&self, needs: &Needs) -> Identity {
+        let lan = |seat: &Seat| Lan { mac: self.lan_mac.clone(), address: seat.address, hosts: seat.hosts.clone() };
+        let clock = Some(nanoseconds_now());
+        Identity {
+            clock,
+            seed: random::hex() + &random::hex(),
+            lan: needs.lan.as_ref().map(lan),
+            ..Identity::default()
+        }
+    }
+}
+
+/// Tells the machine who it is; the time, where it is told, is that of this moment.
+pub(super) async fn tell(
+    agent: &Arc<Agent>,
+    machine: &str,
+    mut identity: Identity,
+    deadline: &Deadline,
+) -> Result<(), MachineError> {
+    identity.clock = identity.clock.map(|_| nanoseconds_now());
+    let text = serde_json::to_vec(&identity).map_err(|error| MachineError::Monitor(error.to_string()))?;
+    let output = agent.exec(&Exec::new([PROBE, "identity"]), &text, deadline).await?;
+    if output.status == 0 {
+        return Ok(());
+    }
+    let said = format!("`{machine}` could not be made a machine of its own: {}", output.stderr.trim());
+    Err(MachineError::Program { program: "redrill-probe identity".to_owned(), said })
+}

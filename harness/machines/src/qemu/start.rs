@@ -1,0 +1,221 @@
+//! Starts a QEMU process for one machine, and everything of the harness's that it needs beside it.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redrill_model::{MachineSpec, Network};
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::args::{self, AGENT, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
+use super::{Means, console, qmp, usernet};
+use crate::agent::Agent;
+use crate::deadline::Deadline;
+use crate::image::Image;
+use crate::machine::{MachineError, Needs};
+use crate::process::Guarded;
+use crate::relay::{self, Rules};
+use crate::switch::Plug;
+
+/// Lines of console shown with an error.
+const TAIL: usize = 20;
+/// How long QEMU may take to end when asked.
+const QUIT: Duration = Duration::from_secs(5);
+
+/// A QEMU that runs, and what belongs to it.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) process: std::sync::Mutex<Guarded>,
+    pub(super) monitor: qmp::Monitor,
+    pub(super) agent: Arc<Agent>,
+    pub(super) ports: Vec<usernet::Flow>,
+    relay: Option<tokio::task::JoinHandle<()>>,
+    _plug: Option<Plug>,
+}
+
+/// What is to be started.
+pub(super) struct Start<'a> {
+    pub(super) spec: &'a MachineSpec,
+    pub(super) needs: &'a Needs,
+    pub(super) image: &'a Image,
+    /// Also QEMU's working directory.
+    pub(super) dir: &'a Path,
+    pub(super) boot: args::Boot,
+    pub(super) memory: args::Memory,
+    pub(super) credentials: &'a [PathBuf],
+    /// Waits for the state of a frozen machine.
+    pub(super) incoming: bool,
+}
+
+impl Start<'_> {
+    /// Up to a monitor that answers; the machine's overlay is there already.
+    pub(super) async fn run(&self, means: &Means, deadline: &Deadline) -> Result<Running, MachineError> {
+        for socket in [MONITOR, AGENT, RELAY_SOCKET, args::LAN] {
+            let _ = std::fs::remove_file(self.dir.join(socket));
+        }
+        let relay = match self.needs.network {
+            Network::Open => None,
+            Network::Mirror => Some(serve_mirror(self.image, self.dir)?),
+        };
+        let plug = match &self.needs.lan {
+            Some(seat) => Some(means.switch(&seat.group).plug(self.dir, args::SWITCH, args::LAN)?),
+            None => None,
+        };
+        let shape = args::Shape {
+            spec: self.spec,
+            needs: self.needs,
+            accel: means.accel,
+            boot: self.boot.clone(),
+            memory: self.memory.clone(),
+            credentials: self.credentials,
+            incoming: self.incoming,
+            redrill: means.guard.program(),
+        };
+        let mut process = start(means, self.dir, &args::arguments(&shape))?;
+        let name = &self.spec.name;
+        let monitor = loop {
+            check(name, self.dir, &mut process, deadline, "QEMU has not opened its monitor")?;
+            match deadline.limit(qmp::Monitor::open(self.dir, MONITOR)).await {
+                Ok(Ok(monitor)) => break monitor,
+                _ => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        };
+        let agent = Arc::new(Agent::connect(name, self.dir, AGENT).await?);
+        let ports = usernet::flows(&monitor.human("info usernet").await?);
+        Ok(Running { process: std::sync::Mutex::new(process), monitor, agent, ports, relay, _plug: plug })
+    }
+}
+
+impl Running {
+    /// What console and process tell of a machine that is lost.
+    pub(super) fn trouble(&self, name: &str, dir: &Path) -> Option<MachineError> {
+        let mut process = self.process.lock().expect("no panic while it is held");
+        trouble(name, dir, &mut process)
+    }
+
+    /// Waits for the agent; an error as soon as that is in vain. Returns the id of the kernel's boot.
+    pub(super) async fn answers(&self, name: &str, dir: &Path, deadline: &Deadline) -> Result<String, MachineError> {
+        let mut check = |last_seen: &str| self.check(name, dir, deadline, last_seen);
+        self.agent.ready(&mut check).await
+    }
+
+    /// An error as soon as waiting is in vain.
+    pub(super) fn check(
+        &self,
+        name: &str,
+        dir: &Path,
+        deadline: &Deadline,
+        last_seen: &str,
+    ) -> Result<(), MachineError> {
+        check(name, dir, &mut self.process.lock().expect("no panic while it is held"), deadline, last_seen)
+    }
+
+    /// Ends the process. It may close before it answers, or be stuck: the guard ends it then.
+    pub(super) async fn quit(mut self) -> Result<(), MachineError> {
+        self.leave();
+        let _ = tokio::time::timeout(QUIT, self.monitor.execute("quit", Value::Null)).await;
+        let mut process = self.process.into_inner().expect("no panic while it is held");
+        if tokio::time::timeout(QUIT, process.wait()).await.is_err() {
+            process.kill().await.map_err(MachineError::io("cannot end QEMU"))?;
+        }
+        Ok(())
+    }
+
+    /// Lets it live on when the harness ends.
+    pub(super) async fn release(mut self) -> Result<(), MachineError> {
+        self.leave();
+        let process = self.process.into_inner().expect("no panic while it is held");
+        process.release().await.map_err(MachineError::io("cannot let QEMU go"))
+    }
+
+    /// Takes down what belongs to the harness and not to the machine.
+    fn leave(&mut self) {
+        self.relay.take().iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Removes what a machine that has ended needs no more; its console and logs stay.
+pub(super) fn remove_files(dir: &Path) {
+    for file in [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY] {
+        let _ = std::fs::remove_file(dir.join(file));
+    }
+}
+
+/// A disk over a read-only one.
+pub(super) async fn make_overlay(backing: &Path, overlay: &Path) -> Result<(), MachineError> {
+    let mut command = Command::new("qemu-img");
+    command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(backing).arg(overlay);
+    run(command, "qemu-img").await
+}
+
+/// Runs a program of the host that has nothing to say but errors.
+pub(super) async fn run(mut command: Command, program: &str) -> Result<(), MachineError> {
+    let output = command
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .map_err(|source| MachineError::Spawn { program: program.to_owned(), source })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(MachineError::Program { program: program.to_owned(), said })
+}
+
+fn serve_mirror(image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>, MachineError> {
+    let allowed: BTreeSet<String> = image.mirror_hosts();
+    let rules = Rules { allowed, upstream: image.upstream_proxy(), log: dir.join("network.log") };
+    relay::serve(&dir.join(RELAY_SOCKET), rules).map_err(MachineError::io("cannot serve the package mirror"))
+}
+
+fn start(means: &Means, dir: &Path, arguments: &[String]) -> Result<Guarded, MachineError> {
+    let log = std::fs::File::create(dir.join("qemu.log")).map_err(MachineError::io("cannot write qemu.log"))?;
+    let errors = log.try_clone().map_err(MachineError::io("cannot write qemu.log"))?;
+    // From the first byte on there is a console to read; a fork goes on with its parent's.
+    let console = std::fs::OpenOptions::new().create(true).append(true).open(dir.join(CONSOLE));
+    console.map_err(MachineError::io("cannot write the console"))?;
+    let mut command = means.guard.command("qemu-system-x86_64");
+    command.args(arguments).current_dir(dir).stdout(log).stderr(errors);
+    means.guard.spawn(&mut command, "qemu-system-x86_64")
+}
+
+fn check(
+    name: &str,
+    dir: &Path,
+    process: &mut Guarded,
+    deadline: &Deadline,
+    last_seen: &str,
+) -> Result<(), MachineError> {
+    if let Some(error) = trouble(name, dir, process) {
+        return Err(error);
+    }
+    if !deadline.passed() {
+        return Ok(());
+    }
+    let tail = console::tail(&console::read(&dir.join(CONSOLE)), TAIL);
+    Err(MachineError::NotReady {
+        machine: name.to_owned(),
+        limit: deadline.error(),
+        last_seen: last_seen.to_owned(),
+        tail,
+    })
+}
+
+fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineError> {
+    let ended = process.ended();
+    let text = console::read(&dir.join(CONSOLE));
+    let (machine, tail) = (machine.to_owned(), console::tail(&text, TAIL));
+    match (console::sign(&text), ended) {
+        (Some(console::Sign::Panic(line)), _) => Some(MachineError::Panic { machine, line, tail }),
+        (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
+        (None, Some(status)) => {
+            let said = console::tail(&console::read(&dir.join("qemu.log")), 5).join("; ");
+            Some(MachineError::Died { machine, status: status.to_string(), said })
+        }
+        (None, None) => None,
+    }
+}

@@ -1,0 +1,318 @@
+//! Templates: images that were booted once, brought to rest and frozen, in the cache. Every clean machine is a fork of
+//! one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use redrill_model::MachineSpec;
+use serde::{Deserialize, Serialize};
+
+use super::freeze::Files;
+use super::{Means, initrd};
+use crate::host::Accel;
+use crate::image::Image;
+use crate::process;
+
+/// Counts up when the machines that we make change in a way that frozen ones do not know.
+const LAYOUT: u32 = 1;
+const RECORD: &str = "template.json";
+const LOCK: &str = "lock";
+
+/// What a frozen machine depends on: with any of it different, it is another template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Kind {
+    image: String,
+    memory_mib: u64,
+    cpus: u32,
+    qemu: String,
+    acceleration: String,
+    /// The host's processor, where the machine sees it.
+    processor: String,
+    agent: String,
+    layout: u32,
+}
+
+impl Kind {
+    pub(super) fn of(means: &Means, image: &Image, spec: &MachineSpec) -> Self {
+        Self {
+            image: image.digest.clone(),
+            memory_mib: spec.memory_mib,
+            cpus: spec.cpus,
+            qemu: means.version.clone(),
+            acceleration: means.accel.name().to_owned(),
+            processor: if means.accel == Accel::Kvm { processor() } else { String::new() },
+            agent: initrd::digest(),
+            layout: LAYOUT,
+        }
+    }
+
+    fn key(&self) -> String {
+        let text = serde_json::to_vec(self).expect("plain data");
+        blake3::hash(&text).to_hex()[..32].to_owned()
+    }
+}
+
+fn processor() -> String {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let wanted = ["model name", "stepping", "microcode", "flags"];
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    lines.filter(|line| wanted.iter().any(|name| line.starts_with(name))).collect::<Vec<_>>().join("\n")
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Record {
+    kind: Kind,
+    files: BTreeMap<String, Known>,
+}
+
+/// A file as it was when its content was last read.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    digest: String,
+    stamp: Stamp,
+}
+
+/// Nobody changes a file without changing this, unless on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> io::Result<Self> {
+        let file = fs::metadata(path)?;
+        Ok(Self {
+            inode: file.ino(),
+            size: file.size(),
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+        })
+    }
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The cache of templates.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    directory: PathBuf,
+}
+
+/// What was found under a kind.
+pub(super) enum Found {
+    /// A whole one.
+    Whole(Files),
+    /// None.
+    None,
+    /// One that cannot be used, and why; it has been removed.
+    Damaged(String),
+}
+
+impl Templates {
+    /// In the harness's cache directory.
+    pub fn new(cache: &Path) -> Self {
+        Self { directory: cache.join("templates") }
+    }
+
+    /// Looks one up. Its files are read whole only if they were touched since they were last read.
+    pub(super) fn find(&self, kind: &Kind) -> Found {
+        let directory = self.directory.join(kind.key());
+        if !directory.is_dir() {
+            return Found::None;
+        }
+        match verify(&directory, kind) {
+            Ok(()) => Found::Whole(Files(directory)),
+            Err(why) => {
+                let _ = fs::remove_dir_all(&directory);
+                Found::Damaged(why)
+            }
+        }
+    }
+
+    /// Makers of one kind take turns. Dropping the file lets the next one in.
+    pub(super) fn lock(&self, kind: &Kind) -> io::Result<File> {
+        fs::create_dir_all(&self.directory)?;
+        let file = File::create(self.directory.join(format!("{}.lock", kind.key())))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Takes a frozen machine in: everything reaches the disk before the name does.
+    pub(super) fn adopt(&self, frozen: &Files, kind: &Kind, credentials: &[PathBuf]) -> io::Result<Files> {
+        let work = self.directory.join(format!("tmp-{}-{}", std::process::id(), kind.key()));
+        let _ = fs::remove_dir_all(&work);
+        fs::create_dir_all(&work)?;
+        let held = File::create(work.join(LOCK))?;
+        held.lock()?;
+        for name in Files::ALL {
+            move_file(&frozen.0.join(name), &work.join(name))?;
+        }
+        for file in credentials {
+            fs::copy(file, work.join(file.file_name().unwrap_or_default()))?;
+        }
+        let directory = self.directory.join(kind.key());
+        let _ = fs::remove_dir_all(&directory);
+        for file in fs::read_dir(&work)? {
+            File::open(file?.path())?.sync_all()?;
+        }
+        write_record(&work, kind)?;
+        fs::rename(&work, &directory)?;
+        File::open(&self.directory)?.sync_all()?;
+        Ok(Files(directory))
+    }
+
+    /// Removes templates of images that are not among `images`, and what interrupted makers left. Returns the bytes.
+    pub fn prune(&self, images: &[String]) -> u64 {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        let stale = |path: &PathBuf| match read_record(path) {
+            Some(record) => !images.contains(&record.kind.image),
+            None => process::is_abandoned(&path.join(LOCK)),
+        };
+        let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).filter(stale).collect();
+        directories
+            .iter()
+            .map(|path| {
+                let bytes = fs::read_dir(path).into_iter().flatten().flatten().filter_map(|file| file.metadata().ok());
+                let bytes = bytes.map(|file| file.blocks() * 512).sum::<u64>();
+                if fs::remove_dir_all(path).is_ok() { bytes } else { 0 }
+            })
+            .sum()
+    }
+}
+
+fn read_record(directory: &Path) -> Option<Record> {
+    serde_json::from_slice(&fs::read(directory.join(RECORD)).ok()?).ok()
+}
+
+fn write_record(directory: &Path, kind: &Kind) -> io::Result<()> {
+    let mut files = BTreeMap::new();
+    for name in Files::ALL {
+        let path = directory.join(name);
+        files.insert(name.to_owned(), Known { digest: digest(&path)?, stamp: Stamp::of(&path)? });
+    }
+    let record = Record { kind: kind.clone(), files };
+    let mut text = serde_json::to_vec_pretty(&record)?;
+    text.push(b'\n');
+    let new = directory.join("tmp-record");
+    fs::write(&new, text)?;
+    File::open(&new)?.sync_all()?;
+    fs::rename(new, directory.join(RECORD))
+}
+
+/// `Err` says what is wrong.
+fn verify(directory: &Path, kind: &Kind) -> Result<(), String> {
+    let record = read_record(directory).ok_or("its record is missing or damaged")?;
+    if record.kind != *kind {
+        return Err("it was made for another kind of machine".to_owned());
+    }
+    let mut touched = false;
+    for name in Files::ALL {
+        let path = directory.join(name);
+        let known = record.files.get(name).ok_or_else(|| format!("its record knows no `{name}`"))?;
+        let stamp = Stamp::of(&path).map_err(|error| format!("`{name}`: {error}"))?;
+        if stamp == known.stamp {
+            continue;
+        }
+        touched = true;
+        if digest(&path).map_err(|error| format!("`{name}`: {error}"))? != known.digest {
+            return Err(format!("`{name}` is not what was frozen"));
+        }
+    }
+    if touched {
+        // A copy of a cache is as good as the cache; without the note it is read again the next time.
+        let _ = write_record(directory, kind);
+    }
+    Ok(())
+}
+
+/// Across file systems too, and sparse there.
+fn move_file(from: &Path, to: &Path) -> io::Result<()> {
+    if fs::rename(from, to).is_ok() {
+        return Ok(());
+    }
+    let copied = std::process::Command::new("cp").arg("--sparse=always").arg(from).arg(to).status()?;
+    if copied.success() { fs::remove_file(from) } else { Err(io::Error::other("cp failed")) }
+}
+
+/// The credentials that a template was booted with: its forks have the same firmware.
+pub(super) fn credentials(files: &Files) -> Vec<PathBuf> {
+    let entries = fs::read_dir(&files.0).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "cred")).collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::args::OVERLAY;
+    use super::*;
+
+    fn kind(qemu: &str) -> Kind {
+        Kind {
+            image: "i".into(),
+            memory_mib: 1024,
+            cpus: 2,
+            qemu: qemu.into(),
+            acceleration: "tcg".into(),
+            processor: String::new(),
+            agent: "a".into(),
+            layout: LAYOUT,
+        }
+    }
+
+    fn adopted() -> (tempfile::TempDir, Templates, Files) {
+        let place = tempfile::tempdir().expect("a directory");
+        let frozen = Files(place.path().join("frozen"));
+        fs::create_dir_all(&frozen.0).expect("made");
+        for name in Files::ALL {
+            fs::write(frozen.0.join(name), name).expect("written");
+        }
+        let templates = Templates::new(place.path());
+        fs::create_dir_all(&templates.directory).expect("made");
+        let files = templates.adopt(&frozen, &kind("10"), &[]).expect("adopted");
+        (place, templates, files)
+    }
+
+    #[test]
+    fn another_qemu_is_another_template() {
+        let (_place, templates, _) = adopted();
+        assert!(matches!(templates.find(&kind("10")), Found::Whole(_)));
+        assert!(matches!(templates.find(&kind("11")), Found::None));
+    }
+
+    #[test]
+    fn damage_is_noticed_and_told_and_a_copy_is_not_damage() {
+        for name in Files::ALL {
+            let (_place, templates, files) = adopted();
+            let copy = fs::read(files.0.join(name)).expect("there");
+            fs::write(files.0.join(name), &copy).expect("written again, with the same content");
+            assert!(matches!(templates.find(&kind("10")), Found::Whole(_)), "{name}: the same content");
+            fs::write(files.0.join(name), "other").expect("written");
+            let Found::Damaged(why) = templates.find(&kind("10")) else { panic!("{name} was changed") };
+            assert!(why.contains(name), "{why}");
+            assert!(matches!(templates.find(&kind("10")), Found::None), "a damaged one is gone");
+        }
+        let (_place, templates, files) = adopted();
+        fs::remove_file(files.0.join(RECORD)).expect("removed");
+        assert!(matches!(templates.find(&kind("10")), Found::Damaged(_)));
+    }
+
+    #[test]
+    fn templates_go_with_their_image() {
+        let (_place, templates, files) = adopted();
+        assert_eq!(templates.prune(&["i".to_owned()]), 0);
+        assert!(files.0.join(OVERLAY).exists());
+        assert!(templates.prune(&[]) > 0);
+        assert!(!files.0.exists());
+    }
+}

@@ -24,6 +24,9 @@ pub(crate) enum Args {
         #[arg(last = true)]
         words: Vec<OsString>,
     },
+    /// Removes a run's containers when the leash (standard input) is let go.
+    #[command(hide = true)]
+    Reap { run: PathBuf },
     /// Carries standard input and output to a socket.
     #[command(hide = true)]
     Relay { target: PathBuf },
@@ -39,6 +42,10 @@ pub(crate) fn exec(args: Args) -> ExitCode {
             Err(error) => error,
         },
         Args::Leashed { parent, words } => process::leashed(parent, &words),
+        Args::Reap { run } => {
+            redrill_machines::reap(&run);
+            return ExitCode::SUCCESS;
+        }
         Args::Relay { target } => match relay_pump(&target) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => error,

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use clap::ValueEnum;
-use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, load};
-use redrill_machines::host::{self, Acceleration, Tool};
+use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, ScenarioError, load};
+use redrill_machines::container;
+use redrill_machines::host::{self, Tool};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::{self, Qemu, Templates};
-use redrill_machines::{ClientKey, Home, RunDir};
-use redrill_model::{HostFacts, Report};
+use redrill_machines::{ClientKey, Containers, Home, RunDir};
+use redrill_model::{BackendKind, HostFacts, Report};
 use tokio::sync::{mpsc, watch};
 
 use crate::output::{self, Failure, Listener, Mode};
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Boot every machine cold instead of forking it from the template of its image.
     #[arg(long)]
     fresh: bool,
+    /// What the machines are, whatever the scenario says.
+    #[arg(long, value_enum)]
+    backend: Option<Backend>,
     /// Tell no story, only the result.
     #[arg(long, short)]
     quiet: bool,
@@ -57,6 +61,27 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What machines are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// QEMU where it is there, else containers.
+    Auto,
+    /// Virtual machines with a kernel of their own.
+    Qemu,
+    /// Containers of the host's engine.
+    Container,
+}
+
+impl From<Backend> for BackendKind {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Auto => Self::Auto,
+            Backend::Qemu => Self::Qemu,
+            Backend::Container => Self::Container,
+        }
+    }
+}
+
 /// Overlays, captures and logs of a small drill.
 const RUN_MIB: u64 = 2048;
 
@@ -64,8 +89,8 @@ pub(crate) async fn exec(args: Args) -> Ended {
     let (loaded, home) = (load(&args.scenario)?, home());
     output::swept(&home.sweep());
     let tools = host::find_tools().await;
-    preflight(&tools, &loaded, &home)?;
-    let acceleration = accel::acceleration(&home.cache, false).await?;
+    let backend = choose(&args, &loaded, &tools)?;
+    preflight(&tools, &loaded, &home, backend)?;
     let last_time = last_seconds(&home, &loaded.name);
     let run_dir = RunDir::create(&home, &loaded.name, SystemTime::now())
         .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
@@ -75,22 +100,43 @@ pub(crate) async fn exec(args: Args) -> Ended {
     let (sender, receiver) = mpsc::unbounded_channel();
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
-    let versions = tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
     let events = Events::new(sender, Arc::clone(&redactor));
-    let drill = make(&args, loaded, home, run_dir, &acceleration, versions, events).await?;
-    let report = Box::pin(drill.run()).await;
+    let drilled = drill(&args, loaded, home, run_dir, (tools, backend), events).await;
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
-    let report = report.inspect_err(|_| drop(std::fs::remove_dir_all(&path)))?;
+    let report = match drilled {
+        Ok(report) => report.inspect_err(|_| drop(std::fs::remove_dir_all(&path)))?,
+        Err(failure) => {
+            // Nothing was made yet.
+            let _ = std::fs::remove_dir_all(&path);
+            return Err(failure);
+        }
+    };
     let report = without_secrets(&report, &redactor)?;
     write(&report, &path)?;
     output::result(&report, args.format == Format::Json);
     Ok(report.exit_status())
 }
 
+/// What the command line says, else the scenario; `auto` takes what the host has.
+fn choose(args: &Args, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, Failure> {
+    match args.backend.map_or(loaded.scenario.backend, BackendKind::from) {
+        BackendKind::Auto if doctor::missing_tools(tools).is_empty() => Ok(BackendKind::Qemu),
+        BackendKind::Auto if container::engine_version().is_ok() => Ok(BackendKind::Container),
+        BackendKind::Auto => Ok(BackendKind::Qemu),
+        named => Ok(named),
+    }
+}
+
 /// What would fail later is said now.
-fn preflight(tools: &[Tool], loaded: &Loaded, home: &Home) -> Result<(), Failure> {
-    let missing = doctor::missing_tools(tools);
+fn preflight(tools: &[Tool], loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<(), Failure> {
+    let mut missing = doctor::missing_tools(tools);
+    if backend == BackendKind::Container {
+        container::engine_version().map_err(|why| {
+            Failure::with_mend(&format!("no container engine answers ({why})"), "ci/setup, or: redrill doctor")
+        })?;
+        missing.retain(|tool| !tool.contains("qemu-system"));
+    }
     if !missing.is_empty() {
         return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
     }
@@ -101,48 +147,73 @@ fn preflight(tools: &[Tool], loaded: &Loaded, home: &Home) -> Result<(), Failure
     Ok(())
 }
 
-async fn make(
+/// Makes the backend, and walks the plan with it.
+async fn drill(
     args: &Args,
     loaded: Loaded,
     home: Home,
     run_dir: RunDir,
-    acceleration: &Acceleration,
-    tools: BTreeMap<String, String>,
+    (tools, backend): (Vec<Tool>, BackendKind),
     events: Events,
-) -> Result<Drill<Qemu>, Failure> {
+) -> Result<Result<Report, ScenarioError>, Failure> {
+    let versions: BTreeMap<String, String> =
+        tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
     let guard = Guard::new(program()?, run_dir.path().to_owned());
     let client = ClientKey::make(run_dir.path().join("client.key")).await;
     let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
-    let store = Store::new(&home.cache);
-    let options = qemu::Options {
-        accel: acceleration.choice,
-        version: tools.get("qemu-system-x86_64").cloned().unwrap_or_default(),
-        fresh: args.fresh,
-    };
-    let stores = (store, Templates::new(&home.cache));
-    let backend = Qemu::new(guard.clone(), options, loaded.catalog(), stores, client);
+    let (store, catalog) = (Store::new(&home.cache), loaded.catalog());
     let keep = match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (false, true) => Keep::OnFailure,
         (false, false) => Keep::Never,
     };
-    Ok(Drill {
-        repeat: format!("redrill run {}", args.scenario.display()),
-        loaded,
-        backend,
-        guard,
-        run_dir,
-        home,
-        host: HostFacts {
-            acceleration: acceleration.choice.name().to_owned(),
-            reason: acceleration.reason.clone(),
-            slowness: acceleration.slowness,
-        },
-        tools,
-        events,
-        stop: watch_signals(),
-        keep,
-    })
+    let named = args.backend.map(|backend| format!(" --backend {}", BackendKind::from(backend).name()));
+    let repeat = format!("redrill run {}{}", args.scenario.display(), named.unwrap_or_default());
+    let make = |host: HostFacts| Making { loaded, run_dir, home, host, tools: versions, events, keep, repeat };
+    if backend == BackendKind::Container {
+        let machines = Containers::new(guard.clone(), guard.run().to_owned(), catalog, store, client).await;
+        let machines = machines.map_err(|error| Failure::unknown("cannot use the container engine", &error))?;
+        let host = HostFacts {
+            acceleration: "container".to_owned(),
+            reason: "machines are containers: they share the host's kernel".to_owned(),
+            slowness: 1.0,
+        };
+        return Ok(Box::pin(make(host).with(machines, guard).run()).await);
+    }
+    let found = accel::acceleration(&home_cache(), false).await?;
+    let options = qemu::Options {
+        accel: found.choice,
+        version: host::qemu_version().await.unwrap_or_default(),
+        fresh: args.fresh,
+    };
+    let stores = (store, Templates::new(&home_cache()));
+    let machines = Qemu::new(guard.clone(), options, catalog, stores, client);
+    let host =
+        HostFacts { acceleration: found.choice.name().to_owned(), reason: found.reason, slowness: found.slowness };
+    Ok(Box::pin(make(host).with(machines, guard).run()).await)
+}
+
+fn home_cache() -> PathBuf {
+    home().cache
+}
+
+/// A drill without its backend.
+struct Making {
+    loaded: Loaded,
+    run_dir: RunDir,
+    home: Home,
+    host: HostFacts,
+    tools: BTreeMap<String, String>,
+    events: Events,
+    keep: Keep,
+    repeat: String,
+}
+
+impl Making {
+    fn with<B>(self, backend: B, guard: Guard) -> Drill<B> {
+        let Self { loaded, run_dir, home, host, tools, events, keep, repeat } = self;
+        Drill { loaded, backend, guard, run_dir, home, host, tools, events, stop: watch_signals(), keep, repeat }
+    }
 }
 
 /// The first Ctrl-C (or SIGTERM) asks the drill to end; the second leaves at once.

@@ -5,8 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
-use redrill_machines::qemu::PROBE;
-use redrill_machines::{Deadline, Exec, Machine, MachineError};
+use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE};
 use redrill_model::Moment;
 use redrill_state::{Capture, CaptureError, Reader};
 use thiserror::Error;

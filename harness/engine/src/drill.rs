@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use redrill_machines::process::Guard;
-use redrill_machines::{Backend, Deadline, Home, RunDir};
+use redrill_machines::{Backend, Capabilities, Deadline, Home, RunDir};
 use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
 use redrill_state::Capture;
 use tokio::sync::watch;
@@ -95,7 +95,9 @@ impl<B: Backend> Drill<B> {
         let mut progress = self.progress();
         let mut reports = Vec::new();
         let mut over = false;
-        let forks = self.backend.capabilities().memory_fork;
+        let can = self.backend.capabilities();
+        let forks = can.memory_fork;
+        progress.remarks.extend(remarks(can));
         for stage in plan(&self.loaded.scenario, forks).stages {
             let report = match stage {
                 // Judged first: whether the machines stay may depend on the verdicts.
@@ -251,6 +253,16 @@ impl<B: Backend> Drill<B> {
         let events = self.events.clone();
         Arc::new(move |text| events.progress(text))
     }
+}
+
+/// What the machines could not do, in words for the report.
+fn remarks(can: Capabilities) -> Vec<String> {
+    let kernel = "the machines had no kernel of their own: what was shown about firewalls, kernel settings and the start \
+                  of the system holds under the host's kernel";
+    let fork =
+        "noise was measured by leaving the machines alone afterwards, since they cannot be forked with their memory";
+    let lacking = [(can.own_kernel, kernel), (can.memory_fork, fork)];
+    lacking.into_iter().filter(|(able, _)| !able).map(|(_, text)| text.to_owned()).collect()
 }
 
 fn not_run(stage: Stage) -> StageReport {

@@ -383,7 +383,8 @@ async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadlin
     let machines = &progress.machines;
     let tries = scenario.checks.iter().map(|check| async move {
         let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
-        let checked = checks::check(check, machine, &drill.loaded.directory, deadline).await;
+        let place = checks::Place { machine, machines, directory: &drill.loaded.directory };
+        let checked = checks::check(check, &place, deadline).await;
         let holds = matches!(checked.seen, Ok(checks::Seen::Holds));
         drill.events.send(Event::Check { name: check.name.clone(), holds, seconds: checked.seconds });
         Some(checked)

@@ -1,6 +1,7 @@
 //! The harness's side of the agent that runs in a machine: commands over a virtio-serial port, without network or SSH.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,14 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use redrill_wire::{Decoder, Frame};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, Output};
+use crate::machine::{Exec, MachineError, Output, PROBE};
 
 /// What goes into one frame.
 const PIECE: usize = 32 * 1024;
@@ -54,11 +54,16 @@ impl Agent {
         let directory = std::fs::File::open(dir).map_err(MachineError::io("cannot open the machine's directory"))?;
         let path = format!("/proc/self/fd/{}/{name}", directory.as_raw_fd());
         let stream = UnixStream::connect(path).await.map_err(MachineError::io("cannot reach the agent's port"))?;
-        Ok(Self::over(machine, stream))
+        let (reading, writing) = stream.into_split();
+        Ok(Self::over(machine, reading, writing))
     }
 
-    fn over(machine: &str, stream: UnixStream) -> Self {
-        let (reading, writing) = stream.into_split();
+    /// A conversation over any two streams.
+    pub(crate) fn over(
+        machine: &str,
+        reading: impl AsyncRead + Send + Unpin + 'static,
+        writing: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
         let (out, frames) = mpsc::unbounded_channel();
         let (tell_ready, ready) = watch::channel(None);
         let (channels, asked) = (Channels::default(), Asked::default());
@@ -150,8 +155,8 @@ impl Agent {
     }
 
     /// Nanoseconds that the machine's clock is ahead: the best of a few questions, taken at half of the round trip.
-    pub(crate) async fn clock_offset(self: &Arc<Self>, probe: &str, deadline: &Deadline) -> Result<i64, MachineError> {
-        let command = Exec::new([probe, "clock"]);
+    pub(crate) async fn clock_offset(self: &Arc<Self>, deadline: &Deadline) -> Result<i64, MachineError> {
+        let command = Exec::new([PROBE, "clock"]);
         let mut session = self.start(&command);
         let asked = async {
             let mut best: Option<(Duration, i64)> = None;
@@ -169,6 +174,25 @@ impl Agent {
         };
         let offset = deadline.limit(asked).await.map_err(|limit| self.timed_out(&command, limit))?;
         offset.ok_or_else(|| self.lost())
+    }
+
+    /// A loopback address whose connections are made anew by the machine, to `host:port` as it sees them, for as long as
+    /// the task lives.
+    pub(crate) async fn tunnel(
+        self: &Arc<Self>,
+        host: &str,
+        port: u16,
+    ) -> Result<(SocketAddr, JoinHandle<()>), MachineError> {
+        let failed = || MachineError::io("cannot listen on loopback");
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(failed())?;
+        let address = listener.local_addr().map_err(failed())?;
+        let (agent, command) = (Arc::clone(self), Exec::new([PROBE, "connect", host, &port.to_string()]));
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(agent.start(&command).tunnel(stream));
+            }
+        });
+        Ok((address, task))
     }
 
     fn lost(&self) -> MachineError {
@@ -271,16 +295,21 @@ impl Drop for Session {
     }
 }
 
-async fn write(mut port: OwnedWriteHalf, mut frames: mpsc::UnboundedReceiver<Vec<u8>>) {
+async fn write(mut port: impl AsyncWrite + Unpin, mut frames: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(bytes) = frames.recv().await {
-        if port.write_all(&bytes).await.is_err() {
+        if port.write_all(&bytes).await.is_err() || port.flush().await.is_err() {
             return;
         }
     }
 }
 
 /// Hands frames to whoever waits for them. When the stream ends, everyone learns it by the dropped senders.
-async fn read(mut port: OwnedReadHalf, channels: Channels, asked: Asked, ready: watch::Sender<Option<(u64, String)>>) {
+async fn read(
+    mut port: impl AsyncRead + Unpin,
+    channels: Channels,
+    asked: Asked,
+    ready: watch::Sender<Option<(u64, String)>>,
+) {
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = port.read(&mut buffer).await {
@@ -351,7 +380,8 @@ mod tests {
                 }
             }
         });
-        Arc::new(Agent::over("web", here))
+        let (reading, writing) = here.into_split();
+        Arc::new(Agent::over("web", reading, writing))
     }
 
     fn deadline(milliseconds: u64) -> Deadline {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -137,6 +137,10 @@ impl Machine for FakeMachine {
 
     async fn inside(&self, _host: &str, port: u16) -> Result<SocketAddr, MachineError> {
         self.outside(port).ok_or_else(|| MachineError::Monitor(format!("port {port} leads nowhere")))
+    }
+
+    fn lan_address(&self) -> Option<Ipv4Addr> {
+        Some(Ipv4Addr::new(10, 77, 0, 10))
     }
 
     async fn reach(&self, port: u16, _deadline: &Deadline) -> Result<Reach, MachineError> {

@@ -4,11 +4,13 @@
 //! when the harness is gone, and every file in the [`RunDir`] of its drill or in the [`Home`]'s cache.
 
 mod agent;
+pub mod container;
 mod deadline;
 mod fake;
 pub mod host;
 pub mod image;
 mod machine;
+mod personal;
 pub mod process;
 pub mod qemu;
 mod random;
@@ -17,9 +19,10 @@ mod run_dir;
 mod ssh;
 mod switch;
 
+pub use container::{Containers, reap};
 pub use deadline::{Deadline, TimedOut};
 pub use fake::{Fake, FakeMachine};
-pub use machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach, Seat};
+pub use machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, Reach, Seat};
 pub use relay::pump as relay_pump;
 pub use run_dir::{Home, RunDir, RunDirError, Swept};
 pub use ssh::ClientKey;

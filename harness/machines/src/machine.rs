@@ -102,6 +102,9 @@ pub enum MachineError {
         /// The end of what ssh printed.
         said: String,
     },
+    /// The container engine refused, or is not there.
+    #[error("the container engine: {0}")]
+    Engine(String),
     /// The backend's machines cannot do this.
     #[error("`{machine}`: {what}")]
     Unable {
@@ -138,6 +141,13 @@ impl MachineError {
         }
     }
 }
+
+/// Where the probe lies in a machine: on a file system that no capture holds.
+pub const PROBE: &str = "/run/redrill/probe";
+/// The probe's own cache of content digests.
+pub(crate) const DIGESTS: &str = "/run/redrill/digests";
+/// The probe itself.
+pub(crate) const PROBE_BINARY: &[u8] = include_bytes!(env!("REDRILL_PROBE"));
 
 /// A command for a machine: program and arguments, run as root without a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -224,6 +234,8 @@ pub trait Machine: Send + Sync + Sized {
     fn outside(&self, port: u16) -> Option<SocketAddr>;
     /// A loopback address, good for as long as the machine lives, that leads to `host:port` as seen from inside.
     fn inside(&self, host: &str, port: u16) -> impl Future<Output = Result<SocketAddr, MachineError>> + Send;
+    /// Its address in the drill's private network, if there is one.
+    fn lan_address(&self) -> Option<Ipv4Addr>;
     /// Tries a connection from outside, and says what the machine made of it.
     fn reach(&self, port: u16, deadline: &Deadline) -> impl Future<Output = Result<Reach, MachineError>> + Send;
     /// For deploy tools.

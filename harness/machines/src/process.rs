@@ -41,6 +41,11 @@ impl Guard {
         &self.program
     }
 
+    /// The directory that marks the processes.
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
     /// A command that will run `program` under a guard. Its standard input is the leash: the program itself gets none.
     pub fn command(&self, program: impl AsRef<OsStr>) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::process;
+use crate::{container, process};
 
 /// The harness's own places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct Swept {
     pub run: PathBuf,
     /// Processes that were still there.
     pub processes: usize,
+    /// Containers, networks and images of a container engine.
+    pub containers: usize,
     /// Disks, sockets and keys that were removed.
     pub files: usize,
 }
@@ -100,10 +102,11 @@ fn sweep(dir: &Path) -> Option<Swept> {
 /// Ends what a run left, kept or not.
 pub(crate) fn clear(dir: &Path) -> Swept {
     let processes = process::kill_marked(dir);
+    let containers = container::remove_all(dir);
     let files = remove_disposable(dir);
     let _ = fs::remove_file(dir.join(KEPT));
     let _ = fs::remove_file(dir.join(UNCLEAN));
-    Swept { run: dir.to_owned(), processes, files }
+    Swept { run: dir.to_owned(), processes, containers, files }
 }
 
 /// Removes disks, sockets, keys and checkouts below `dir`; what a person may want to read stays.
@@ -115,7 +118,7 @@ fn remove_disposable(dir: &Path) -> usize {
         let disposable =
             [".qcow2", ".sock", ".key", ".key.pub", ".cred", ".ram", ".state"].iter().any(|end| name.ends_with(end));
         if path.is_dir() && !path.is_symlink() {
-            if name == "controller" {
+            if ["controller", "shared", "frozen", "template"].contains(&&*name) {
                 removed += usize::from(fs::remove_dir_all(&path).is_ok());
             } else {
                 removed += remove_disposable(&path);
@@ -240,7 +243,7 @@ mod tests {
         drop(dead); // As a SIGKILL would: the lock goes, the files stay.
         kept.keep().expect("kept");
         let swept = home.sweep();
-        assert_eq!(swept, [Swept { run: dead_path.clone(), processes: 0, files: 1 }]);
+        assert_eq!(swept, [Swept { run: dead_path.clone(), processes: 0, containers: 0, files: 1 }]);
         assert!(dead_path.join("machines/web/console.log").exists(), "evidence stays");
         assert!(live.path.join("machines/web/overlay.qcow2").exists());
         assert!(kept_path.join("machines/web/overlay.qcow2").exists());

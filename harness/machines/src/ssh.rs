@@ -4,8 +4,10 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::deadline::Deadline;
@@ -13,6 +15,12 @@ use crate::machine::MachineError;
 use crate::process::Guard;
 
 const CONFIG: &str = "ssh_config";
+/// Between two looks at sshd.
+const PAUSE: Duration = Duration::from_millis(50);
+/// How long sshd may be silent: short at first, since QEMU asks a machine that has no address yet again only after
+/// seconds; then longer, since an emulated sshd takes its time.
+const FIRST_PATIENCE: Duration = Duration::from_millis(250);
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A key pair made for one machine: the client's, or the machine's own.
 #[derive(Debug, Clone)]
@@ -82,6 +90,43 @@ pub(crate) async fn login(guard: &Guard, dir: &Path, name: &str, deadline: &Dead
         Ok(Ok(status)) => Err(format!("ssh: {} ({status})", last_words(stderr).await)),
         Ok(Err(error)) => Err(format!("ssh: {error}")),
         Err(limit) => Err(format!("ssh: {limit}")),
+    }
+}
+
+/// Waits until somebody can sign in. `check` tells when waiting is in vain, and is told what was seen last.
+pub(crate) async fn admit(
+    guard: &Guard,
+    dir: &Path,
+    name: &str,
+    port: u16,
+    deadline: &Deadline,
+    check: impl Fn(&str) -> Result<(), MachineError>,
+) -> Result<(), MachineError> {
+    let mut last_seen = "nothing".to_owned();
+    let mut patience = FIRST_PATIENCE;
+    loop {
+        check(&last_seen)?;
+        match greeting(port, patience).await {
+            Ok(()) => match login(guard, dir, name, deadline).await {
+                Ok(()) => return Ok(()),
+                Err(said) => last_seen = said,
+            },
+            Err(seen) => last_seen = seen,
+        }
+        patience = (patience * 3 / 2).min(LAST_PATIENCE);
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// One try: a forwarded port accepts connections in any case, so that only what is read counts.
+async fn greeting(port: u16, patience: Duration) -> Result<(), String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
+    let mut start = [0; 4];
+    match tokio::time::timeout(patience, stream.read_exact(&mut start)).await {
+        Err(_) => Err("the SSH port is silent".to_owned()),
+        Ok(Err(_)) => Err("the SSH port is closed".to_owned()),
+        Ok(Ok(_)) if &start == b"SSH-" => Ok(()),
+        Ok(Ok(_)) => Err(format!("the SSH port says {:?}", String::from_utf8_lossy(&start))),
     }
 }
 

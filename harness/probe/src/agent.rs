@@ -2,7 +2,7 @@
 //! SSH, so that it still answers when a deploy has broken both, and a fork of a frozen machine answers at once.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// What goes into one frame.
 const PIECE: usize = 32 * 1024;
 
-type Port = Arc<Mutex<File>>;
+type Port = Arc<Mutex<Box<dyn Write + Send>>>;
 type Channels = Arc<Mutex<HashMap<u32, Channel>>>;
 
 /// A running command: its process group, and where its input goes. Dropping the sender ends the input.
@@ -31,11 +31,20 @@ struct Channel {
     input: Option<Sender<Vec<u8>>>,
 }
 
-/// Serves the port until the machine ends.
+/// Serves the machine's port until the machine ends.
 pub(crate) fn serve() -> io::Result<()> {
-    let path = port();
-    let mut reading = OpenOptions::new().read(true).write(true).open(path)?;
-    let writing: Port = Arc::new(Mutex::new(reading.try_clone()?));
+    let reading = OpenOptions::new().read(true).write(true).open(port())?;
+    let writing = reading.try_clone()?;
+    converse(reading, Box::new(writing), false)
+}
+
+/// Serves standard input and output, until the input ends: where the machine has no port, the way in is a command.
+pub(crate) fn serve_pipe() -> io::Result<()> {
+    converse(io::stdin(), Box::new(io::stdout()), true)
+}
+
+fn converse(mut reading: impl Read, writing: Box<dyn Write + Send>, ends: bool) -> io::Result<()> {
+    let writing: Port = Arc::new(Mutex::new(writing));
     let channels = Channels::default();
     let mut decoder = Decoder::default();
     let mut buffer = vec![0; PIECE];
@@ -45,6 +54,9 @@ pub(crate) fn serve() -> io::Result<()> {
             Ok(0) => {
                 decoder = Decoder::default();
                 abandon(&channels);
+                if ends {
+                    return Ok(());
+                }
                 thread::sleep(PAUSE);
             }
             Ok(length) => decoder.feed(&buffer[..length]),
@@ -188,7 +200,8 @@ fn carry(
 
 fn send(port: &Port, frame: &Frame) -> io::Result<()> {
     let mut port = port.lock().unwrap_or_else(PoisonError::into_inner);
-    port.write_all(&frame.encode())
+    port.write_all(&frame.encode())?;
+    port.flush()
 }
 
 /// Kills what the harness no longer listens to.

@@ -102,12 +102,19 @@ fn new_hardware_address(mac: &str) -> io::Result<()> {
     run("ip", &["link", "set", "dev", &name, "address", mac])
 }
 
-/// The second interface is the private network. It is set up by hand and not by the machine's own configuration, which
-/// is the image's and the deploy's business.
+/// The second network card is the private network, where there is one. It is set up by hand and not by the machine's own
+/// configuration, which is the image's and the deploy's business.
 fn join(lan: &Lan) -> io::Result<()> {
-    let Some((name, _)) = interfaces().into_iter().nth(1) else { return Err(io::Error::other("no second interface")) };
-    run("ip", &["link", "set", "dev", &name, "address", &lan.mac, "up"])?;
-    run("ip", &["address", "replace", &format!("{}/24", lan.address), "dev", &name])?;
+    let address = format!("{}/24", lan.address);
+    match &lan.mac {
+        Some(mac) => {
+            let second = interfaces().into_iter().nth(1);
+            let (name, _) = second.ok_or_else(|| io::Error::other("no second interface"))?;
+            run("ip", &["link", "set", "dev", &name, "address", mac, "up"])?;
+            run("ip", &["address", "replace", &address, "dev", &name])?;
+        }
+        None => run("ip", &["address", "replace", &address, "dev", "eth0"])?,
+    }
     let old = fs::read_to_string(HOSTS).unwrap_or_default();
     fs::write(HOSTS, with_hosts(&old, lan))
 }
@@ -169,7 +176,7 @@ mod tests {
     #[test]
     fn names_of_an_earlier_drill_do_not_stay() {
         let lan = |last: u8, name: &str| Lan {
-            mac: String::new(),
+            mac: None,
             address: Ipv4Addr::new(10, 77, 0, last),
             hosts: vec![(Ipv4Addr::new(10, 77, 0, last), name.to_owned())],
         };

@@ -8,6 +8,7 @@ mod agent;
 mod capture;
 mod connect;
 mod files;
+mod forward;
 mod hashing;
 mod identity;
 mod mounts;
@@ -19,8 +20,7 @@ mod units;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str =
-    "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT | agent | still | identity";
+const USAGE: &str = "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         ["capture"] => capture::write(std::io::stdout().lock()),
         ["clock"] => clock(),
         ["agent"] => agent::serve(),
+        ["agent", "-"] => agent::serve_pipe(),
+        ["forward", port, socket] => forward::serve(port, socket),
         ["still"] => identity::still(),
         ["identity"] => identity::take(),
         ["reach", host, port] => connect::open(host, port).map(drop),

@@ -11,6 +11,9 @@ use crate::sink::Sink;
 
 const TABLES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 
+/// The harness's own forwarder, which is no part of the machine.
+const OWN: &str = "probe";
+
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
     let processes = processes();
     let ports = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
@@ -30,6 +33,9 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
         };
         for (address, inode) in listening(&text, state) {
             let process = processes.get(&inode).cloned().unwrap_or_default();
+            if process == OWN {
+                continue;
+            }
             let ephemeral = protocol.starts_with("udp") && address.port() >= lowest;
             let socket = Socket { protocol: protocol.to_owned(), address: address.to_string(), process, ephemeral };
             // Several processes may share an address (SO_REUSEPORT): one entry.

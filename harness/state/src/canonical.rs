@@ -14,32 +14,32 @@ pub struct Class {
     pub name: &'static str,
     /// Why it may be left out.
     pub reason: &'static str,
-    /// Paths that begin so.
+    /// Paths that begin with one of these, or any if there are none.
     pub prefixes: &'static [&'static str],
-    /// Paths that contain this.
-    pub infix: Option<&'static str>,
+    /// Of those, paths that contain one of these, or any if there are none.
+    pub infixes: &'static [&'static str],
 }
 
 /// Every class of files, in the order they are tried.
 pub const CLASSES: &[Class] = &[
-    Class { name: "logs", reason: "logs grow by themselves", prefixes: &["/var/log/"], infix: None },
+    Class { name: "logs", reason: "logs grow by themselves", prefixes: &["/var/log/"], infixes: &[] },
     Class {
         name: "caches",
         reason: "a cache may be dropped or filled at any time",
         prefixes: &["/var/cache/", "/root/.cache/"],
-        infix: None,
+        infixes: &[],
     },
     Class {
         name: "package lists",
         reason: "downloaded from the mirror, which changes by itself",
         prefixes: &["/var/lib/apt/lists/"],
-        infix: None,
+        infixes: &[],
     },
     Class {
         name: "temporary files",
         reason: "removed by the system at any time",
         prefixes: &["/tmp/", "/var/tmp/"],
-        infix: None,
+        infixes: &[],
     },
     Class {
         name: "clocks and seeds",
@@ -51,26 +51,44 @@ pub const CLASSES: &[Class] = &[
             "/var/lib/systemd/random-seed",
             "/var/lib/logrotate/status",
         ],
-        infix: None,
+        infixes: &[],
     },
     Class {
         name: "package database copies",
         reason: "a daily timer of dpkg keeps copies of its database",
         prefixes: &["/var/backups/dpkg.", "/var/backups/apt.", "/var/backups/alternatives."],
-        infix: None,
+        infixes: &[],
+    },
+    Class {
+        name: "PostgreSQL's own files",
+        reason: "PostgreSQL vacuums, checkpoints and logs ahead when it pleases; settings in its directory still count",
+        prefixes: &["/var/lib/postgresql/"],
+        infixes: &[
+            "/base/",
+            "/global/",
+            "/pg_commit_ts/",
+            "/pg_logical/",
+            "/pg_multixact/",
+            "/pg_notify/",
+            "/pg_stat/",
+            "/pg_subtrans/",
+            "/pg_wal/",
+            "/pg_xact/",
+            "/postmaster.",
+        ],
     },
     Class {
         name: "Python bytecode",
         reason: "Python compiles a module when it is first used",
         prefixes: &[],
-        infix: Some("/__pycache__/"),
+        infixes: &["/__pycache__/"],
     },
 ];
 
 impl Class {
     fn holds(&self, path: &str) -> bool {
-        self.prefixes.iter().any(|prefix| path.starts_with(prefix))
-            || self.infix.is_some_and(|infix| path.contains(infix))
+        let begins = self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| path.starts_with(prefix));
+        begins && (self.infixes.is_empty() || self.infixes.iter().any(|infix| path.contains(infix)))
     }
 }
 
@@ -144,6 +162,9 @@ mod tests {
             "/usr/bin/sudo",
             "/var/lib/notes/notes.db",
             "/opt/app/.cache/x",
+            "/var/lib/postgresql/17/main/postgresql.auto.conf",
+            "/var/lib/postgresql/.ssh/authorized_keys",
+            "/srv/base/x",
         ] {
             for kind in [ChangeKind::Added, ChangeKind::Removed, ChangeKind::Changed] {
                 assert_eq!(explained(&change(path, kind, "content"), None, None), None, "{path} {kind}");
@@ -154,6 +175,8 @@ mod tests {
     #[test]
     fn a_class_leaves_out_content_but_not_rights() {
         assert!(explained(&change("/var/log/syslog", ChangeKind::Changed, "content"), None, None).is_some());
+        let table = "/var/lib/postgresql/17/main/base/1/2619";
+        assert!(explained(&change(table, ChangeKind::Changed, "content"), None, None).is_some());
         assert!(explained(&change("/var/log/syslog", ChangeKind::Added, "content"), None, None).is_some());
         assert_eq!(explained(&change("/var/log/syslog", ChangeKind::Changed, "mode"), None, None), None);
         assert_eq!(explained(&change("/var/log", ChangeKind::Changed, "mode"), None, None), None);
@@ -163,7 +186,7 @@ mod tests {
     fn every_class_has_a_reason() {
         for class in CLASSES {
             assert!(class.reason.split(' ').count() > 2, "{}", class.name);
-            assert!(!class.prefixes.is_empty() || class.infix.is_some(), "{}", class.name);
+            assert!(!class.prefixes.is_empty() || !class.infixes.is_empty(), "{}", class.name);
         }
     }
 

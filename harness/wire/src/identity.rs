@@ -33,8 +33,8 @@ pub struct Identity {
 /// A machine's place in the private network of its drill.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lan {
-    /// Hardware address.
-    pub mac: String,
+    /// Hardware address of the second network card; `None` where the only one leads to the neighbours too.
+    pub mac: Option<String>,
     /// Its own address, in a network of 24 bits.
     pub address: Ipv4Addr,
     /// Names of all machines of the drill, and where they are.
@@ -62,7 +62,7 @@ mod tests {
             clock: Some(1),
             hostname: Some("web".to_owned()),
             lan: Some(Lan {
-                mac: "52:54:00:00:00:01".to_owned(),
+                mac: Some("52:54:00:00:00:01".to_owned()),
                 address: Ipv4Addr::new(10, 77, 0, 10),
                 hosts: vec![(Ipv4Addr::new(10, 77, 0, 11), "db".to_owned())],
             }),

@@ -13,8 +13,8 @@ local.include("tasks/firewall.py")
 if "db_servers" in host.groups:
     local.include("tasks/postgresql.py")
 
-# pyinfra works on both machines at once. With nginx first the database is there when the service is started; the
-# service could wait for it too.
+# pyinfra works on both machines at once. With nginx first the database is there by the time the service is started, and
+# the service need not wait for it.
 if "web_servers" in host.groups:
     local.include("tasks/nginx.py")
     local.include("tasks/links.py")

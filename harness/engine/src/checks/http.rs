@@ -10,7 +10,7 @@ use reqwest::header::HOST;
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, Response};
 
-use super::Seen;
+use super::{Place, Seen};
 
 /// One request, before it counts as unanswered: an emulated machine takes seconds for a TLS handshake.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -19,15 +19,19 @@ const LARGEST_BODY: usize = 4 * 1024 * 1024;
 
 pub(super) async fn attempt<M: Machine>(
     check: &HttpCheck,
-    machine: &M,
-    directory: &Path,
+    place: &Place<'_, M>,
     deadline: &Deadline,
 ) -> Result<Seen, MachineError> {
-    let address = match check.from {
+    let (machine, directory) = (place.machine, place.directory);
+    let address = match &check.from {
         From::Outside => machine.outside(check.port).ok_or_else(|| {
             MachineError::Monitor(format!("port {} of `{}` is not forwarded", check.port, machine.name()))
         })?,
         From::Inside => machine.inside(&check.host, check.port).await?,
+        From::Neighbour(name) => {
+            let (neighbour, address) = place.neighbour(name)?;
+            neighbour.inside(&address, check.port).await?
+        }
     };
     let wait = deadline.child("an answer over HTTP", ANSWER).left();
     let client = match client(check, directory, address, wait) {
@@ -171,7 +175,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
-    use super::super::tests::{deadline, machine, parse};
+    use super::super::tests::{at, deadline, machine, parse};
     use super::*;
 
     fn http(lines: &str) -> HttpCheck {
@@ -195,7 +199,7 @@ mod tests {
         let mut fake = Fake::default();
         fake.ports.insert(check.port, address);
         let machine = machine(fake).await;
-        let seen = attempt(check, &machine, Path::new("/"), &deadline()).await.expect("could be found out");
+        let seen = attempt(check, &at(&machine), &deadline()).await.expect("could be found out");
         (seen, server.await.expect("served"))
     }
 
@@ -240,7 +244,7 @@ mod tests {
         let check = http("url = 'http://web.test/'\nstatus = 200");
         let mut fake = Fake::default();
         fake.ports.insert(80, ([127, 0, 0, 1], 1).into());
-        let seen = attempt(&check, &machine(fake).await, Path::new("/"), &deadline()).await.expect("found out");
+        let seen = attempt(&check, &at(&machine(fake).await), &deadline()).await.expect("found out");
         let Seen::Not(complaints) = seen else { panic!("must not hold") };
         assert!(complaints[0].contains("refused"), "the cause is told: {complaints:?}");
     }

@@ -6,8 +6,7 @@ mod inside;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redrill_machines::qemu::PROBE;
-use redrill_machines::{Deadline, Exec, Machine, MachineError, Reach};
+use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE, Reach};
 use redrill_model::{Check, CheckKind, Expect, From, TcpCheck};
 
 /// What one try showed.
@@ -37,20 +36,40 @@ pub(crate) struct Checked {
 /// Between two tries: services take seconds to come up, and an emulated machine should not be kept busy.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Tries `check` on its machine. Paths in it start at `directory`.
-pub(crate) async fn check<M: Machine>(check: &Check, machine: &M, directory: &Path, deadline: &Deadline) -> Checked {
+/// Where a check looks, and from where.
+pub(crate) struct Place<'a, M> {
+    /// The machine it is about.
+    pub(crate) machine: &'a M,
+    /// All machines of the drill.
+    pub(crate) machines: &'a [M],
+    /// Where paths in it start.
+    pub(crate) directory: &'a Path,
+}
+
+impl<M: Machine> Place<'_, M> {
+    /// The neighbour of this name, and the machine's address in their network.
+    fn neighbour(&self, name: &str) -> Result<(&M, String), MachineError> {
+        let unable = |what: &str| MachineError::Unable { machine: name.to_owned(), what: what.to_owned() };
+        let neighbour = self.machines.iter().find(|machine| machine.name() == name);
+        let address = self.machine.lan_address().ok_or_else(|| unable("there is no private network"))?;
+        Ok((neighbour.ok_or_else(|| unable("there is no such machine"))?, address.to_string()))
+    }
+}
+
+/// Tries `check` at its place.
+pub(crate) async fn check<M: Machine>(check: &Check, place: &Place<'_, M>, deadline: &Deadline) -> Checked {
     let patience = deadline.child(&format!("check `{}`", check.name), check.within);
     let began = Instant::now();
     let mut last = None;
     loop {
-        let seen = match (attempt(&check.kind, machine, directory, &patience).await, last.take()) {
+        let seen = match (attempt(&check.kind, place, &patience).await, last.take()) {
             // The end of patience cut this try off: what the one before saw is the answer.
             (Err(MachineError::TimedOut { .. }), Some(before)) => Ok(before),
             (seen, _) => seen,
         };
         last = seen.as_ref().ok().cloned();
-        let lost =
-            matches!(&seen, Err(error) if !matches!(error, MachineError::TimedOut { .. })) && machine.lost().is_some();
+        let lost = matches!(&seen, Err(error) if !matches!(error, MachineError::TimedOut { .. }))
+            && place.machine.lost().is_some();
         if matches!(seen, Ok(Seen::Holds)) || lost || patience.left() < PAUSE {
             return Checked { seen, seconds: began.elapsed().as_secs_f64() };
         }
@@ -60,30 +79,26 @@ pub(crate) async fn check<M: Machine>(check: &Check, machine: &M, directory: &Pa
 
 async fn attempt<M: Machine>(
     kind: &CheckKind,
-    machine: &M,
-    directory: &Path,
+    place: &Place<'_, M>,
     deadline: &Deadline,
 ) -> Result<Seen, MachineError> {
+    let machine = place.machine;
     match kind {
-        CheckKind::Http(check) => http::attempt(check, machine, directory, deadline).await,
-        CheckKind::Tcp(check) => tcp(check, machine, deadline).await,
+        CheckKind::Http(check) => http::attempt(check, place, deadline).await,
+        CheckKind::Tcp(check) => tcp(check, place, deadline).await,
         CheckKind::Unit(check) => inside::unit(check, machine, deadline).await,
         CheckKind::Command(check) => inside::command(check, machine, deadline).await,
         CheckKind::File(check) => inside::file(check, machine, deadline).await,
     }
 }
 
-async fn tcp<M: Machine>(check: &TcpCheck, machine: &M, deadline: &Deadline) -> Result<Seen, MachineError> {
-    let reach = match check.from {
-        From::Outside => machine.reach(check.port, deadline).await?,
-        From::Inside => {
-            let port = check.port.to_string();
-            let output = machine.exec(&Exec::new([PROBE, "reach", "127.0.0.1", &port]), b"", deadline).await?;
-            match output.status {
-                0 => Reach::Open,
-                _ if output.stderr.contains("not connected") => Reach::Closed(output.stderr.trim().to_owned()),
-                _ => return Err(MachineError::Program { program: PROBE.to_owned(), said: output.stderr }),
-            }
+async fn tcp<M: Machine>(check: &TcpCheck, place: &Place<'_, M>, deadline: &Deadline) -> Result<Seen, MachineError> {
+    let reach = match &check.from {
+        From::Outside => place.machine.reach(check.port, deadline).await?,
+        From::Inside => reach_within(place.machine, "127.0.0.1", check.port, deadline).await?,
+        From::Neighbour(name) => {
+            let (neighbour, address) = place.neighbour(name)?;
+            reach_within(neighbour, &address, check.port, deadline).await?
         }
     };
     Ok(match (check.expect, reach) {
@@ -91,6 +106,21 @@ async fn tcp<M: Machine>(check: &TcpCheck, machine: &M, deadline: &Deadline) -> 
         (Expect::Open, Reach::Closed(why)) => Seen::Not(vec![format!("port {} is closed: {why}", check.port)]),
         (Expect::Closed, Reach::Open) => Seen::Not(vec![format!("port {} is open", check.port)]),
     })
+}
+
+/// What becomes of a connection that a machine makes.
+async fn reach_within<M: Machine>(
+    machine: &M,
+    host: &str,
+    port: u16,
+    deadline: &Deadline,
+) -> Result<Reach, MachineError> {
+    let output = machine.exec(&Exec::new([PROBE, "reach", host, &port.to_string()]), b"", deadline).await?;
+    match output.status {
+        0 => Ok(Reach::Open),
+        _ if output.stderr.contains("not connected") => Ok(Reach::Closed(output.stderr.trim().to_owned())),
+        _ => Err(MachineError::Program { program: PROBE.to_owned(), said: output.stderr }),
+    }
 }
 
 /// The ports that must be forwarded for these checks to come from outside.
@@ -130,6 +160,10 @@ mod tests {
         fake.boot(&scenario.machines[0], &needs, Path::new("/"), &deadline()).await.expect("boots")
     }
 
+    pub(super) fn at(machine: &FakeMachine) -> Place<'_, FakeMachine> {
+        Place { machine, machines: std::slice::from_ref(machine), directory: Path::new("/") }
+    }
+
     pub(super) fn deadline() -> Deadline {
         Deadline::root("test", Duration::from_secs(20), 1.0)
     }
@@ -147,7 +181,7 @@ mod tests {
 
     async fn run(table: &str, fake: Fake) -> Seen {
         let machine = machine(fake).await;
-        check(&parse(table), &machine, Path::new("/"), &deadline()).await.seen.expect("could be found out")
+        check(&parse(table), &at(&machine), &deadline()).await.seen.expect("could be found out")
     }
 
     fn complaints(seen: Seen) -> String {
@@ -205,10 +239,10 @@ mod tests {
     async fn an_error_is_no_proof_that_something_is_absent_or_closed() {
         let table = "[[check.file]]\npath = '/f'\ntype = 'absent'";
         let machine = machine(Fake::default()).await;
-        let seen = check(&parse(table), &machine, Path::new("/"), &deadline()).await.seen;
+        let seen = check(&parse(table), &at(&machine), &deadline()).await.seen;
         assert!(matches!(seen, Err(MachineError::Program { .. })), "{seen:?}");
         let table = "[[check.tcp]]\nport = 22\nexpect = 'closed'\nfrom = 'inside'";
-        let seen = check(&parse(table), &machine, Path::new("/"), &deadline()).await.seen;
+        let seen = check(&parse(table), &at(&machine), &deadline()).await.seen;
         assert!(matches!(seen, Err(MachineError::Program { .. })), "{seen:?}");
     }
 
@@ -221,6 +255,30 @@ mod tests {
         assert_eq!(run(&open(23, "closed"), fake.clone()).await, Seen::Holds);
         assert!(complaints(run(&open(22, "closed"), fake.clone()).await).contains("is open"));
         assert!(complaints(run(&open(23, "open"), fake).await).contains("is closed"));
+    }
+
+    #[tokio::test]
+    async fn a_neighbour_tries_the_machines_private_address() {
+        let two = "[[machine]]\nname = 'db'\nimage = 'debian-13'\n";
+        let table =
+            "[[check.tcp]]\nmachine = 'db'\nport = 5432\nfrom = 'web'\nname = 'n'\nwhy = 'w'\nwithin = '600ms'\n";
+        let scenario = Scenario::parse(&format!("{HEAD}{two}{table}")).expect("valid");
+        let refused = Output { status: 1, stderr: "not connected: refused".to_owned(), ..Output::default() };
+        for (answer, holds) in [(Output::default(), true), (refused, false)] {
+            let command = format!("{PROBE} reach 10.77.0.10 5432");
+            let fake = Fake { answers: BTreeMap::from([(command, vec![answer])]), ..Fake::default() };
+            let log = std::sync::Arc::clone(&fake.log);
+            let mut machines = Vec::new();
+            for spec in &scenario.machines {
+                let booted = fake.boot(spec, &Needs::default(), Path::new("/"), &deadline()).await;
+                machines.push(booted.expect("boots"));
+            }
+            let place = Place { machine: &machines[1], machines: &machines, directory: Path::new("/") };
+            let seen = check(&scenario.checks[0], &place, &deadline()).await.seen.expect("could be found out");
+            assert_eq!(seen == Seen::Holds, holds, "{seen:?}");
+            let asked = log.lock().expect("no panic").clone();
+            assert!(asked.iter().all(|line| line.starts_with("web: ")), "the neighbour is asked: {asked:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use super::catalog::Recipe;
 use super::mirror::{Mirror, MirrorError};
-use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, recipe_key, remove_tree};
+use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, TREE, recipe_key, remove_tree};
 use crate::host;
 use crate::process::Guard;
 
@@ -112,7 +112,7 @@ impl Builder {
         let tools = tool_versions().await?;
         let named = self.mirror.as_deref().or(recipe.recipe.mirror.as_deref());
         let mirror = Mirror::find(named, &recipe.recipe.suite).await?;
-        let key = recipe_key(&recipe.recipe, &tools, &mirror, &format!("{SETTLE}{ASSEMBLE}"));
+        let key = recipe_key(&recipe.recipe, &tools, &mirror, &format!("{SETTLE}{ASSEMBLE}{TREE}"));
         if let Some(image) = self.store.newest(&key).filter(|_| !refresh) {
             return Ok(image);
         }
@@ -168,6 +168,7 @@ impl Builder {
         for name in [KERNEL, INITRD] {
             std::fs::rename(work.join(name), made.join(name)).map_err(io("the tree holds no kernel"))?;
         }
+        std::fs::rename(&tar, made.join(TREE)).map_err(io("the tree is gone"))?;
         let status = std::fs::read_to_string(work.join("status")).map_err(io("the tree holds no package list"))?;
         let manifest = Manifest {
             name: recipe.name.clone(),

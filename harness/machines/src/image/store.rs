@@ -62,6 +62,7 @@ pub(super) const DISK: &str = "disk.img";
 pub(super) const KERNEL: &str = "vmlinuz";
 pub(super) const INITRD: &str = "initrd";
 pub(super) const MANIFEST: &str = "image.json";
+pub(super) const TREE: &str = "tree.tar";
 
 impl Image {
     /// The read-only disk, qcow2.
@@ -77,6 +78,11 @@ impl Image {
     /// Its initial RAM disk.
     pub fn initrd(&self) -> PathBuf {
         self.directory.join(INITRD)
+    }
+
+    /// All of its files as a tar, for engines that want no disk.
+    pub fn tree(&self) -> PathBuf {
+        self.directory.join(TREE)
     }
 
     /// Its directory.

@@ -4,28 +4,20 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use redrill_model::MachineSpec;
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 
 use super::args::{self, Boot, Memory, OVERLAY};
 use super::freeze::{self, Files, MEMORY};
-use super::personal::{self, Person};
 use super::start::{Running, Start, make_overlay};
 use super::template::{self, Found, Kind};
-use super::{DIGESTS, Means, PROBE, QemuMachine, credentials, initrd, usernet};
+use super::{KIND, Means, QemuMachine, credentials, initrd, usernet};
 use crate::deadline::Deadline;
 use crate::image::Image;
-use crate::machine::{Exec, MachineError, Needs};
+use crate::machine::{DIGESTS, Exec, MachineError, Needs, PROBE};
+use crate::personal::{self, Person};
 use crate::ssh;
 
 /// A fork answers within a second, or its memory is not what its kernel believes.
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
-/// Between two looks at sshd.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How long sshd may be silent: short at first, since QEMU asks a machine that has no address yet again only after
-/// seconds; then longer, since an emulated sshd takes its time.
-const FIRST_PATIENCE: Duration = Duration::from_millis(250);
-const LAST_PATIENCE: Duration = Duration::from_secs(5);
 /// The machine signs in to itself, with a key that does not outlive the script. systemd keeps the user's manager for ten
 /// seconds afterwards; to start it takes an emulated machine three.
 const SIGN_IN: &str = r"key=/run/redrill/key
@@ -63,7 +55,7 @@ impl Making<'_> {
             None => self.cold(self.needs.freezable).await?,
         };
         let boot_seconds = began.elapsed().as_secs_f64();
-        let identity = person.whole(&self.spec.name, &self.means.client, self.needs)?;
+        let identity = person.whole(KIND, &self.spec.name, &self.means.client, self.needs)?;
         let tell = async |identity| personal::tell(&base.running.agent, &self.spec.name, identity, self.deadline).await;
         tell(identity).await?;
         // What nobody waits for: it takes as long as a login, and a machine has two processors.
@@ -76,7 +68,7 @@ impl Making<'_> {
         let began = Instant::now();
         let base = self.fork(files, &template::credentials(files)).await?;
         let boot_seconds = began.elapsed().as_secs_f64();
-        personal::tell(&base.running.agent, &self.spec.name, person.again(self.needs), self.deadline).await?;
+        personal::tell(&base.running.agent, &self.spec.name, person.again(KIND, self.needs), self.deadline).await?;
         self.configure_ssh(&base.running, &person)?;
         Ok(self.machine(base, person, boot_seconds))
     }
@@ -93,7 +85,7 @@ impl Making<'_> {
     /// What a machine that booted anew has to be told, up to a login over SSH.
     pub(super) async fn after_reboot(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
         self.settle(running).await?;
-        personal::tell(&running.agent, &self.spec.name, person.again(self.needs), self.deadline).await?;
+        personal::tell(&running.agent, &self.spec.name, person.again(KIND, self.needs), self.deadline).await?;
         self.admit(running, person).await
     }
 
@@ -245,31 +237,7 @@ impl Making<'_> {
     async fn admit(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
         let port = self.configure_ssh(running, person)?;
         let name = &self.spec.name;
-        let mut last_seen = "nothing".to_owned();
-        let mut patience = FIRST_PATIENCE;
-        loop {
-            running.check(name, self.dir, self.deadline, &last_seen)?;
-            match greeting(port, patience).await {
-                Ok(()) => match ssh::login(&self.means.guard, self.dir, name, self.deadline).await {
-                    Ok(()) => return Ok(()),
-                    Err(said) => last_seen = said,
-                },
-                Err(seen) => last_seen = seen,
-            }
-            patience = (patience * 3 / 2).min(LAST_PATIENCE);
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-}
-
-/// One try: QEMU accepts the connection in any case, so that only what is read counts.
-async fn greeting(port: u16, patience: Duration) -> Result<(), String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| error.to_string())?;
-    let mut start = [0; 4];
-    match tokio::time::timeout(patience, stream.read_exact(&mut start)).await {
-        Err(_) => Err("the SSH port is silent".to_owned()),
-        Ok(Err(_)) => Err("the SSH port is closed".to_owned()),
-        Ok(Ok(_)) if &start == b"SSH-" => Ok(()),
-        Ok(Ok(_)) => Err(format!("the SSH port says {:?}", String::from_utf8_lossy(&start))),
+        let check = |last_seen: &str| running.check(name, self.dir, self.deadline, last_seen);
+        ssh::admit(&self.means.guard, self.dir, name, port, self.deadline, check).await
     }
 }

@@ -7,9 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::image::Image;
-use crate::machine::MachineError;
-
-pub(crate) const PROBE_BINARY: &[u8] = include_bytes!(env!("REDRILL_PROBE"));
+use crate::machine::{MachineError, PROBE_BINARY};
 
 /// `/run` of a current Debian admits no programs: the probe gets a small file system of its own, in memory too.
 const PARAM: &str = r"if [ -d /run/initramfs ] && ! [ -d /run/redrill ]; then

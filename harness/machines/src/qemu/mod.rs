@@ -7,38 +7,35 @@ mod console;
 mod credentials;
 mod freeze;
 mod initrd;
-mod personal;
 mod qmp;
 mod start;
 mod template;
 mod usernet;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use redrill_model::{ImageUsed, MachineSpec};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::deadline::{Deadline, TimedOut};
 use crate::host::Accel;
 use crate::image::{Builder, Catalog, Image, Progress, Store};
-use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::machine::{Address, Backend, Capabilities, DIGESTS, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::personal::{self, Person};
 use crate::process::Guard;
 use crate::ssh::ClientKey;
 use crate::switch::Switch;
 use boot::Making;
-use personal::Person;
 use start::Running;
 pub use template::Templates;
 
-/// Where the probe lies in a machine: on a file system that no capture holds.
-pub const PROBE: &str = "/run/redrill/probe";
-/// The probe's own cache of content digests.
-const DIGESTS: &str = "/run/redrill/digests";
+/// These machines have network cards, and a relay on the network that leads to the harness.
+const KIND: personal::Kind = personal::Kind { relay: args::RELAY, hardware: true };
 /// How long a connection may stay unanswered before it counts as dropped, since a firewall says nothing. Even an emulated
 /// kernel answers within milliseconds, and the second try of the handshake comes after one second.
 const DROPPED: Duration = Duration::from_secs(3);
@@ -231,7 +228,7 @@ impl Machine for QemuMachine {
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
-        self.running.agent.clock_offset(PROBE, deadline).await.map_err(|error| self.explain(error))
+        self.running.agent.clock_offset(deadline).await.map_err(|error| self.explain(error))
     }
 
     fn outside(&self, port: u16) -> Option<SocketAddr> {
@@ -239,18 +236,13 @@ impl Machine for QemuMachine {
     }
 
     async fn inside(&self, host: &str, port: u16) -> Result<SocketAddr, MachineError> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(MachineError::io("cannot listen on loopback"))?;
-        let address = listener.local_addr().map_err(MachineError::io("cannot listen on loopback"))?;
-        let (agent, command) =
-            (Arc::clone(&self.running.agent), Exec::new([PROBE, "connect", host, &port.to_string()]));
-        let task = tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let session = agent.start(&command);
-                tokio::spawn(session.tunnel(stream));
-            }
-        });
+        let (address, task) = self.running.agent.tunnel(host, port).await?;
         self.tunnels.lock().expect("no panic while it is held").push(task);
         Ok(address)
+    }
+
+    fn lan_address(&self) -> Option<Ipv4Addr> {
+        self.needs.lan.as_ref().map(|seat| seat.address)
     }
 
     /// QEMU accepts a connection to a forwarded port before the machine has said anything: only its own list of

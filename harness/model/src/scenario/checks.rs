@@ -52,8 +52,7 @@ macro_rules! check_table {
 }
 
 check_table!(HttpFile {
-    #[serde(default)]
-    from: From,
+    from: Option<Spanned<String>>,
     url: Spanned<String>,
     ca: Option<PathBuf>,
     status: Option<Spanned<u16>>,
@@ -65,8 +64,7 @@ check_table!(HttpFile {
     valid_for: Option<Limit>,
 });
 check_table!(TcpFile {
-    #[serde(default)]
-    from: From,
+    from: Option<Spanned<String>>,
     port: Spanned<u16>,
     expect: Option<Expect>,
 });
@@ -113,10 +111,10 @@ impl ChecksFile {
             Ok::<(), InputError>(())
         };
         for file in &self.http {
-            add(file.span(), file.get_ref().head(), http(file))?;
+            add(file.span(), file.get_ref().head(), http(file, machines))?;
         }
         for file in &self.tcp {
-            add(file.span(), file.get_ref().head(), tcp(file.get_ref()))?;
+            add(file.span(), file.get_ref().head(), tcp(file.get_ref(), machines))?;
         }
         for file in &self.unit {
             add(file.span(), file.get_ref().head(), unit(file))?;
@@ -159,8 +157,9 @@ fn check(
     Ok(Check { name, why: said(head.why, "why")?, machine, within, kind })
 }
 
-fn http(file: &Spanned<HttpFile>) -> Result<CheckKind, InputError> {
+fn http(file: &Spanned<HttpFile>, machines: &[MachineSpec]) -> Result<CheckKind, InputError> {
     let (span, file) = (file.span(), file.get_ref());
+    let from = from(file.from.as_ref(), file.machine.as_ref(), machines)?;
     let (host, port) = host_and_port(&file.url)?;
     let contains = text(file.contains.as_ref(), "contains")?;
     let mut header = BTreeMap::new();
@@ -195,7 +194,7 @@ fn http(file: &Spanned<HttpFile>) -> Result<CheckKind, InputError> {
     }
     let url = file.url.get_ref().clone();
     let ca = file.ca.clone();
-    Ok(CheckKind::Http(HttpCheck { from: file.from, url, host, port, ca, status, header, contains, json, valid_for }))
+    Ok(CheckKind::Http(HttpCheck { from, url, host, port, ca, status, header, contains, json, valid_for }))
 }
 
 /// Host and port of an `http` or `https` URL; the rest of it is left to the client.
@@ -220,12 +219,41 @@ fn host_and_port(url: &Spanned<String>) -> Result<(String, u16), InputError> {
     Ok((host.to_owned(), port))
 }
 
-fn tcp(file: &TcpFile) -> Result<CheckKind, InputError> {
+/// `outside`, `inside`, or another machine.
+fn from(
+    written: Option<&Spanned<String>>,
+    machine: Option<&Spanned<String>>,
+    machines: &[MachineSpec],
+) -> Result<From, InputError> {
+    let Some(written) = written else { return Ok(From::Outside) };
+    let others: Vec<&str> = machines
+        .iter()
+        .map(|m| m.name.as_str())
+        .filter(|name| machine.is_none_or(|own| own.get_ref() != name))
+        .collect();
+    match written.get_ref().as_str() {
+        "outside" => Ok(From::Outside),
+        "inside" => Ok(From::Inside),
+        name if machines.len() > 1 && others.contains(&name) => Ok(From::Neighbour(name.to_owned())),
+        name => {
+            let neighbours =
+                if machines.len() > 1 { format!(", or a neighbour: `{}`", others.join("`, `")) } else { String::new() };
+            let message = format!("a connection cannot come from `{name}`");
+            Err(InputError::new(written.span(), message, format!("`outside`, `inside`{neighbours}")))
+        }
+    }
+}
+
+fn tcp(file: &TcpFile, machines: &[MachineSpec]) -> Result<CheckKind, InputError> {
     if *file.port.get_ref() == 0 {
         return Err(InputError::new(file.port.span(), "port 0 is no port", "1 to 65535"));
     }
     let expect = file.expect.unwrap_or(Expect::Open);
-    Ok(CheckKind::Tcp(TcpCheck { from: file.from, port: *file.port.get_ref(), expect }))
+    Ok(CheckKind::Tcp(TcpCheck {
+        from: from(file.from.as_ref(), file.machine.as_ref(), machines)?,
+        port: *file.port.get_ref(),
+        expect,
+    }))
 }
 
 fn unit(file: &Spanned<UnitFile>) -> Result<CheckKind, InputError> {

@@ -28,6 +28,8 @@ pub struct Scenario {
     pub keys: Option<PathBuf>,
     /// How the repo is deployed.
     pub deploy: Deploy,
+    /// What the machines are.
+    pub backend: BackendKind,
     /// One per host of the inventory.
     pub machines: Vec<MachineSpec>,
     /// What the machines may reach.
@@ -70,6 +72,30 @@ pub struct Deploy {
     pub requirements: PathBuf,
     /// Added to the tool's environment.
     pub env: BTreeMap<String, String>,
+}
+
+/// What machines are made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackendKind {
+    /// QEMU where it is there, else containers.
+    #[default]
+    Auto,
+    /// Virtual machines with a kernel of their own.
+    Qemu,
+    /// Containers with systemd as their first process, under the host's kernel.
+    Container,
+}
+
+impl BackendKind {
+    /// The word for it in `scenario.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Qemu => "qemu",
+            Self::Container => "container",
+        }
+    }
 }
 
 /// A machine to make.
@@ -124,14 +150,15 @@ pub struct Check {
 }
 
 /// Where a connection is made from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum From {
     /// Through a forwarded port, as a user would come.
     #[default]
     Outside,
     /// From within the machine.
     Inside,
+    /// From this other machine of the drill, over the private network.
+    Neighbour(String),
 }
 
 /// What a check looks at. Each kind holds at least one assertion.

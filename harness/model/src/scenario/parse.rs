@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use super::checks::ChecksFile;
-use super::{Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool};
+use super::{BackendKind, Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::verdict::Claim;
@@ -23,6 +23,8 @@ struct ScenarioFile {
     servers: ServersFile,
     keys: Option<KeysFile>,
     deploy: DeployFile,
+    #[serde(default)]
+    backend: BackendKind,
     #[serde(default)]
     machine: Vec<Spanned<MachineFile>>,
     #[serde(default)]
@@ -126,6 +128,7 @@ impl Scenario {
             servers: servers(file.servers)?,
             keys: file.keys.map(|keys| keys.path),
             deploy: deploy(file.deploy)?,
+            backend: file.backend,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
             limits: Limits {

@@ -112,6 +112,13 @@ fn machines_are_told_apart() {
     rejects(&format!("{HEAD}{MACHINE}{CHECK}machine = 'db'\n"), "machine = 'db'", "there is no machine `db`");
     let two = format!("{HEAD}{MACHINE}[[machine]]\nname = 'db'\nimage = 'debian-13'\n{CHECK}");
     rejects(&two, "name = 'ssh'", "several machines");
+    let from = |from: &str| format!("{two}machine = 'db'\nfrom = '{from}'\n");
+    assert!(
+        matches!(&valid(&from("web")).checks[0].kind, CheckKind::Tcp(tcp) if tcp.from == From::Neighbour("web".into()))
+    );
+    rejects(&from("mail"), "from = 'mail'", "or a neighbour: `web`");
+    rejects(&from("db"), "from = 'db'", "cannot come from `db`");
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}from = 'web'\n"), "from = 'web'", "`outside`, `inside`");
 }
 
 #[test]

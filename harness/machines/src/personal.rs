@@ -6,34 +6,47 @@ use std::sync::Arc;
 use redrill_model::Network;
 use redrill_wire::{Identity, Lan, PlacedFile};
 
-use super::PROBE;
-use super::args::RELAY;
 use crate::agent::{Agent, nanoseconds_now};
 use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, Needs, Seat};
+use crate::machine::{Exec, MachineError, Needs, PROBE, Seat};
 use crate::random;
 use crate::ssh::ClientKey;
 
 /// Points apt at the relay. The harness's own file, the same in every capture.
 const APT_CONF: &str = "/etc/apt/apt.conf.d/90redrill-mirror";
 
+/// How the machines of a backend differ, as far as their identity goes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    /// Where the package mirror's relay answers inside a machine.
+    pub(crate) relay: &'static str,
+    /// Its network card is its own, and gets an address of its own.
+    pub(crate) hardware: bool,
+}
+
 /// What stays the same for as long as the machine lives, forks and reboots included.
 #[derive(Debug, Clone)]
-pub(super) struct Person {
-    pub(super) host: ClientKey,
+pub(crate) struct Person {
+    pub(crate) host: ClientKey,
     lan_mac: String,
 }
 
 impl Person {
     /// A new one; its host key lies in `dir`.
-    pub(super) async fn make(dir: &Path) -> Result<Self, MachineError> {
+    pub(crate) async fn make(dir: &Path) -> Result<Self, MachineError> {
         let path = dir.join("host.key");
         let _ = std::fs::remove_file(&path);
         Ok(Self { host: ClientKey::make(path).await?, lan_mac: random::hardware_address() })
     }
 
     /// Everything that no two machines share.
-    pub(super) fn whole(&self, name: &str, client: &ClientKey, needs: &Needs) -> Result<Identity, MachineError> {
+    pub(crate) fn whole(
+        &self,
+        kind: Kind,
+        name: &str,
+        client: &ClientKey,
+        needs: &Needs,
+    ) -> Result<Identity, MachineError> {
         let file =
             |path: &str, mode, content: String| PlacedFile { path: path.to_owned(), mode, content: Some(content) };
         let mut files = vec![
@@ -42,28 +55,34 @@ impl Person {
             file("/etc/ssh/ssh_host_ed25519_key.pub", 0o644, format!("{}\n", self.host.public)),
         ];
         if needs.network == Network::Mirror {
-            let conf = format!("Acquire::http::Proxy \"http://{RELAY}\";\nAcquire::https::Proxy \"http://{RELAY}\";\n");
+            let conf = ["http", "https"]
+                .map(|scheme| format!("Acquire::{scheme}::Proxy \"http://{}\";\n", kind.relay))
+                .concat();
             files.push(file(APT_CONF, 0o644, conf));
         }
         Ok(Identity {
             hostname: Some(name.to_owned()),
             machine_id: Some(random::hex()),
-            mac: Some(random::hardware_address()),
+            mac: kind.hardware.then(random::hardware_address),
             files,
             hang_up: vec!["/run/sshd.pid".to_owned()],
-            ..self.again(needs)
+            ..self.again(kind, needs)
         })
     }
 
     /// What may come after the rest, while others already use the machine.
-    pub(super) fn later() -> Identity {
+    pub(crate) fn later() -> Identity {
         // The journal lies in a directory that is named after the machine.
         Identity { restart: vec!["systemd-journald.service".to_owned()], timers: true, ..Identity::default() }
     }
 
     /// What a fork of a running machine, or one after a reboot, has to be told anew.
-    pub(super) fn again(&self, needs: &Needs) -> Identity {
-        let lan = |seat: &Seat| Lan { mac: self.lan_mac.clone(), address: seat.address, hosts: seat.hosts.clone() };
+    pub(crate) fn again(&self, kind: Kind, needs: &Needs) -> Identity {
+        let lan = |seat: &Seat| Lan {
+            mac: kind.hardware.then(|| self.lan_mac.clone()),
+            address: seat.address,
+            hosts: seat.hosts.clone(),
+        };
         let clock = Some(nanoseconds_now());
         Identity {
             clock,
@@ -75,7 +94,7 @@ impl Person {
 }
 
 /// Tells the machine who it is; the time, where it is told, is that of this moment.
-pub(super) async fn tell(
+pub(crate) async fn tell(
     agent: &Arc<Agent>,
     machine: &str,
     mut identity: Identity,

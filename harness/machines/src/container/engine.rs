@@ -1,0 +1,190 @@
+//! The container engine, as far as testcontainers does not reach: images from a tree, networks, commits, and commands
+//! with standard input.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::path::Path;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::exec::{StartExecOptions, StartExecResults};
+use bollard::models::{ContainerConfig, ExecConfig, NetworkCreateRequest};
+use bollard::query_parameters::{
+    CommitContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, RemoveImageOptionsBuilder,
+};
+use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::sweep::LABEL;
+use crate::agent::Agent;
+use crate::image::Image;
+use crate::machine::{MachineError, PROBE};
+
+/// Bytes that are read of an image's tree at a time.
+const PIECE: usize = 256 * 1024;
+
+#[derive(Debug, Clone)]
+pub(super) struct Engine {
+    docker: Docker,
+}
+
+fn failed(what: &str) -> impl Fn(bollard::errors::Error) -> MachineError {
+    move |error| MachineError::Engine(format!("{what}: {error}"))
+}
+
+impl Engine {
+    /// The host's engine; an error if none answers.
+    pub(super) async fn connect() -> Result<Self, MachineError> {
+        let docker = Docker::connect_with_defaults().map_err(failed("cannot be reached"))?;
+        docker.ping().await.map_err(failed("does not answer"))?;
+        Ok(Self { docker })
+    }
+
+    /// The image's tree as an image of the engine; named by its digest and kept there.
+    pub(super) async fn import(&self, image: &Image) -> Result<(String, String), MachineError> {
+        let (name, tag) = (format!("redrill/{}", image.manifest.name), image.digest[..16].to_owned());
+        if self.docker.inspect_image(&format!("{name}:{tag}")).await.is_ok() {
+            return Ok((name, tag));
+        }
+        let tree = tokio::fs::File::open(image.tree()).await.map_err(MachineError::io("the image has no tree"))?;
+        let pieces = futures_util::stream::unfold(tree, |mut tree| async move {
+            let mut piece = vec![0; PIECE];
+            match tree.read(&mut piece).await {
+                Ok(0) => None,
+                Ok(length) => {
+                    piece.truncate(length);
+                    Some((Ok(piece.into()), tree))
+                }
+                Err(error) => Some((Err(error), tree)),
+            }
+        });
+        let options = CreateImageOptionsBuilder::new().from_src("-").repo(&name).tag(&tag).build();
+        let mut told = Box::pin(self.docker.create_image(Some(options), Some(bollard::body_try_stream(pieces)), None));
+        while let Some(step) = told.next().await {
+            step.map_err(failed("does not take the image"))?;
+        }
+        Ok((name, tag))
+    }
+
+    /// A network without a way out: what leaves it has an address that nobody answers.
+    pub(super) async fn network(&self, name: &str, run: &Path) -> Result<(), MachineError> {
+        let request = NetworkCreateRequest {
+            name: name.to_owned(),
+            driver: Some("bridge".to_owned()),
+            labels: Some(labels(run)),
+            options: Some(HashMap::from([(
+                "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
+                "false".to_owned(),
+            )])),
+            ..NetworkCreateRequest::default()
+        };
+        match self.docker.create_network(request).await {
+            // Another machine of this drill was faster.
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) | Ok(_) => Ok(()),
+            Err(error) => Err(failed("cannot make a network")(error)),
+        }
+    }
+
+    /// The machine's agent, as a command in it.
+    pub(super) async fn agent(&self, machine: &str, container: &str) -> Result<Agent, MachineError> {
+        let wanted = ExecConfig {
+            attach_stdin: Some(true),
+            attach_stdout: Some(true),
+            cmd: Some(vec![PROBE.to_owned(), "agent".to_owned(), "-".to_owned()]),
+            ..ExecConfig::default()
+        };
+        let cannot = failed("cannot run a command");
+        let exec = self.docker.create_exec(container, wanted).await.map_err(&cannot)?;
+        let started = self.docker.start_exec(&exec.id, None::<StartExecOptions>).await.map_err(&cannot)?;
+        let StartExecResults::Attached { mut output, input } = started else {
+            return Err(MachineError::Engine("a command was not attached to".to_owned()));
+        };
+        let (mut writing, reading) = tokio::io::duplex(PIECE);
+        tokio::spawn(async move {
+            while let Some(Ok(said)) = output.next().await {
+                if let LogOutput::StdOut { message } = said
+                    && writing.write_all(&message).await.is_err()
+                {
+                    return;
+                }
+            }
+        });
+        Ok(Agent::over(machine, reading, input))
+    }
+
+    /// Ports of the host's loopback, by ports of the container.
+    pub(super) async fn ports(&self, container: &str) -> Result<HashMap<u16, u16>, MachineError> {
+        let cannot = failed("does not tell of a container");
+        let options = None::<InspectContainerOptions>;
+        let found = self.docker.inspect_container(container, options).await.map_err(cannot)?;
+        let ports = found.network_settings.and_then(|settings| settings.ports).unwrap_or_default();
+        let pair = |(inside, bindings): (String, Option<Vec<bollard::models::PortBinding>>)| {
+            let inside = inside.strip_suffix("/tcp")?.parse().ok()?;
+            Some((inside, bindings?.first()?.host_port.as_ref()?.parse().ok()?))
+        };
+        Ok(ports.into_iter().filter_map(pair).collect())
+    }
+
+    /// The container's address on the engine's network.
+    pub(super) async fn address(&self, container: &str) -> Result<IpAddr, MachineError> {
+        let cannot = failed("does not tell of a container");
+        let options = None::<InspectContainerOptions>;
+        let found = self.docker.inspect_container(container, options).await.map_err(cannot)?;
+        let networks = found.network_settings.and_then(|settings| settings.networks).unwrap_or_default();
+        let mut addresses = networks.into_values().filter_map(|network| network.ip_address?.parse().ok());
+        addresses.next().ok_or_else(|| MachineError::Engine("a container has no address".to_owned()))
+    }
+
+    /// Comes to an end when the container does, and tells why.
+    pub(super) async fn ended(&self, container: &str) -> String {
+        let mut waiting =
+            Box::pin(self.docker.wait_container(container, None::<bollard::query_parameters::WaitContainerOptions>));
+        match waiting.next().await {
+            Some(Ok(ended)) => format!("the container ended with status {}", ended.status_code),
+            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
+                format!("the container ended with status {code}")
+            }
+            Some(Err(error)) => format!("the engine is lost: {error}"),
+            None => "the engine is lost".to_owned(),
+        }
+    }
+
+    /// What the container printed, to its end.
+    pub(super) async fn logs(&self, container: &str, to: &Path) {
+        let options = bollard::query_parameters::LogsOptionsBuilder::new().stdout(true).stderr(true).build();
+        let mut lines = Box::pin(self.docker.logs(container, Some(options)));
+        let mut text = Vec::new();
+        while let Some(Ok(line)) = lines.next().await {
+            text.extend(line.into_bytes());
+        }
+        // Evidence, if there is any: systemd in a container says little there.
+        let _ = tokio::fs::write(to, text).await;
+    }
+
+    /// The container's file system as an image.
+    pub(super) async fn commit(&self, container: &str, name: &str, tag: &str, run: &Path) -> Result<(), MachineError> {
+        let options = CommitContainerOptionsBuilder::new().container(container).repo(name).tag(tag).pause(true).build();
+        let config = ContainerConfig { labels: Some(labels(run)), ..ContainerConfig::default() };
+        self.docker.commit_container(options, config).await.map(drop).map_err(failed("cannot freeze a container"))
+    }
+
+    /// Removes the container, and all that it had.
+    pub(super) async fn remove(&self, container: &str) -> Result<(), MachineError> {
+        let options = bollard::query_parameters::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        match self.docker.remove_container(container, Some(options)).await {
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(failed("cannot remove a container")(error)),
+        }
+    }
+
+    /// Removes a frozen container's image.
+    pub(super) async fn forget(&self, image: &str) {
+        let options = RemoveImageOptionsBuilder::new().force(true).build();
+        // What stays is found by its label.
+        let _ = self.docker.remove_image(image, Some(options), None).await;
+    }
+}
+
+pub(super) fn labels(run: &Path) -> HashMap<String, String> {
+    HashMap::from([(LABEL.to_owned(), run.display().to_string())])
+}

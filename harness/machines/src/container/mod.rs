@@ -1,0 +1,337 @@
+//! Machines that are containers with systemd as their first process, made by a container engine from the same images.
+//!
+//! What they cannot do, being processes of the host's kernel, is in their [`Capabilities`].
+
+mod engine;
+mod start;
+mod sweep;
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use redrill_model::{ImageUsed, MachineSpec};
+use testcontainers::{ContainerAsync, GenericImage};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::task::JoinHandle;
+
+use crate::agent::Agent;
+use crate::deadline::Deadline;
+use crate::image::{Builder, Catalog, Image, Progress, Store};
+use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::personal::{self, Person};
+use crate::process::{Guard, RUN_VARIABLE};
+use crate::ssh::ClientKey;
+use engine::Engine;
+use start::Making;
+pub use sweep::left;
+pub(crate) use sweep::remove_all;
+pub use sweep::{engine_socket, engine_version};
+
+/// What these machines are told differs little: their only network card is the engine's business.
+const KIND: personal::Kind = personal::Kind { relay: "127.0.0.1:3128", hardware: false };
+/// Told to the reaper: stay when the harness goes.
+const KEEP: &[u8; 1] = b"k";
+/// How long a connection may stay unanswered before it counts as dropped.
+const DROPPED: Duration = Duration::from_secs(3);
+
+/// Makes machines with a container engine.
+pub struct Containers {
+    means: Means,
+    catalog: Catalog,
+    store: Store,
+    images: BTreeMap<String, (Image, String, String)>,
+    /// Outlives us if we are killed, and then removes what we made.
+    _reaper: Child,
+}
+
+/// What every machine of a drill is made with.
+#[derive(Clone)]
+struct Means {
+    guard: Guard,
+    engine: Engine,
+    client: ClientKey,
+    run: PathBuf,
+    frozen: Arc<AtomicU32>,
+    /// What the reaper waits at.
+    leash: Arc<tokio::sync::Mutex<Option<ChildStdin>>>,
+}
+
+impl Means {
+    /// A name that no other run has.
+    fn name(&self, what: &str) -> String {
+        let run = self.run.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        format!("redrill-{}-{run}-{what}", &blake3::hash(self.run.as_os_str().as_encoded_bytes()).to_hex()[..8])
+    }
+}
+
+impl Containers {
+    /// Machines that `client` may enter as root, made of the images of `catalog`. An error if no engine answers.
+    pub async fn new(
+        guard: Guard,
+        run: PathBuf,
+        catalog: Catalog,
+        store: Store,
+        client: ClientKey,
+    ) -> Result<Self, MachineError> {
+        let engine = Engine::connect().await?;
+        std::fs::write(run.join(sweep::ENGINE), engine_socket().display().to_string())
+            .map_err(MachineError::io("cannot write the run directory"))?;
+        let mut reaper = reaper(&guard, &run)?;
+        let leash = Arc::new(tokio::sync::Mutex::new(reaper.stdin.take()));
+        let means = Means { guard, engine, client, run, frozen: Arc::default(), leash };
+        Ok(Self { means, catalog, store, images: BTreeMap::new(), _reaper: reaper })
+    }
+}
+
+/// The engine's containers are no children of ours: a process that waits for our end removes them.
+fn reaper(guard: &Guard, run: &Path) -> Result<Child, MachineError> {
+    let mut command = Command::new(guard.program());
+    command.arg("reap").arg(run).env(RUN_VARIABLE, run).process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|source| MachineError::Spawn { program: "redrill reap".to_owned(), source })
+}
+
+/// `redrill reap RUN`: waits until whoever holds our standard input is gone, then removes what the run made. A run that
+/// keeps its machines says so first.
+pub fn reap(run: &Path) {
+    let mut byte = [0];
+    let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == KEEP);
+    if !kept {
+        remove_all(run);
+    }
+}
+
+/// A machine in a container.
+pub struct ContainerMachine {
+    name: String,
+    dir: PathBuf,
+    boot_seconds: f64,
+    container: ContainerAsync<GenericImage>,
+    agent: Arc<Agent>,
+    ports: HashMap<u16, u16>,
+    means: Means,
+    spec: MachineSpec,
+    needs: Needs,
+    image: Image,
+    person: Person,
+    /// Why it ended, once it has.
+    ended: Arc<Mutex<Option<String>>>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// A container's file system; processes and memory are gone.
+pub struct FrozenContainer {
+    name: String,
+    tag: String,
+    spec: MachineSpec,
+    needs: Needs,
+    image: Image,
+    person: Person,
+    engine: Engine,
+}
+
+impl Drop for FrozenContainer {
+    fn drop(&mut self) {
+        let (engine, image) = (self.engine.clone(), format!("{}:{}", self.name, self.tag));
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { engine.forget(&image).await });
+        }
+    }
+}
+
+impl Backend for Containers {
+    type Machine = ContainerMachine;
+    type Frozen = FrozenContainer;
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { memory_fork: false, own_kernel: false }
+    }
+
+    async fn prepare(&mut self, images: &[String], progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
+        let program = self.means.guard.program().to_owned();
+        let builder = Builder { store: self.store.clone(), program, mirror: None, progress: Arc::clone(&progress) };
+        let mut used = Vec::new();
+        for name in images {
+            let failed =
+                |source: Box<dyn std::error::Error + Send + Sync>| MachineError::Image { image: name.clone(), source };
+            let recipe = self.catalog.get(name).map_err(|error| failed(error.into()))?;
+            let image = builder.image(&recipe, false).await.map_err(|error| failed(error.into()))?;
+            progress("importing into the container engine, unless it is there");
+            let (repository, tag) = self.means.engine.import(&image).await?;
+            used.push(ImageUsed { name: name.clone(), digest: image.digest.clone() });
+            self.images.insert(name.clone(), (image, repository, tag));
+        }
+        Ok(used)
+    }
+
+    async fn boot(
+        &self,
+        spec: &MachineSpec,
+        needs: &Needs,
+        dir: &Path,
+        deadline: &Deadline,
+    ) -> Result<ContainerMachine, MachineError> {
+        let (image, name, tag) = self.images.get(spec.image.get_ref()).ok_or_else(|| MachineError::Program {
+            program: "image".to_owned(),
+            said: format!("`{}` has not been built", spec.image.get_ref()),
+        })?;
+        let person = Person::make(dir).await?;
+        Making { means: &self.means, image, from: (name, tag), spec, needs, dir, deadline }.run(person, true).await
+    }
+
+    async fn freeze(&self, machine: ContainerMachine, _deadline: &Deadline) -> Result<FrozenContainer, MachineError> {
+        let number = self.means.frozen.fetch_add(1, Ordering::Relaxed);
+        let (name, tag) = ("redrill-frozen".to_owned(), format!("{}-{number}", self.means.name("stage")));
+        let tag = tag.trim_start_matches("redrill-").to_owned();
+        self.means.engine.commit(machine.container.id(), &name, &tag, &self.means.run).await?;
+        let (spec, needs) = (machine.spec.clone(), machine.needs.clone());
+        let (image, person) = (machine.image.clone(), machine.person.clone());
+        machine.destroy().await?;
+        Ok(FrozenContainer { name, tag, spec, needs, image, person, engine: self.means.engine.clone() })
+    }
+
+    async fn fork(
+        &self,
+        frozen: &FrozenContainer,
+        group: &str,
+        dir: &Path,
+        deadline: &Deadline,
+    ) -> Result<ContainerMachine, MachineError> {
+        let FrozenContainer { name, tag, spec, image, person, .. } = frozen;
+        let mut needs = frozen.needs.clone();
+        if let Some(seat) = &mut needs.lan {
+            group.clone_into(&mut seat.group);
+        }
+        let making = Making { means: &self.means, image, from: (name, tag), spec, needs: &needs, dir, deadline };
+        making.run(person.clone(), false).await
+    }
+}
+
+impl Machine for ContainerMachine {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn boot_seconds(&self) -> f64 {
+        self.boot_seconds
+    }
+
+    async fn exec(&self, command: &Exec, input: &[u8], deadline: &Deadline) -> Result<Output, MachineError> {
+        self.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
+    }
+
+    async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
+        self.agent.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
+    }
+
+    fn lost(&self) -> Option<MachineError> {
+        let ended = self.ended.lock().expect("no panic while it is held").clone();
+        ended.map(|said| MachineError::Lost { machine: self.name.clone(), said })
+    }
+
+    /// Nothing: an engine's layers have inodes of their own in every container.
+    async fn learn(&self, _deadline: &Deadline) {}
+
+    async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
+        self.agent.clock_offset(deadline).await.map_err(|error| self.explain(error))
+    }
+
+    fn outside(&self, port: u16) -> Option<SocketAddr> {
+        self.ports.get(&port).map(|port| SocketAddr::from(([127, 0, 0, 1], *port)))
+    }
+
+    async fn inside(&self, host: &str, port: u16) -> Result<SocketAddr, MachineError> {
+        let (address, task) = self.agent.tunnel(host, port).await?;
+        self.tasks.lock().expect("no panic while it is held").push(task);
+        Ok(address)
+    }
+
+    fn lan_address(&self) -> Option<Ipv4Addr> {
+        self.needs.lan.as_ref().map(|seat| seat.address)
+    }
+
+    /// The engine's proxy accepts every connection, and closes it when the machine refuses: what a server that says
+    /// nothing and one that is not there have in common. So the machine's own address is tried, from the host, which is
+    /// its neighbour on the engine's network.
+    async fn reach(&self, port: u16, deadline: &Deadline) -> Result<Reach, MachineError> {
+        let address = self.means.engine.address(self.container.id()).await?;
+        let limit = deadline.child("a connection", DROPPED);
+        let connected = tokio::time::timeout(DROPPED.min(limit.left()), TcpStream::connect((address, port))).await;
+        Ok(match connected {
+            Ok(Ok(_)) => Reach::Open,
+            Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                Reach::Closed("refused".to_owned())
+            }
+            Ok(Err(error)) => {
+                return Err(MachineError::Io { what: format!("port {port} of `{}`", self.name), source: error });
+            }
+            Err(_) if deadline.passed() => {
+                let (machine, command) = (self.name.clone(), format!("connect {port}"));
+                return Err(MachineError::TimedOut { machine, command, limit: deadline.error() });
+            }
+            Err(_) => Reach::Closed("nobody answered".to_owned()),
+        })
+    }
+
+    fn address(&self) -> Address {
+        Address {
+            host: self.name.clone(),
+            port: self.ports.get(&22).copied().unwrap_or_default(),
+            key: self.means.client.path.clone(),
+            host_key: self.person.host.host_key(),
+        }
+    }
+
+    fn console(&self) -> PathBuf {
+        self.dir.join(start::CONSOLE)
+    }
+
+    async fn reboot(&self, _deadline: &Deadline) -> Result<(), MachineError> {
+        Err(self.unable("a container has no kernel of its own to reboot"))
+    }
+
+    async fn power_cut(self, _deadline: &Deadline) -> Result<Self, MachineError> {
+        Err(self.unable("a container's files are the host's: a power cut of its own would lose nothing"))
+    }
+
+    async fn destroy(self) -> Result<(), MachineError> {
+        self.leave();
+        self.means.engine.logs(self.container.id(), &self.dir.join(start::CONSOLE)).await;
+        let removed = self.means.engine.remove(self.container.id()).await;
+        start::remove_files(&self.dir);
+        // testcontainers would ask once more when it is dropped: there is nothing left to remove.
+        std::mem::forget(self.container);
+        removed
+    }
+
+    async fn keep(self) -> Result<(), MachineError> {
+        self.leave();
+        if let Some(mut leash) = self.means.leash.lock().await.take() {
+            leash.write_all(KEEP).await.map_err(MachineError::io("cannot let the containers go"))?;
+        }
+        std::mem::forget(self.container);
+        Ok(())
+    }
+}
+
+impl ContainerMachine {
+    fn unable(&self, what: &str) -> MachineError {
+        MachineError::Unable { machine: self.name.clone(), what: what.to_owned() }
+    }
+
+    fn explain(&self, error: MachineError) -> MachineError {
+        self.lost().unwrap_or(error)
+    }
+
+    fn leave(&self) {
+        let tasks = std::mem::take(&mut *self.tasks.lock().expect("no panic while it is held"));
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+}

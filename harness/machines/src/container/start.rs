@@ -1,0 +1,243 @@
+//! From an image to a container that answers.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bollard::models::PortBinding;
+use redrill_model::{MachineSpec, Network};
+use testcontainers::core::{CgroupnsMode, Mount};
+use testcontainers::runners::AsyncRunner;
+use testcontainers::{GenericImage, ImageExt};
+
+use super::engine::labels;
+use super::{ContainerMachine, KIND, Means};
+use crate::deadline::Deadline;
+use crate::image::Image;
+use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY};
+use crate::personal::Person;
+use crate::relay::{self, Rules};
+use crate::ssh::{self, write_private};
+
+pub(super) const CONSOLE: &str = "console.log";
+/// What is shared with the machine: the probe, and the way to the package mirror. It lies at `/run/redrill` there.
+const SHARED: &str = "shared";
+const IDENTITY: &str = "identity.json";
+const RELAY_SOCKET: &str = "relay.sock";
+
+/// Runs before systemd: the cgroup file system becomes the container's own (on hosts with cgroup v1 too); files that
+/// the engine mounts become files that can be renamed; the network's switches can be thrown; there is no default route;
+/// the machine learns who it is.
+const ENTRY: &str = r#"#!/bin/sh
+set -e
+umount -R -l /sys/fs/cgroup
+mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /sys/fs/cgroup
+for file in hosts hostname resolv.conf; do
+    text=$(cat /etc/$file; echo .)
+    umount /etc/$file
+    rm -f /etc/$file
+    printf %s "${text%.}" > /etc/$file
+done
+mount --bind /proc/sys/net /proc/sys/net
+mount -o remount,bind,rw /proc/sys/net
+[ -e /run/redrill/open ] || ip route del default || true
+/run/redrill/probe identity < /run/redrill/identity.json
+rm -f /run/redrill/identity.json
+if [ -e /run/redrill/relay.sock ]; then
+    setsid /run/redrill/probe forward 3128 /run/redrill/relay.sock > /dev/null 2>&1 &
+fi
+exec /sbin/init systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket \
+    systemd.mask=systemd-networkd-wait-online.service systemd.mask=systemd-resolved.service \
+    systemd.mask=systemd-remount-fs.service
+"#;
+
+/// systemd and what it starts need the first; firewalls and addresses the second; probes that look at other users'
+/// processes the third.
+const CAPABILITIES: [&str; 3] = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"];
+
+/// A machine in the making.
+pub(super) struct Making<'a> {
+    pub(super) means: &'a Means,
+    pub(super) image: &'a Image,
+    /// Name and tag in the engine.
+    pub(super) from: (&'a str, &'a str),
+    pub(super) spec: &'a MachineSpec,
+    pub(super) needs: &'a Needs,
+    pub(super) dir: &'a Path,
+    pub(super) deadline: &'a Deadline,
+}
+
+impl Making<'_> {
+    /// Up to a login over SSH. A new machine is told who it is, a fork knows it.
+    pub(super) async fn run(&self, person: Person, new: bool) -> Result<ContainerMachine, MachineError> {
+        let began = Instant::now();
+        let relay = self.share(&person, new)?;
+        let group = self.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
+        // Alone or not, it is in no network but that of its group.
+        let network = self.means.name(group);
+        self.means.engine.network(&network, &self.means.run).await?;
+        let request = self.request(&network);
+        let started = self.deadline.limit(request.start()).await;
+        let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
+        let container = started.map_err(|error| MachineError::Engine(whole(&error)))?;
+        let ended = Arc::new(Mutex::new(None));
+        let mut tasks = vec![self.watch(container.id(), &ended)];
+        tasks.extend(relay);
+        let agent = Arc::new(self.means.engine.agent(&self.spec.name, container.id()).await?);
+        let check = |last_seen: &str| self.check(&ended, last_seen);
+        agent.ready(&mut |last_seen| check(last_seen)).await?;
+        let boot_seconds = began.elapsed().as_secs_f64();
+        self.settle(&agent, &ended).await?;
+        let ports = self.means.engine.ports(container.id()).await?;
+        let port = ports.get(&22).copied().ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
+        let name = &self.spec.name;
+        ssh::configure(self.dir, name, port, &self.means.client.path, &person.host.host_key())?;
+        ssh::admit(&self.means.guard, self.dir, name, port, self.deadline, check).await?;
+        Ok(ContainerMachine {
+            name: name.clone(),
+            dir: self.dir.to_owned(),
+            boot_seconds,
+            container,
+            agent,
+            ports,
+            means: self.means.clone(),
+            spec: self.spec.clone(),
+            needs: self.needs.clone(),
+            image: self.image.clone(),
+            person,
+            ended,
+            tasks: Mutex::new(tasks),
+        })
+    }
+
+    /// Lays out what the machine finds at `/run/redrill`.
+    fn share(&self, person: &Person, new: bool) -> Result<Option<tokio::task::JoinHandle<()>>, MachineError> {
+        let shared = self.dir.join(SHARED);
+        let failed = || MachineError::io("cannot write what is shared with the machine");
+        std::fs::create_dir_all(&shared).map_err(failed())?;
+        std::fs::write(self.dir.join(CONSOLE), "").map_err(failed())?;
+        for (name, content) in [("probe", PROBE_BINARY), ("entry", ENTRY.as_bytes())] {
+            let path = shared.join(name);
+            std::fs::write(&path, content).map_err(failed())?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(failed())?;
+        }
+        let mut identity = if new {
+            person.whole(KIND, &self.spec.name, &self.means.client, self.needs)?
+        } else {
+            person.again(KIND, self.needs)
+        };
+        // The host's clock is the machine's.
+        identity.clock = None;
+        let text = serde_json::to_vec(&identity).map_err(|error| MachineError::Monitor(error.to_string()))?;
+        write_private(&shared.join(IDENTITY), &text)?;
+        if self.needs.network == Network::Open {
+            std::fs::write(shared.join("open"), "").map_err(failed())?;
+            return Ok(None);
+        }
+        let rules = Rules {
+            allowed: self.image.mirror_hosts(),
+            upstream: self.image.upstream_proxy(),
+            log: self.dir.join("network.log"),
+        };
+        let socket = shared.join(RELAY_SOCKET);
+        let _ = std::fs::remove_file(&socket);
+        relay::serve(&socket, rules).map(Some).map_err(MachineError::io("cannot serve the package mirror"))
+    }
+
+    fn request(&self, network: &str) -> testcontainers::ContainerRequest<GenericImage> {
+        let ports: Vec<u16> = std::iter::once(22).chain(self.needs.ports.iter().copied()).collect();
+        let memory = i64::try_from(self.spec.memory_mib << 20).ok();
+        let shared = self.dir.join(SHARED).display().to_string();
+        let request = GenericImage::new(self.from.0, self.from.1)
+            .with_cmd(["/bin/sh", "/run/redrill/entry"])
+            .with_container_name(self.means.name(&self.file_name()))
+            .with_hostname(&self.spec.name)
+            .with_network(network)
+            .with_labels(labels(&self.means.run))
+            .with_cgroupns_mode(CgroupnsMode::Private)
+            // The default profiles refuse systemd its mounts; a machine of a drill is no boundary of security.
+            .with_security_opt("seccomp=unconfined")
+            .with_security_opt("apparmor=unconfined")
+            .with_mount(Mount::bind_mount(shared, "/run/redrill"))
+            .with_host_config_modifier(move |host| {
+                // systemd mounts /run itself, unless it is mounted: what is shared lies below it.
+                host.tmpfs = Some([("/run".to_owned(), "exec,mode=755".to_owned())].into());
+                host.memory = memory;
+                host.publish_all_ports = Some(false);
+                let loopback = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
+                let bindings = ports.iter().map(|port| (format!("{port}/tcp"), Some(vec![loopback.clone()])));
+                host.port_bindings = Some(bindings.collect());
+            });
+        let request = CAPABILITIES.into_iter().fold(request, |request, capability| request.with_cap_add(capability));
+        request.with_startup_timeout(self.deadline.left())
+    }
+
+    /// A machine may be there several times: its forks are in other directories.
+    fn file_name(&self) -> String {
+        let dir = self.dir.strip_prefix(self.means.run.join("machines")).unwrap_or(self.dir);
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '-' };
+        dir.display().to_string().chars().map(plain).collect()
+    }
+
+    fn watch(&self, container: &str, ended: &Arc<Mutex<Option<String>>>) -> tokio::task::JoinHandle<()> {
+        let (engine, container, ended) = (self.means.engine.clone(), container.to_owned(), Arc::clone(ended));
+        tokio::spawn(async move {
+            let why = engine.ended(&container).await;
+            *ended.lock().expect("no panic while it is held") = Some(why);
+        })
+    }
+
+    fn check(&self, ended: &Mutex<Option<String>>, last_seen: &str) -> Result<(), MachineError> {
+        let machine = self.spec.name.clone();
+        if let Some(said) = ended.lock().expect("no panic while it is held").clone() {
+            return Err(MachineError::Lost { machine, said });
+        }
+        if !self.deadline.passed() {
+            return Ok(());
+        }
+        let (limit, last_seen) = (self.deadline.error(), last_seen.to_owned());
+        Err(MachineError::NotReady { machine, limit, last_seen, tail: Vec::new() })
+    }
+
+    /// Waits until systemd has no more jobs.
+    async fn settle(
+        &self,
+        agent: &Arc<crate::agent::Agent>,
+        ended: &Mutex<Option<String>>,
+    ) -> Result<(), MachineError> {
+        let wait = Exec::new(["sh", "-c", "systemctl is-system-running --wait 2>&1"]);
+        loop {
+            let output = agent.exec(&wait, b"", self.deadline).await?;
+            // Until its manager listens there is nobody to ask.
+            if !["", "offline"].contains(&output.text().trim()) && !output.text().contains("Failed to connect") {
+                return Ok(());
+            }
+            self.check(ended, "an agent, but no systemd")?;
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn timed_out(&self, command: &str, limit: crate::TimedOut) -> MachineError {
+        MachineError::TimedOut { machine: self.spec.name.clone(), command: command.to_owned(), limit }
+    }
+}
+
+/// An error with all its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if !text.contains(&source.to_string()) {
+            text = format!("{text}: {source}");
+        }
+        cause = source.source();
+    }
+    text
+}
+
+/// Removes what a machine that has ended needs no more; its logs stay.
+pub(super) fn remove_files(dir: &Path) {
+    let _ = std::fs::remove_dir_all(dir.join(SHARED));
+    debug_assert!(PROBE.starts_with("/run/redrill/"));
+}

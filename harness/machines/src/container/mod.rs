@@ -102,7 +102,7 @@ fn reaper(guard: &Guard, run: &Path) -> Result<Child, MachineError> {
 /// keeps its machines says so first.
 pub fn reap(run: &Path) {
     let mut byte = [0];
-    let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == KEEP);
+    let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == *KEEP);
     if !kept {
         remove_all(run);
     }

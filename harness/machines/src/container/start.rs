@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bollard::models::PortBinding;
 use redrill_model::{MachineSpec, Network};
-use testcontainers::core::{CgroupnsMode, Mount};
+use testcontainers::core::{CgroupnsMode, ContainerPort, Mount};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
 
@@ -149,7 +149,9 @@ impl Making<'_> {
         let ports: Vec<u16> = std::iter::once(22).chain(self.needs.ports.iter().copied()).collect();
         let memory = i64::try_from(self.spec.memory_mib << 20).ok();
         let shared = self.dir.join(SHARED).display().to_string();
-        let request = GenericImage::new(self.from.0, self.from.1)
+        let image = GenericImage::new(self.from.0, self.from.1);
+        let image = ports.iter().fold(image, |image, port| image.with_exposed_port(ContainerPort::Tcp(*port)));
+        let request = image
             .with_cmd(["/bin/sh", "/run/redrill/entry"])
             .with_container_name(self.means.name(&self.file_name()))
             .with_hostname(&self.spec.name)

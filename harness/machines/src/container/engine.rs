@@ -78,11 +78,7 @@ impl Engine {
             )])),
             ..NetworkCreateRequest::default()
         };
-        match self.docker.create_network(request).await {
-            // Another machine of this drill was faster.
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) | Ok(_) => Ok(()),
-            Err(error) => Err(failed("cannot make a network")(error)),
-        }
+        self.docker.create_network(request).await.map(drop).map_err(failed("cannot make a network"))
     }
 
     /// The machine's agent, as a command in it.

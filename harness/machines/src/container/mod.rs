@@ -6,7 +6,7 @@ mod engine;
 mod start;
 mod sweep;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -59,11 +59,23 @@ struct Means {
     client: ClientKey,
     run: PathBuf,
     frozen: Arc<AtomicU32>,
+    /// Those that there are: an engine makes a second one of the same name.
+    networks: Arc<tokio::sync::Mutex<BTreeSet<String>>>,
     /// What the reaper waits at.
     leash: Arc<tokio::sync::Mutex<Option<ChildStdin>>>,
 }
 
 impl Means {
+    /// The network of a group, made when its first machine comes.
+    async fn network(&self, group: &str) -> Result<String, MachineError> {
+        let (mut networks, name) = (self.networks.lock().await, self.name(group));
+        if !networks.contains(&name) {
+            self.engine.network(&name, &self.run).await?;
+            networks.insert(name.clone());
+        }
+        Ok(name)
+    }
+
     /// A name that no other run has.
     fn name(&self, what: &str) -> String {
         let run = self.run.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -85,7 +97,7 @@ impl Containers {
             .map_err(MachineError::io("cannot write the run directory"))?;
         let mut reaper = reaper(&guard, &run)?;
         let leash = Arc::new(tokio::sync::Mutex::new(reaper.stdin.take()));
-        let means = Means { guard, engine, client, run, frozen: Arc::default(), leash };
+        let means = Means { guard, engine, client, run, frozen: Arc::default(), networks: Arc::default(), leash };
         Ok(Self { means, catalog, store, images: BTreeMap::new(), _reaper: reaper })
     }
 }

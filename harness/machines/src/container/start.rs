@@ -75,8 +75,7 @@ impl Making<'_> {
         let relay = self.share(&person, new)?;
         let group = self.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
         // Alone or not, it is in no network but that of its group.
-        let network = self.means.name(group);
-        self.means.engine.network(&network, &self.means.run).await?;
+        let network = self.means.network(group).await?;
         let request = self.request(&network);
         let started = self.deadline.limit(request.start()).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;

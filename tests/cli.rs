@@ -100,7 +100,8 @@ fn path_without(sandbox: &Sandbox, without: &str) -> std::path::PathBuf {
 fn a_missing_qemu_is_said_before_it_is_tried_with_what_mends_it() {
     let sandbox = Sandbox::new();
     let path = path_without(&sandbox, "qemu-system-x86_64");
-    let output = sandbox.command(&["run", "scenarios/web"]).env("PATH", &path).output().expect("runs");
+    let run = ["run", "scenarios/web", "--backend", "qemu"];
+    let output = sandbox.command(&run).env("PATH", &path).output().expect("runs");
     let ran = redrill_tests::Ran::of(output).expect(3);
     assert!(ran.stderr.contains("qemu-system-x86_64: missing"), "{}", ran.stderr);
     assert!(ran.stderr.contains("apt-get install qemu-system-x86"), "{}", ran.stderr);
@@ -115,7 +116,7 @@ fn a_plan_is_printed_and_nothing_is_made() {
     let ran = sandbox.run(&["plan", "scenarios/web"]).expect(0);
     let line = |text: &str| ran.stdout.find(text).unwrap_or_else(|| panic!("no {text:?} in\n{}", ran.stdout));
     assert!(line("first deploy") < line("capture after the first deploy"));
-    assert!(line("second deploy") < line("idle") && line("idle") < line("checks"));
+    assert!(line("twins") < line("second deploy") && line("second deploy") < line("checks"));
     assert!(ran.stdout.contains("site answers over TLS"));
     assert!(!sandbox.state().exists());
     let json = sandbox.run(&["plan", "scenarios/web", "--format", "json"]).expect(0).stdout;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use redrill_machines::RunDir;
+use redrill_machines::{Home, RunDir};
 
 use crate::output::Failure;
 use crate::{Ended, home, output};
@@ -13,6 +13,7 @@ use crate::{Ended, home, output};
 Examples:
   redrill clean                        every kept or killed run
   redrill clean web-20261122-221500
+  redrill clean --check                what is there; removes nothing
   redrill clean --all                  also the run directories themselves, with their reports")]
 pub(crate) struct Args {
     /// Runs, by the names of their directories; all that are not going on by default.
@@ -20,10 +21,16 @@ pub(crate) struct Args {
     /// Remove whole run directories, with reports and logs.
     #[arg(long)]
     all: bool,
+    /// Remove nothing; list what is left of runs that are over, and exit with status 1 if there is anything.
+    #[arg(long, conflicts_with_all = ["runs", "all"])]
+    check: bool,
 }
 
 pub(crate) fn exec(args: &Args) -> Ended {
     let home = home();
+    if args.check {
+        return Ok(check(&home));
+    }
     let name = |run: &PathBuf| run.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let runs = home.run_dirs();
     if let Some(unknown) = args.runs.iter().find(|wanted| !runs.iter().any(|run| name(run) == **wanted)) {
@@ -39,10 +46,25 @@ pub(crate) fn exec(args: &Args) -> Ended {
         if args.all {
             std::fs::remove_dir_all(run).map_err(|error| Failure::unknown("cannot remove a run directory", &error))?;
         }
-        if args.all || swept.processes + swept.files > 0 {
+        if args.all || swept.processes + swept.containers + swept.files > 0 {
             let what = if args.all { "removed" } else { "cleaned" };
-            output::story(&format!("{what} {} ({} processes, {} files)", run.display(), swept.processes, swept.files));
+            output::story(&format!(
+                "{what} {} ({} processes, {} containers, {} files)",
+                run.display(),
+                swept.processes,
+                swept.containers,
+                swept.files
+            ));
         }
     }
+    if args.runs.is_empty() {
+        home.sweep();
+    }
     Ok(0)
+}
+
+fn check(home: &Home) -> u8 {
+    let left = home.left();
+    output::left(&left);
+    u8::from(!left.is_empty())
 }

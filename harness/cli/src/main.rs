@@ -9,6 +9,7 @@ mod output;
 mod plan;
 mod run;
 mod shell;
+mod test;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,7 @@ Examples:
   redrill doctor                     what this host can do, and what mends what it can't
   redrill plan scenarios/web         what a drill would do; boots nothing
   redrill run scenarios/web          the drill
+  redrill test scenarios             all drills there, as tests of cargo-nextest
   redrill run scenarios/web --keep-on-failure && redrill shell
 
 Exit status: 0 every declared claim is proven or waived, 1 a claim failed,
@@ -38,6 +40,7 @@ Exit status: 0 every declared claim is proven or waived, 1 a claim failed,
 enum Command {
     Run(run::Args),
     Plan(plan::Args),
+    Test(test::Args),
     Doctor(doctor::Args),
     #[command(subcommand)]
     Image(image::Args),
@@ -51,10 +54,15 @@ enum Command {
 type Ended = Result<u8, Failure>;
 
 fn main() -> ExitCode {
+    // cargo-nextest calls this program by another name.
+    if let Some(code) = test::as_test_binary() {
+        return code;
+    }
     let ended = match Cli::parse().command {
         // These run once for each process or connection: without a runtime.
         Command::Internal(args) => return internal::exec(args),
         Command::Plan(args) => plan::exec(&args),
+        Command::Test(args) => test::exec(&args),
         Command::Shell(args) => shell::exec(&args),
         Command::Clean(args) => clean::exec(&args),
         Command::Run(args) => runtime(run::exec(args)),

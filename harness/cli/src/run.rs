@@ -8,12 +8,12 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, ScenarioError, load};
 use redrill_machines::container;
-use redrill_machines::host::{self, Tool};
+use redrill_machines::host::{self, Shortage, Tool};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::{self, Qemu, Templates};
-use redrill_machines::{ClientKey, Containers, Home, RunDir};
-use redrill_model::{BackendKind, HostFacts, Report};
+use redrill_machines::{Admission, AdmissionError, Amount, ClientKey, Containers, Home, RunDir, Ticket};
+use redrill_model::{BackendKind, Claim, HostFacts, Report};
 use tokio::sync::{mpsc, watch};
 
 use crate::output::{self, Failure, Listener, Mode};
@@ -44,6 +44,12 @@ pub(crate) struct Args {
     /// What the machines are, whatever the scenario says.
     #[arg(long, value_enum)]
     backend: Option<Backend>,
+    /// At most so many machines at a time on this host, those of other drills included.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
+    /// End in order when standard input ends: for whoever starts drills and may be killed.
+    #[arg(long, hide = true)]
+    leash: bool,
     /// Tell no story, only the result.
     #[arg(long, short)]
     quiet: bool,
@@ -90,7 +96,8 @@ pub(crate) async fn exec(args: Args) -> Ended {
     output::swept(&home.sweep());
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
-    preflight(&tools, &loaded, &home, backend)?;
+    preflight(&tools, &home, backend)?;
+    let _ticket = admit(&args, &loaded, &home, backend).await?;
     let last_time = last_seconds(&home, &loaded.name);
     let run_dir = RunDir::create(&home, &loaded.name, SystemTime::now())
         .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
@@ -129,7 +136,7 @@ fn choose(args: &Args, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, F
 }
 
 /// What would fail later is said now.
-fn preflight(tools: &[Tool], loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<(), Failure> {
+fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Failure> {
     let mut missing = doctor::missing_tools(tools);
     if backend == BackendKind::Container {
         container::engine_version().map_err(|why| {
@@ -140,11 +147,24 @@ fn preflight(tools: &[Tool], loaded: &Loaded, home: &Home, backend: BackendKind)
     if !missing.is_empty() {
         return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
     }
-    let memory: Vec<u64> = loaded.scenario.machines.iter().map(|machine| machine.memory_mib).collect();
-    for checked in [host::check_memory(&memory), host::check_disk(&home.state, RUN_MIB)] {
-        checked.map_err(|shortage| Failure::with_mend(&shortage.to_string(), &shortage.mend()))?;
+    host::check_disk(&home.state, RUN_MIB).map_err(|shortage| short(&shortage))
+}
+
+fn short(shortage: &Shortage) -> Failure {
+    Failure::with_mend(&shortage.to_string(), &shortage.mend())
+}
+
+/// Waits until there is room for all machines of the drill.
+async fn admit(args: &Args, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
+    let twins = backend == BackendKind::Qemu && loaded.scenario.claims.contains(&Claim::Idempotent);
+    let wanted = Amount::of(&loaded.scenario.machines, twins);
+    let run = format!("{} (process {})", loaded.name, std::process::id());
+    let books = Admission::new(&home.state, Amount::of_host(args.jobs));
+    match books.admit(&run, &wanted, output::story).await {
+        Ok(ticket) => Ok(ticket),
+        Err(AdmissionError::Shortage(shortage)) => Err(short(&shortage)),
+        Err(error) => Err(Failure::unknown("cannot wait for a place", &error)),
     }
-    Ok(())
 }
 
 /// Makes the backend, and walks the plan with it.
@@ -169,7 +189,17 @@ async fn drill(
     };
     let named = args.backend.map(|backend| format!(" --backend {}", BackendKind::from(backend).name()));
     let repeat = format!("redrill run {}{}", args.scenario.display(), named.unwrap_or_default());
-    let make = |host: HostFacts| Making { loaded, run_dir, home, host, tools: versions, events, keep, repeat };
+    let make = |host: HostFacts| Making {
+        loaded,
+        run_dir,
+        home,
+        host,
+        tools: versions,
+        events,
+        keep,
+        leash: args.leash,
+        repeat,
+    };
     if backend == BackendKind::Container {
         let machines = Containers::new(guard.clone(), guard.run().to_owned(), catalog, store, client).await;
         let machines = machines.map_err(|error| Failure::unknown("cannot use the container engine", &error))?;
@@ -206,21 +236,25 @@ struct Making {
     tools: BTreeMap<String, String>,
     events: Events,
     keep: Keep,
+    leash: bool,
     repeat: String,
 }
 
 impl Making {
     fn with<B>(self, backend: B, guard: Guard) -> Drill<B> {
-        let Self { loaded, run_dir, home, host, tools, events, keep, repeat } = self;
-        Drill { loaded, backend, guard, run_dir, home, host, tools, events, stop: watch_signals(), keep, repeat }
+        let Self { loaded, run_dir, home, host, tools, events, keep, leash, repeat } = self;
+        Drill { loaded, backend, guard, run_dir, home, host, tools, events, stop: watch_signals(leash), keep, repeat }
     }
 }
 
 /// The first Ctrl-C (or SIGTERM) asks the drill to end; the second leaves at once.
-fn watch_signals() -> watch::Receiver<bool> {
+fn watch_signals(leash: bool) -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
-        signal().await;
+        tokio::select! {
+            () = signal() => {}
+            () = leash_let_go(), if leash => {}
+        }
         output::story("interrupted: cleaning up, then telling what was learnt (again to leave at once)");
         let _ = sender.send(true);
         signal().await;
@@ -228,6 +262,16 @@ fn watch_signals() -> watch::Receiver<bool> {
         std::process::exit(130);
     });
     receiver
+}
+
+/// Comes to an end with standard input. A thread of its own: the runtime does not wait for it.
+async fn leash_let_go() {
+    let (sender, let_go) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = sender.send(());
+    });
+    let _ = let_go.await;
 }
 
 async fn signal() {

@@ -3,6 +3,7 @@
 //! Nothing here knows what a deploy or a check is. Every process started lies under a guard ([`process`]) that ends it
 //! when the harness is gone, and every file in the [`RunDir`] of its drill or in the [`Home`]'s cache.
 
+mod admission;
 mod agent;
 pub mod container;
 mod deadline;
@@ -19,10 +20,11 @@ mod run_dir;
 mod ssh;
 mod switch;
 
+pub use admission::{Admission, AdmissionError, Amount, Ticket};
 pub use container::{Containers, reap};
 pub use deadline::{Deadline, TimedOut};
 pub use fake::{Fake, FakeMachine};
 pub use machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, Reach, Seat};
 pub use relay::pump as relay_pump;
-pub use run_dir::{Home, RunDir, RunDirError, Swept};
+pub use run_dir::{Home, Left, RunDir, RunDirError, Swept};
 pub use ssh::ClientKey;

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::{container, process};
+use crate::{admission, container, process};
 
 /// The harness's own places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,10 +63,61 @@ impl Home {
         dirs
     }
 
-    /// Removes what runs left behind that were killed: processes, disks, sockets. Reports and logs stay.
+    /// Removes what runs left behind that were killed: processes, containers, disks, sockets, and what was half made in
+    /// the cache. Reports and logs stay.
     pub fn sweep(&self) -> Vec<Swept> {
+        for path in self.half_made() {
+            let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        }
         self.run_dirs().iter().filter_map(|dir| sweep(dir)).collect()
     }
+
+    /// What is there of runs that are not going on. Kept machines are named as such.
+    pub fn left(&self) -> Vec<Left> {
+        let dead = self.run_dirs().into_iter().filter(|dir| !RunDir::is_live(dir));
+        let runs = dead.filter_map(|dir| {
+            let left = Left {
+                kept: RunDir::is_kept(&dir),
+                processes: process::marked(&dir).len(),
+                containers: container::left(&dir),
+                files: disposable(&dir).len(),
+                place: dir,
+            };
+            (left.processes + left.containers + left.files > 0).then_some(left)
+        });
+        let half_made = self.half_made().into_iter();
+        runs.chain(half_made.map(|place| Left { place, kept: false, processes: 0, containers: 0, files: 1 })).collect()
+    }
+
+    /// Images and templates whose makers are gone, and places in the budget whose holders are.
+    fn half_made(&self) -> Vec<PathBuf> {
+        let caches = ["images", "templates"].map(|name| self.cache.join(name));
+        let entries = caches.iter().flat_map(|cache| fs::read_dir(cache).into_iter().flatten().flatten());
+        let ours = entries.map(|entry| entry.path()).filter(|path| is_half_made(path));
+        ours.chain(admission::abandoned(&self.state)).collect()
+    }
+}
+
+/// `tmp-PID-...`, and no such process.
+fn is_half_made(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let maker = name.strip_prefix("tmp-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+    maker.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+/// What is left of something that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Run directory, or file in the cache.
+    pub place: PathBuf,
+    /// The user asked to keep it.
+    pub kept: bool,
+    /// Processes.
+    pub processes: usize,
+    /// Containers, networks and images of a container engine.
+    pub containers: usize,
+    /// Disks, sockets, keys, frozen machines.
+    pub files: usize,
 }
 
 /// What a sweep found in a run directory.
@@ -111,23 +162,30 @@ pub(crate) fn clear(dir: &Path) -> Swept {
 
 /// Removes disks, sockets, keys and checkouts below `dir`; what a person may want to read stays.
 fn remove_disposable(dir: &Path) -> usize {
-    let mut removed = 0;
+    let removed = |path: &PathBuf| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.is_ok();
+    disposable(dir).iter().filter(|path| removed(path)).count()
+}
+
+/// Directories that hold nothing that a person would want to read.
+const DIRECTORIES: [&str; 4] = ["controller", "shared", "frozen", "template"];
+const ENDINGS: [&str; 7] = [".qcow2", ".sock", ".key", ".key.pub", ".cred", ".ram", ".state"];
+
+fn disposable(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let (path, name) = (entry.path(), entry.file_name());
         let name = name.to_string_lossy();
-        let disposable =
-            [".qcow2", ".sock", ".key", ".key.pub", ".cred", ".ram", ".state"].iter().any(|end| name.ends_with(end));
         if path.is_dir() && !path.is_symlink() {
-            if ["controller", "shared", "frozen", "template"].contains(&&*name) {
-                removed += usize::from(fs::remove_dir_all(&path).is_ok());
+            if DIRECTORIES.contains(&&*name) {
+                found.push(path);
             } else {
-                removed += remove_disposable(&path);
+                found.extend(disposable(&path));
             }
-        } else if disposable {
-            removed += usize::from(fs::remove_file(&path).is_ok());
+        } else if ENDINGS.iter().any(|end| name.ends_with(end)) {
+            found.push(path);
         }
     }
-    removed
+    found
 }
 
 /// The directory of one drill. While it is open, its lock tells others that the run lives.
@@ -242,7 +300,19 @@ mod tests {
         let (dead_path, kept_path) = (dead.path.clone(), kept.path.clone());
         drop(dead); // As a SIGKILL would: the lock goes, the files stay.
         kept.keep().expect("kept");
+        let half = home.cache.join("templates/tmp-4194305-x");
+        fs::create_dir_all(&half).expect("made");
+        let places = |left: Vec<Left>| left.into_iter().map(|left| (left.place, left.kept)).collect::<Vec<_>>();
+        let kept_and = |others: &[&PathBuf]| {
+            let mut all: Vec<_> = others.iter().map(|path| ((*path).clone(), **path == kept_path)).collect();
+            all.sort();
+            all
+        };
+        let mut left = places(home.left());
+        left.sort();
+        assert_eq!(left, kept_and(&[&dead_path, &kept_path, &half]), "a live run has left nothing yet");
         let swept = home.sweep();
+        assert_eq!(places(home.left()), kept_and(&[&kept_path]));
         assert_eq!(swept, [Swept { run: dead_path.clone(), processes: 0, containers: 0, files: 1 }]);
         assert!(dead_path.join("machines/web/console.log").exists(), "evidence stays");
         assert!(live.path.join("machines/web/overlay.qcow2").exists());

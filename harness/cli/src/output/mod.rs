@@ -13,7 +13,7 @@ use redrill_model::{Moment, Pass, Report, Stage};
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
-pub(crate) use tables::{Finding, Health, doctor, images, plan, pruned};
+pub(crate) use tables::{Finding, Health, doctor, images, left, plan, pruned};
 
 /// A line of the story.
 pub(crate) fn story(line: &str) {
@@ -30,8 +30,9 @@ fn result_line(line: &str) {
 pub(crate) fn swept(found: &[Swept]) {
     for swept in found {
         story(&format!(
-            "swept what a killed run left: {} processes, {} files in {}",
+            "swept what a killed run left: {} processes, {} containers, {} files in {}",
             swept.processes,
+            swept.containers,
             swept.files,
             swept.run.display()
         ));

@@ -1,8 +1,9 @@
 //! What the smaller commands print.
 
 use redrill_engine::Loaded;
+use redrill_machines::Left;
 use redrill_machines::image::Image;
-use redrill_model::{Limits, Network, Stage, plan as plan_of};
+use redrill_model::{BackendKind, Limits, Network, Stage, plan as plan_of};
 
 use super::{result_line, stage_name, style};
 
@@ -74,9 +75,23 @@ pub(crate) fn pruned(removed: &[(String, u64)]) {
     }
 }
 
+/// What is left of runs that are over.
+pub(crate) fn left(left: &[Left]) {
+    for left in left {
+        let kept = if left.kept { "kept" } else { "left" };
+        let (processes, containers, files) = (left.processes, left.containers, left.files);
+        let place = left.place.display();
+        result_line(&format!("{kept}  {place}: {processes} processes, {containers} containers, {files} files"));
+    }
+    result_line(&match left.len() {
+        0 => "0 left".to_owned(),
+        count => format!("{count} left: redrill clean"),
+    });
+}
+
 /// A plan.
 pub(crate) fn plan(loaded: &Loaded, json: bool) {
-    let plan = plan_of(&loaded.scenario, true);
+    let plan = plan_of(&loaded.scenario, loaded.scenario.backend != BackendKind::Container);
     if json {
         result_line(&serde_json::to_string_pretty(&plan).unwrap_or_default());
         return;
@@ -91,6 +106,13 @@ pub(crate) fn plan(loaded: &Loaded, json: bool) {
         let (image, memory) = (machine.image.get_ref(), machine.memory_mib);
         result_line(&format!("machine   {} from {image}, {memory} MiB, {} cpus", machine.name, machine.cpus));
     }
+    result_line(match scenario.backend {
+        BackendKind::Auto => {
+            "backend   QEMU where it is there, else containers (which have no twins, and idle instead)"
+        }
+        BackendKind::Qemu => "backend   QEMU",
+        BackendKind::Container => "backend   containers",
+    });
     result_line(match scenario.network {
         Network::Mirror => "network   the package mirror and nothing else",
         Network::Open => "network   whatever the host reaches",

@@ -5,5 +5,5 @@ mod resources;
 mod tools;
 
 pub use accel::{Accel, Acceleration, Trial, probe_acceleration};
-pub use resources::{Shortage, check_disk, check_memory, free_disk_mib, free_memory_mib};
+pub use resources::{Shortage, check_disk, free_disk_mib, free_memory_mib, total_memory_mib};
 pub use tools::{Tool, find_tools, qemu_version, search_path};

@@ -22,6 +22,9 @@ pub(crate) const SWITCH: &str = "switch.sock";
 /// SSH is reached like every other port, and asked for in any case.
 pub(crate) const SSH: u16 = 22;
 
+/// The number of a machine that will be a template, see [`Needs::lease`].
+pub(crate) const TEMPLATE: u8 = u8::MAX;
+
 /// Where the two network cards sit on the PCI bus: the same in every machine, so that a frozen one finds them again.
 const NET_SLOT: &str = "10";
 pub(crate) const LAN_SLOT: &str = "11";
@@ -146,8 +149,10 @@ fn address(lease: u8) -> String {
     format!("10.0.2.{}", first_address(lease) + 1)
 }
 
+/// Of the range that the machine's network gives out. A template's is nobody else's: a fork asks for the address that
+/// it had, and must not get it.
 fn first_address(lease: u8) -> u16 {
-    15 + 2 * u16::from(lease % 100)
+    if lease == TEMPLATE { 15 } else { 17 + 2 * u16::from(lease % 100) }
 }
 
 /// Ports of the host are picked by the kernel (port 0) and asked for afterwards: nobody can take one in between.
@@ -205,7 +210,7 @@ mod tests {
     fn ports_are_on_loopback_and_each_once() {
         let value = netdev_for(Network::Open);
         assert_eq!(value.matches("hostfwd=").count(), 3, "{value}");
-        assert_eq!(value.matches("hostfwd=tcp:127.0.0.1:0-10.0.2.22:").count(), 3, "{value}");
-        assert!(value.contains("dhcpstart=10.0.2.21"), "{value}");
+        assert_eq!(value.matches("hostfwd=tcp:127.0.0.1:0-10.0.2.24:").count(), 3, "{value}");
+        assert!(value.contains("dhcpstart=10.0.2.23"), "{value}");
     }
 }

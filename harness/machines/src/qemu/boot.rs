@@ -127,7 +127,9 @@ impl Making<'_> {
         let needed = crate::host::check_disk(self.dir, self.spec.memory_mib);
         needed
             .map_err(|shortage| MachineError::Program { program: "freeze".to_owned(), said: shortage.to_string() })?;
-        let base = self.cold(true).await?;
+        // It is nobody, and hears nobody.
+        let needs = Needs { lease: args::TEMPLATE, network: self.needs.network, ..Needs::default() };
+        let base = Making { needs: &needs, ..*self }.cold(true).await?;
         self.bring_to_rest(&base.running).await?;
         let frozen = freeze::freeze(base.running, self.dir, &self.dir.join("template"), self.deadline).await?;
         let (templates, credentials) = (self.means.templates.clone(), base.credentials);

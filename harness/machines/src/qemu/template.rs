@@ -17,7 +17,7 @@ use crate::image::Image;
 use crate::process;
 
 /// Counts up when the machines that we make change in a way that frozen ones do not know.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 const RECORD: &str = "template.json";
 const LOCK: &str = "lock";
 

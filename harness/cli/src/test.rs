@@ -1,0 +1,147 @@
+//! `redrill test`: drills as tests of cargo-nextest, for repos that hold no Rust.
+//!
+//! nextest is given this very program as its test binary, by the metadata that it otherwise asks cargo for
+//! (<https://nexte.st/docs/ci-features/archiving/#using-cargo-and-binaries-metadata>): nothing is compiled.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use redrill_suite::Suite;
+use serde_json::{Value, json};
+
+use crate::output::{self, Failure};
+use crate::{Ended, home, program};
+
+/// Run the drills below a directory as tests: a trial per scenario, kind of machine and claim.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  redrill test                                   the scenarios below ./scenarios
+  redrill test drills -- --no-fail-fast          options of cargo-nextest after --
+  redrill test -- -E 'test(web::container)'
+  redrill test -- --partition count:1/2          half of them, for one of two runners
+  redrill test --list")]
+pub(crate) struct Args {
+    /// Directory with scenarios, or one scenario.
+    #[arg(default_value = "scenarios")]
+    root: PathBuf,
+    /// List the trials; boots nothing.
+    #[arg(long)]
+    list: bool,
+    /// Options of cargo-nextest.
+    #[arg(last = true)]
+    nextest: Vec<String>,
+}
+
+/// The name under which this program is a test binary.
+const BINARY: &str = "redrill-drills";
+/// Where the test binary finds its scenarios.
+const ROOT: &str = "REDRILL_SUITE";
+
+/// If this process is the test binary, its whole life.
+pub(crate) fn as_test_binary() -> Option<ExitCode> {
+    let own = std::env::args_os().next()?;
+    (Path::new(&own).file_name()? == BINARY).then_some(())?;
+    let root = std::env::var_os(ROOT)?;
+    let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("redrill"));
+    Some(Suite::new(PathBuf::from(root)).program(program).main())
+}
+
+pub(crate) fn exec(args: &Args) -> Ended {
+    let root = args.root.canonicalize().map_err(|error| {
+        Failure::usage(&format!("there is no directory `{}` with scenarios: {error}", args.root.display()))
+    })?;
+    for not_run in Suite::new(&root).not_run() {
+        output::story(&format!("not run here: {} ({})", not_run.trial, not_run.why.0));
+    }
+    let place = home().state.join("suite").join(format!("metadata-{}", std::process::id()));
+    let failed = |error: std::io::Error| Failure::unknown("cannot write what nextest asks for", &error);
+    std::fs::create_dir_all(place.join("target")).map_err(failed)?;
+    let binary = place.join(BINARY);
+    let _ = std::fs::remove_file(&binary);
+    std::os::unix::fs::symlink(program()?, &binary).map_err(failed)?;
+    for (name, content) in [
+        ("cargo.json", cargo_metadata(&place)),
+        ("binaries.json", binaries_metadata(&place, &binary)),
+        ("Cargo.toml", json!("")),
+    ] {
+        let text = content.as_str().map_or_else(|| content.to_string(), |text| MANIFEST.to_owned() + text);
+        std::fs::write(place.join(name), text).map_err(failed)?;
+    }
+    std::fs::write(place.join("nextest.toml"), CONFIG).map_err(failed)?;
+    let mut nextest = Command::new("cargo");
+    nextest.args(["nextest", if args.list { "list" } else { "run" }]);
+    nextest.arg("--cargo-metadata").arg(place.join("cargo.json"));
+    nextest.arg("--binaries-metadata").arg(place.join("binaries.json"));
+    nextest.arg("--tool-config-file").arg(format!("redrill:{}", place.join("nextest.toml").display()));
+    nextest.args(&args.nextest).env(ROOT, &root).current_dir(&place);
+    Err(Failure::with_mend(
+        &format!("cannot start cargo nextest: {}", nextest.exec()),
+        "cargo install --locked cargo-nextest, or run the drills one by one: redrill run SCENARIO",
+    ))
+}
+
+const MANIFEST: &str = "[package]\nname = \"drills\"\nversion = \"0.0.0\"\n[[test]]\nname = \"drills\"\n[workspace]\n";
+
+/// One drill at a time, however many claims ask for it; drills share the machine's budget besides.
+const CONFIG: &str = "nextest-version = \"0.9.70\"
+[profile.default]
+retries = 0
+fail-fast = false
+slow-timeout = { period = \"120s\", terminate-after = 14, grace-period = \"20s\" }
+[test-groups.'@tool:redrill:drills']
+max-threads = 1
+[[profile.default.overrides]]
+filter = 'all()'
+test-group = '@tool:redrill:drills'
+[profile.default.junit]
+path = \"junit.xml\"
+";
+
+/// The only package: it has the drills as its only test.
+fn cargo_metadata(place: &Path) -> Value {
+    let id = package_id(place);
+    let (manifest, target) = (place.join("Cargo.toml"), place.join("target"));
+    json!({
+        "packages": [{
+            "name": "drills", "version": "0.0.0", "id": id, "license": null, "license_file": null,
+            "description": null, "source": null, "dependencies": [],
+            "targets": [{
+                "kind": ["test"], "crate_types": ["bin"], "name": "drills", "src_path": place.join("drills.rs"),
+                "edition": "2024", "doc": false, "doctest": false, "test": true
+            }],
+            "features": {}, "manifest_path": manifest, "metadata": null, "publish": null, "authors": [],
+            "categories": [], "keywords": [], "readme": null, "repository": null, "homepage": null,
+            "documentation": null, "edition": "2024", "links": null, "default_run": null, "rust_version": null
+        }],
+        "workspace_members": [id], "workspace_default_members": [id],
+        "resolve": { "nodes": [{ "id": id, "dependencies": [], "deps": [], "features": [] }], "root": id },
+        "target_directory": target, "version": 1, "workspace_root": place, "metadata": null
+    })
+}
+
+fn binaries_metadata(place: &Path, binary: &Path) -> Value {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    json!({
+        "rust-build-meta": {
+            "target-directory": place.join("target"), "base-output-directories": ["debug"], "non-test-binaries": {},
+            "build-script-out-dirs": {}, "linked-paths": [],
+            "platforms": {
+                "host": { "platform": { "triple": triple, "target-features": "unknown" }, "libdir": { "status": "unavailable", "reason": "not-in-archive" } },
+                "targets": []
+            },
+            "target-platforms": [{ "triple": triple, "target-features": "unknown" }], "target-platform": null
+        },
+        "rust-binaries": {
+            "drills": {
+                "binary-id": "drills", "binary-name": "drills", "package-id": package_id(place), "kind": "test",
+                "binary-path": binary, "build-platform": "target"
+            }
+        }
+    })
+}
+
+fn package_id(place: &Path) -> String {
+    format!("path+file://{}#drills@0.0.0", place.display())
+}

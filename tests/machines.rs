@@ -1,0 +1,284 @@
+//! Real machines, without a deploy: forks, the agent, reboots, power cuts, and what goes wrong with them.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use redrill_machines::host::{self, Accel};
+use redrill_machines::image::{Catalog, Store};
+use redrill_machines::process::Guard;
+use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
+use redrill_machines::{
+    Backend, ClientKey, Containers, Deadline, Exec, Home, Machine, MachineError, Needs, PROBE, RunDir,
+};
+use redrill_model::{MachineSpec, Scenario};
+use redrill_tests::{processes_of, program, root};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    type Test = fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>;
+    let trials: [(&str, Test); 7] = [
+        ("forks::qemu::share_nothing_but_what_was_in_memory", |world| Box::pin(forks(world))),
+        ("agent::qemu::answers_without_a_network", |world| Box::pin(agent(world))),
+        ("reboot::qemu::is_proven_and_a_power_cut_loses_what_was_not_synced", |world| Box::pin(reboot(world))),
+        ("template::qemu::damage_is_noticed_and_mended", |world| Box::pin(damage(world))),
+        ("resume::qemu::a_fork_that_hangs_is_told", |world| Box::pin(hang(world))),
+        ("resume::qemu::a_clock_that_cannot_be_set_is_told", |world| Box::pin(clock(world))),
+        ("freeze::container::keeps_the_files", |world| Box::pin(commit(world))),
+    ];
+    let trials = trials.into_iter().map(|(name, test)| {
+        let lacking = match name.contains("::container::") {
+            true => redrill_machines::container::engine_version().is_err(),
+            false => !Path::new("/usr/bin/qemu-system-x86_64").exists(),
+        };
+        let trial = Trial::test(name, move || run(test));
+        trial.with_ignored_flag(lacking && std::env::var_os("CI").is_none())
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn run(test: fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>) -> Result<(), Failed> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut world = runtime.block_on(World::new());
+    let state = world.home.state.clone();
+    let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(test(&mut world))));
+    drop(world);
+    drop(runtime);
+    let left = processes_of(&state);
+    tested.map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    })?;
+    assert!(left.is_empty(), "processes were left: {left:?}");
+    Ok(())
+}
+
+/// Places, a guard, a client's key, and what is needed to make machines.
+struct World {
+    _place: tempfile::TempDir,
+    home: Home,
+    run: RunDir,
+    guard: Guard,
+    client: ClientKey,
+    told: Arc<Mutex<Vec<String>>>,
+    deadline: Deadline,
+}
+
+impl World {
+    async fn new() -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let own = Home::from_environment(|name| std::env::var_os(name).map(PathBuf::from));
+        let home = Home { cache: own.cache, state: place.path().join("state") };
+        let run = RunDir::create(&home, "machines", SystemTime::now()).expect("a run directory");
+        let guard = Guard::new(program(), run.path().to_owned());
+        let client = ClientKey::make(run.path().join("client.key")).await.expect("a key");
+        let deadline = Deadline::root("the test", Duration::from_secs(100), 8.0);
+        Self { _place: place, home, run, guard, client, told: Arc::default(), deadline }
+    }
+
+    async fn qemu(&self, cache: &Path) -> Qemu {
+        let accel = host::probe_acceleration(&self.guard, &self.home.cache).await.expect("a trial").choice;
+        self.qemu_with(cache, accel).await
+    }
+
+    async fn qemu_with(&self, cache: &Path, accel: Accel) -> Qemu {
+        let version = host::qemu_version().await.expect("QEMU");
+        let options = Options { accel, version, fresh: false };
+        let stores = (Store::new(&self.home.cache), Templates::new(cache));
+        let catalog = Catalog::near(&[&root()]);
+        let mut qemu = Qemu::new(self.guard.clone(), options, catalog, stores, self.client.clone());
+        let told = Arc::clone(&self.told);
+        let tell = Arc::new(move |text: &str| told.lock().expect("no panic").push(text.to_owned()));
+        qemu.prepare(&["debian-13".to_owned()], tell).await.expect("an image");
+        qemu
+    }
+
+    fn dir(&self, name: &str) -> PathBuf {
+        self.run.dir(format!("machines/{name}")).expect("a directory")
+    }
+
+    async fn shell(&self, machine: &impl Machine, script: &str) -> String {
+        let output = machine.exec(&Exec::new(["sh", "-c", script]), b"", &self.deadline).await.expect("answered");
+        assert_eq!(output.status, 0, "{script}: {}", output.stderr);
+        output.text().trim().to_owned()
+    }
+}
+
+fn spec(name: &str) -> MachineSpec {
+    let text = format!(
+        "claims = ['rebuilds']\n[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
+         [[machine]]\nname = '{name}'\nimage = 'debian-13'\nmemory-mib = 1024\n"
+    );
+    Scenario::parse(&text).expect("valid").machines.remove(0)
+}
+
+fn needs(lease: u8, freezable: bool) -> Needs {
+    Needs { lease, freezable, ..Needs::default() }
+}
+
+/// Two forks of a template agree on nothing that tells machines apart; two forks of one machine hold what it had in
+/// memory only, which no reboot would.
+async fn forks(world: &mut World) {
+    let qemu = world.qemu(&world.home.cache).await;
+    let (a_dir, b_dir) = (world.dir("a"), world.dir("b"));
+    let (a_spec, b_spec, a_needs, b_needs) =
+        (spec("a.example.org"), spec("b.example.org"), needs(0, true), needs(1, false));
+    let (a, b) = tokio::join!(
+        qemu.boot(&a_spec, &a_needs, &a_dir, &world.deadline),
+        qemu.boot(&b_spec, &b_needs, &b_dir, &world.deadline)
+    );
+    let (a, b) = (a.expect("boots"), b.expect("boots"));
+    for what in [
+        "hostname",
+        "cat /etc/hostname",
+        "cat /etc/machine-id",
+        "cat /etc/ssh/ssh_host_ed25519_key.pub",
+        "cat /sys/class/net/enp0s16/address",
+        "networkctl status enp0s16 | grep 'DHCPv4 via'",
+        "head -c 16 /dev/urandom | od -An -tx1",
+        "cat /root/.ssh/authorized_keys | wc -l; uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid",
+    ] {
+        assert_ne!(world.shell(&a, what).await, world.shell(&b, what).await, "{what}");
+    }
+    for machine in [&a, &b] {
+        let offset = machine.clock_offset(&world.deadline).await.expect("a clock").abs();
+        assert!(offset < 2_000_000_000, "the clock is {offset} ns off");
+    }
+    b.destroy().await.expect("ends");
+
+    world.shell(&a, "echo nonce-4711 > /run/nonce; (setsid sleep 4711 > /dev/null 2>&1 &); sync").await;
+    let boot = world.shell(&a, "cat /proc/sys/kernel/random/boot_id").await;
+    let frozen = qemu.freeze(a, &world.deadline).await.expect("frozen");
+    let (first_dir, second_dir) = (world.dir("a/first"), world.dir("a/second"));
+    let (first, second) = tokio::join!(
+        qemu.fork(&frozen, "first", &first_dir, &world.deadline),
+        qemu.fork(&frozen, "second", &second_dir, &world.deadline)
+    );
+    let (first, second) = (first.expect("forks"), second.expect("forks"));
+    for fork in [&first, &second] {
+        assert_eq!(world.shell(fork, "cat /run/nonce; pgrep -f 'sleep 4711' | wc -l").await, "nonce-4711\n1");
+        assert_eq!(world.shell(fork, "cat /proc/sys/kernel/random/boot_id").await, boot, "a reboot would look alike");
+    }
+    world.shell(&first, "echo first > /run/nonce; echo first > /root/own").await;
+    assert_eq!(world.shell(&second, "cat /run/nonce; ls /root/own 2>&1 | wc -l; ls /root").await, "nonce-4711\n1");
+    let random = "head -c 16 /dev/urandom | od -An -tx1";
+    assert_ne!(world.shell(&first, random).await, world.shell(&second, random).await, "random numbers after a fork");
+    for fork in [first, second] {
+        fork.destroy().await.expect("ends");
+    }
+}
+
+async fn boot(world: &World, freezable: bool) -> (Qemu, QemuMachine) {
+    let qemu = world.qemu(&world.home.cache).await;
+    let (spec, dir) = (spec("m.example.org"), world.dir("m"));
+    let machine = qemu.boot(&spec, &needs(0, freezable), &dir, &world.deadline).await.expect("boots");
+    (qemu, machine)
+}
+
+/// The way in that is needed when a deploy has broken the others.
+async fn agent(world: &mut World) {
+    let (_qemu, machine) = boot(world, false).await;
+    world.shell(&machine, "systemctl stop ssh.service ssh.socket 2>/dev/null; ip link set enp0s16 down; true").await;
+    assert!(world.shell(&machine, "ip -br link show enp0s16").await.contains("DOWN"));
+    let to = world.dir("m").join("capture.jsonl.gz");
+    let taken = machine.exec_to_file(&Exec::new([PROBE, "capture"]), &to, &world.deadline).await.expect("answered");
+    assert_eq!(taken.status, 0, "{}", taken.stderr);
+    assert!(std::fs::metadata(&to).expect("there").len() > 100_000, "a whole Debian");
+    let echoed = machine.exec(&Exec::new(["cat"]), &vec![b'x'; 3_000_000], &world.deadline).await.expect("answered");
+    assert_eq!(echoed.stdout.len(), 3_000_000, "more than any buffer holds, both ways");
+    let units = world.shell(&machine, "systemctl show -p ActiveState redrill-agent.service").await;
+    assert_eq!(units, "ActiveState=active");
+    let listed = format!("zcat < /dev/null; {PROBE} capture | zcat | grep -c redrill-agent || true");
+    assert_eq!(world.shell(&machine, &listed).await, "0", "the agent is no part of the machine");
+    machine.destroy().await.expect("ends");
+}
+
+async fn reboot(world: &mut World) {
+    let (_qemu, machine) = boot(world, false).await;
+    let boot_id = "cat /proc/sys/kernel/random/boot_id";
+    let before = world.shell(&machine, boot_id).await;
+    let identity = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
+    let who = world.shell(&machine, identity).await;
+    machine.reboot(&world.deadline).await.expect("reboots");
+    let after = world.shell(&machine, boot_id).await;
+    assert_ne!(before, after);
+    assert_eq!(world.shell(&machine, identity).await, who, "the same machine");
+
+    world.shell(&machine, "echo kept > /root/synced; sync; echo gone > /root/unsynced").await;
+    let machine = machine.power_cut(&world.deadline).await.expect("boots again");
+    assert_ne!(world.shell(&machine, boot_id).await, after);
+    assert_eq!(world.shell(&machine, "cat /root/synced; cat /root/unsynced 2>/dev/null || true").await, "kept");
+    assert_eq!(world.shell(&machine, identity).await, who);
+    machine.destroy().await.expect("ends");
+}
+
+/// A template in a cache of its own, so that no other test meets the damage.
+async fn damage(world: &mut World) {
+    let cache = world.run.path().join("cache");
+    let qemu = world.qemu(&cache).await;
+    let boot = async |name: &str| {
+        let (spec, dir) = (spec("m.example.org"), world.dir(name));
+        let machine = qemu.boot(&spec, &needs(0, false), &dir, &world.deadline).await.expect("boots");
+        machine.destroy().await.expect("ends");
+    };
+    boot("first").await;
+    let templates: Vec<PathBuf> =
+        std::fs::read_dir(cache.join("templates")).expect("made").flatten().map(|entry| entry.path()).collect();
+    let template = templates.iter().find(|path| path.is_dir()).expect("a template");
+    let memory = template.join("memory.ram");
+    let file = std::fs::OpenOptions::new().write(true).open(&memory).expect("there");
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 64 << 20).expect("written");
+    boot("second").await;
+    let told = world.told.lock().expect("no panic").join("\n");
+    assert!(told.contains("is damaged: `memory.ram` is not what was frozen"), "{told}");
+    assert_eq!(told.matches("booting `debian-13` once").count(), 2, "made anew: {told}");
+}
+
+async fn hang(world: &mut World) {
+    let (qemu, machine) = boot(world, true).await;
+    let stop = "systemctl kill --signal=STOP redrill-agent.service";
+    let deadline = Deadline::root("an order", Duration::from_secs(3), 1.0);
+    // The agent cannot answer that it has stopped.
+    let _ = machine.exec(&Exec::new(["systemd-run", "--on-active=1", "sh", "-c", stop]), b"", &world.deadline).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert!(machine.exec(&Exec::new(["true"]), b"", &deadline).await.is_err(), "the agent stands still");
+    let frozen = qemu.freeze(machine, &world.deadline).await.expect("frozen");
+    let short = Deadline::root("the boot", Duration::from_secs(5), 1.0);
+    let Err(error) = qemu.fork(&frozen, "main", &world.dir("fork"), &short).await.map(drop) else {
+        panic!("it must not count as ready");
+    };
+    assert!(matches!(&error, MachineError::NotReady { last_seen, .. } if last_seen.contains("agent")), "{error:?}");
+}
+
+async fn clock(world: &mut World) {
+    let (qemu, machine) = boot(world, true).await;
+    world.shell(&machine, &format!("mount --bind /bin/false {PROBE}")).await;
+    let frozen = qemu.freeze(machine, &world.deadline).await.expect("frozen");
+    let Err(error) = qemu.fork(&frozen, "main", &world.dir("fork"), &world.deadline).await.map(drop) else {
+        panic!("a machine that lives in the past must not be used");
+    };
+    assert!(error.to_string().contains("could not be made a machine of its own"), "{error}");
+}
+
+async fn commit(world: &mut World) {
+    let (store, catalog) = (Store::new(&world.home.cache), Catalog::near(&[&root()]));
+    let run = world.run.path().to_owned();
+    let mut containers =
+        Containers::new(world.guard.clone(), run, catalog, store, world.client.clone()).await.expect("an engine");
+    containers.prepare(&["debian-13".to_owned()], Arc::new(|_| ())).await.expect("an image");
+    let (spec, dir) = (spec("c.example.org"), world.dir("c"));
+    let machine = containers.boot(&spec, &needs(0, true), &dir, &world.deadline).await.expect("boots");
+    assert_eq!(world.shell(&machine, "systemctl is-system-running").await, "running");
+    assert!(matches!(machine.reboot(&world.deadline).await, Err(MachineError::Unable { .. })), "it has no kernel");
+    world.shell(&machine, "echo kept > /root/kept").await;
+    let identity = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
+    let who = world.shell(&machine, identity).await;
+    let frozen = containers.freeze(machine, &world.deadline).await.expect("frozen");
+    let fork = containers.fork(&frozen, "main", &world.dir("fork"), &world.deadline).await.expect("forks");
+    assert_eq!(world.shell(&fork, "cat /root/kept").await, "kept");
+    assert_eq!(world.shell(&fork, identity).await, who);
+    fork.destroy().await.expect("ends");
+    drop(frozen);
+}

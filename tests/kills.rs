@@ -1,6 +1,7 @@
 //! SIGKILL at any moment leaves nothing that the next start does not sweep: of `redrill`, of whoever started it, and of
 //! the whole process group, with either kind of machine. The count stands in the output.
 
+use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     let trials = backends.into_iter().flat_map(|backend| {
         let lacking = match backend {
             "container" => redrill_machines::container::engine_version().is_err(),
-            _ => !std::path::Path::new("/usr/bin/qemu-system-x86_64").exists(),
+            _ => !redrill_tests::has_qemu(),
         };
         let ignored = lacking && std::env::var_os("CI").is_none();
         [(format!("kills::{backend}::few"), FEW), (format!("long::kills::{backend}::many"), MANY)]
@@ -54,12 +55,16 @@ fn kills(backend: &str, count: u32) -> Result<(), Failed> {
         let left = processes_of(&sandbox.state());
         if check.status != 0 || !left.is_empty() {
             leaks += 1;
-            eprintln!("{backend} {number}: {victim:?} after {moment:?} left {left:?}\n{}", check.stdout);
+            tell(&format!("{backend} {number}: {victim:?} after {moment:?} left {left:?}\n{}", check.stdout));
             sandbox.run(&["clean"]);
         }
     }
-    eprintln!("{backend}: {count} kills, {leaks} leaks");
+    tell(&format!("{backend}: {count} kills, {leaks} leaks"));
     if leaks == 0 { Ok(()) } else { Err(format!("{leaks} of {count} kills left something").into()) }
+}
+
+fn tell(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// A starter with a `redrill` below it, in a process group of their own.

@@ -14,7 +14,7 @@ use redrill_machines::{
     Backend, ClientKey, Containers, Deadline, Exec, Home, Machine, MachineError, Needs, PROBE, RunDir,
 };
 use redrill_model::{MachineSpec, Scenario};
-use redrill_tests::{processes_of, program, root};
+use redrill_tests::{has_qemu, processes_of, program, root, wait_for};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
     let trials = trials.into_iter().map(|(name, test)| {
         let lacking = match name.contains("::container::") {
             true => redrill_machines::container::engine_version().is_err(),
-            false => !Path::new("/usr/bin/qemu-system-x86_64").exists(),
+            false => !has_qemu(),
         };
         let trial = Trial::test(name, move || run(test));
         trial.with_ignored_flag(lacking && std::env::var_os("CI").is_none())
@@ -46,6 +46,8 @@ fn run(test: fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>) -> 
     let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(test(&mut world))));
     drop(world);
     drop(runtime);
+    // A guard needs a moment to end what it was let go with.
+    wait_for(Duration::from_secs(10), || processes_of(&state).is_empty());
     let left = processes_of(&state);
     tested.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -100,7 +102,8 @@ impl World {
     }
 
     async fn shell(&self, machine: &impl Machine, script: &str) -> String {
-        let output = machine.exec(&Exec::new(["sh", "-c", script]), b"", &self.deadline).await.expect("answered");
+        let limit = self.deadline.child(script, Duration::from_secs(5));
+        let output = machine.exec(&Exec::new(["sh", "-c", script]), b"", &limit).await.expect("answered");
         assert_eq!(output.status, 0, "{script}: {}", output.stderr);
         output.text().trim().to_owned()
     }
@@ -158,7 +161,7 @@ async fn forks(world: &mut World) {
     );
     let (first, second) = (first.expect("forks"), second.expect("forks"));
     for fork in [&first, &second] {
-        assert_eq!(world.shell(fork, "cat /run/nonce; pgrep -f 'sleep 4711' | wc -l").await, "nonce-4711\n1");
+        assert_eq!(world.shell(fork, "cat /run/nonce; pgrep -f '[s]leep 4711' | wc -l").await, "nonce-4711\n1");
         assert_eq!(world.shell(fork, "cat /proc/sys/kernel/random/boot_id").await, boot, "a reboot would look alike");
     }
     world.shell(&first, "echo first > /run/nonce; echo first > /root/own").await;
@@ -238,10 +241,10 @@ async fn damage(world: &mut World) {
 
 async fn hang(world: &mut World) {
     let (qemu, machine) = boot(world, true).await;
-    let stop = "systemctl kill --signal=STOP redrill-agent.service";
     let deadline = Deadline::root("an order", Duration::from_secs(3), 1.0);
-    // The agent cannot answer that it has stopped.
-    let _ = machine.exec(&Exec::new(["systemd-run", "--on-active=1", "sh", "-c", stop]), b"", &world.deadline).await;
+    // The agent cannot answer that it has stopped: the order comes when the answer is through.
+    let stop = "setsid sh -c 'sleep 1; kill -STOP $(pgrep -f \"probe [a]gent\")' > /dev/null 2>&1 &";
+    world.shell(&machine, stop).await;
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert!(machine.exec(&Exec::new(["true"]), b"", &deadline).await.is_err(), "the agent stands still");
     let frozen = qemu.freeze(machine, &world.deadline).await.expect("frozen");

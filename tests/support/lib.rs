@@ -114,6 +114,12 @@ impl Ran {
     }
 }
 
+/// Whether QEMU can be called here.
+pub fn has_qemu() -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').any(|dir| Path::new(dir).join("qemu-system-x86_64").is_file())
+}
+
 /// Process ids of those whose environment has `REDRILL_RUN` below this directory.
 pub fn processes_of(state: &Path) -> Vec<u32> {
     let mark = [b"REDRILL_RUN=", state.as_os_str().as_encoded_bytes()].concat();

@@ -1,5 +1,6 @@
 //! `redrill doctor`: what this host can do, and the command that mends what it can't.
 
+use redrill_machines::container;
 use redrill_machines::host::{self, Accel, Tool};
 use redrill_machines::image::Mirror;
 
@@ -27,6 +28,7 @@ pub(crate) async fn exec(_args: Args) -> Ended {
     if usable {
         findings.push(acceleration(&home.cache).await?);
     }
+    findings.push(engine());
     findings.push(user_namespaces());
     findings.push(mirror().await);
     findings.push(enough("memory", host::free_memory_mib(), WANTED_MEMORY_MIB, "close programs, or lower memory-mib"));
@@ -73,6 +75,22 @@ async fn acceleration(cache: &std::path::Path) -> Result<Finding, Failure> {
         }
     };
     Ok(Finding { name: "acceleration".to_owned(), health, text, mend })
+}
+
+/// Optional: without it every machine is QEMU's.
+fn engine() -> Finding {
+    let name = "container engine".to_owned();
+    match container::engine_version() {
+        Ok(version) => {
+            let text = format!("{version}; for drills with --backend container");
+            Finding { name, health: Health::Good, text, mend: String::new() }
+        }
+        Err(why) => {
+            let text = format!("none answers, so that every machine is QEMU's ({why})");
+            let mend = "apt-get install docker.io, and a user in the group docker".to_owned();
+            Finding { name, health: Health::Limited, text, mend }
+        }
+    }
 }
 
 fn user_namespaces() -> Finding {

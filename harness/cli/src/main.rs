@@ -30,7 +30,7 @@ Examples:
   redrill doctor                     what this host can do, and what mends what it can't
   redrill plan scenarios/web         what a drill would do; boots nothing
   redrill run scenarios/web          the drill
-  redrill test scenarios             all drills there, as tests of cargo-nextest
+  redrill test                       all drills below ./scenarios, as tests of cargo-nextest
   redrill run scenarios/web --keep-on-failure && redrill shell
 
 Exit status: 0 every declared claim is proven or waived, 1 a claim failed,

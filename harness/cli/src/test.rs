@@ -20,12 +20,16 @@ Examples:
   redrill test                                   the scenarios below ./scenarios
   redrill test drills -- --no-fail-fast          options of cargo-nextest after --
   redrill test -- -E 'test(web::container)'
-  redrill test -- --partition count:1/2          half of them, for one of two runners
+  redrill test --except web-broken               without this one
+  redrill test -- -E 'test(/^web::/)'            one runner's share of several
   redrill test --list")]
 pub(crate) struct Args {
     /// Directory with scenarios, or one scenario.
     #[arg(default_value = "scenarios")]
     root: PathBuf,
+    /// Leave this scenario out; may be given several times.
+    #[arg(long, value_name = "SCENARIO")]
+    except: Vec<String>,
     /// List the trials; boots nothing.
     #[arg(long)]
     list: bool,
@@ -36,8 +40,9 @@ pub(crate) struct Args {
 
 /// The name under which this program is a test binary.
 const BINARY: &str = "redrill-drills";
-/// Where the test binary finds its scenarios.
+/// Where the test binary finds its scenarios, and those that it leaves out, separated by commas.
 const ROOT: &str = "REDRILL_SUITE";
+const EXCEPT: &str = "REDRILL_SUITE_EXCEPT";
 
 /// If this process is the test binary, its whole life.
 pub(crate) fn as_test_binary() -> Option<ExitCode> {
@@ -45,14 +50,19 @@ pub(crate) fn as_test_binary() -> Option<ExitCode> {
     (Path::new(&own).file_name()? == BINARY).then_some(())?;
     let root = std::env::var_os(ROOT)?;
     let program = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("redrill"));
-    Some(Suite::new(PathBuf::from(root)).program(program).main())
+    let except = std::env::var(EXCEPT).unwrap_or_default();
+    Some(suite(Path::new(&root), except.split(',')).program(program).main())
+}
+
+fn suite<'a>(root: &Path, except: impl Iterator<Item = &'a str>) -> Suite {
+    except.fold(Suite::new(root), Suite::except)
 }
 
 pub(crate) fn exec(args: &Args) -> Ended {
     let root = args.root.canonicalize().map_err(|error| {
         Failure::usage(&format!("there is no directory `{}` with scenarios: {error}", args.root.display()))
     })?;
-    for not_run in Suite::new(&root).not_run() {
+    for not_run in suite(&root, args.except.iter().map(String::as_str)).not_run() {
         output::story(&format!("not run here: {} ({})", not_run.trial, not_run.why.0));
     }
     let place = home().state.join("suite").join(format!("metadata-{}", std::process::id()));
@@ -75,7 +85,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
     nextest.arg("--cargo-metadata").arg(place.join("cargo.json"));
     nextest.arg("--binaries-metadata").arg(place.join("binaries.json"));
     nextest.arg("--tool-config-file").arg(format!("redrill:{}", place.join("nextest.toml").display()));
-    nextest.args(&args.nextest).env(ROOT, &root).current_dir(&place);
+    nextest.args(&args.nextest).env(ROOT, &root).env(EXCEPT, args.except.join(",")).current_dir(&place);
     Err(Failure::with_mend(
         &format!("cannot start cargo nextest: {}", nextest.exec()),
         "cargo install --locked cargo-nextest, or run the drills one by one: redrill run SCENARIO",

@@ -273,7 +273,7 @@ mod tests {
         fs::create_dir_all(left.parent().expect("a parent")).expect("made");
         let text = serde_json::to_vec(&Held { run: "dead".into(), amount: amount(4096, 4, 3) }).expect("plain data");
         fs::write(&left, text).expect("written");
-        assert_eq!(abandoned(place.path()), [left.clone()]);
+        assert_eq!(abandoned(place.path()), std::slice::from_ref(&left));
         let _all = is_in(books.ask("web", &amount(4096, 4, 3), PLENTY));
         assert!(!left.exists(), "and is removed");
         assert!(abandoned(place.path()).is_empty());

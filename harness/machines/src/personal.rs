@@ -28,6 +28,7 @@ pub(crate) struct Kind {
 #[derive(Debug, Clone)]
 pub(crate) struct Person {
     pub(crate) host: ClientKey,
+    mac: String,
     lan_mac: String,
 }
 
@@ -36,7 +37,8 @@ impl Person {
     pub(crate) async fn make(dir: &Path) -> Result<Self, MachineError> {
         let path = dir.join("host.key");
         let _ = std::fs::remove_file(&path);
-        Ok(Self { host: ClientKey::make(path).await?, lan_mac: random::hardware_address() })
+        let (mac, lan_mac) = (random::hardware_address(), random::hardware_address());
+        Ok(Self { host: ClientKey::make(path).await?, mac, lan_mac })
     }
 
     /// Everything that no two machines share.
@@ -63,7 +65,6 @@ impl Person {
         Ok(Identity {
             hostname: Some(name.to_owned()),
             machine_id: Some(random::hex()),
-            mac: kind.hardware.then(random::hardware_address),
             files,
             hang_up: vec!["/run/sshd.pid".to_owned()],
             ..self.again(kind, needs)
@@ -84,7 +85,10 @@ impl Person {
             hosts: seat.hosts.clone(),
         };
         let clock = Some(nanoseconds_now());
+        // A network card that is reset has its first address again.
+        let mac = kind.hardware.then(|| self.mac.clone());
         Identity {
+            mac,
             clock,
             seed: random::hex() + &random::hex(),
             lan: needs.lan.as_ref().map(lan),

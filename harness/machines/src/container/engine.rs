@@ -66,15 +66,15 @@ impl Engine {
         Ok((name, tag))
     }
 
-    /// A network without a way out: what leaves it has an address that nobody answers.
-    pub(super) async fn network(&self, name: &str, run: &Path) -> Result<(), MachineError> {
+    /// A network. Unless it is `open`, there is no way out: what leaves it has an address that nobody answers.
+    pub(super) async fn network(&self, name: &str, open: bool, run: &Path) -> Result<(), MachineError> {
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
             labels: Some(labels(run)),
             options: Some(HashMap::from([(
                 "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
-                "false".to_owned(),
+                open.to_string(),
             )])),
             ..NetworkCreateRequest::default()
         };

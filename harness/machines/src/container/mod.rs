@@ -67,10 +67,10 @@ struct Means {
 
 impl Means {
     /// The network of a group, made when its first machine comes.
-    async fn network(&self, group: &str) -> Result<String, MachineError> {
+    async fn network(&self, group: &str, open: bool) -> Result<String, MachineError> {
         let (mut networks, name) = (self.networks.lock().await, self.name(group));
         if !networks.contains(&name) {
-            self.engine.network(&name, &self.run).await?;
+            self.engine.network(&name, open, &self.run).await?;
             networks.insert(name.clone());
         }
         Ok(name)

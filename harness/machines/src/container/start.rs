@@ -75,7 +75,7 @@ impl Making<'_> {
         let relay = self.share(&person, new)?;
         let group = self.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
         // Alone or not, it is in no network but that of its group.
-        let network = self.means.network(group).await?;
+        let network = self.means.network(group, self.needs.network == Network::Open).await?;
         let request = self.request(&network);
         let started = self.deadline.limit(request.start()).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
@@ -147,6 +147,9 @@ impl Making<'_> {
     fn request(&self, network: &str) -> testcontainers::ContainerRequest<GenericImage> {
         let ports: Vec<u16> = std::iter::once(22).chain(self.needs.ports.iter().copied()).collect();
         let memory = i64::try_from(self.spec.memory_mib << 20).ok();
+        // An engine refuses more than there are.
+        let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let cpus = i64::from(self.spec.cpus).min(i64::try_from(there).unwrap_or(1)) * 1_000_000_000;
         let shared = self.dir.join(SHARED).display().to_string();
         let image = GenericImage::new(self.from.0, self.from.1);
         let image = ports.iter().fold(image, |image, port| image.with_exposed_port(ContainerPort::Tcp(*port)));
@@ -165,6 +168,7 @@ impl Making<'_> {
                 // systemd mounts /run itself, unless it is mounted: what is shared lies below it.
                 host.tmpfs = Some([("/run".to_owned(), "exec,mode=755".to_owned())].into());
                 host.memory = memory;
+                host.nano_cpus = Some(cpus);
                 host.publish_all_ports = Some(false);
                 let loopback = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
                 let bindings = ports.iter().map(|port| (format!("{port}/tcp"), Some(vec![loopback.clone()])));

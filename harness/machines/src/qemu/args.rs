@@ -40,13 +40,11 @@ pub(crate) enum Memory {
     Own,
 }
 
-/// How a machine's kernel is started.
+/// The kernel that QEMU itself starts, and its initial RAM disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Boot {
-    /// By QEMU itself.
-    Direct { kernel: PathBuf, initrd: PathBuf },
-    /// By the disk's own boot loader; the seed is a second disk that its cloud-init reads.
-    Disk { seed: PathBuf },
+pub(crate) struct Boot {
+    pub(crate) kernel: PathBuf,
+    pub(crate) initrd: PathBuf,
 }
 
 /// Everything that the command line is made of.
@@ -100,18 +98,9 @@ pub(crate) fn arguments(shape: &Shape<'_>) -> Vec<String> {
     // The disk ends with the machine: what a sync would cost buys nothing.
     add("-drive", format!("if=none,id=disk,file={OVERLAY},format=qcow2,cache=unsafe,discard=unmap"));
     add("-device", "virtio-blk-pci,drive=disk,addr=0x04".to_owned());
-    match &shape.boot {
-        Boot::Direct { kernel, initrd } => {
-            add("-kernel", kernel.display().to_string());
-            add("-initrd", initrd.display().to_string());
-            add("-append", command_line());
-        }
-        Boot::Disk { seed } => {
-            let seed = comma(&seed.display().to_string());
-            add("-drive", format!("if=none,id=seed,file={seed},format=raw,readonly=on"));
-            add("-device", "virtio-blk-pci,drive=seed,addr=0x05".to_owned());
-        }
-    }
+    add("-kernel", shape.boot.kernel.display().to_string());
+    add("-initrd", shape.boot.initrd.display().to_string());
+    add("-append", command_line());
     add("-netdev", netdev(needs, shape.redrill));
     add("-device", format!("virtio-net-pci,netdev=net,romfile=,addr=0x{NET_SLOT}"));
     add("-netdev", lan(needs));

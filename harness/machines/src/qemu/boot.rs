@@ -185,7 +185,7 @@ impl Making<'_> {
     }
 
     async fn start(&self, memory: Memory, credentials: &[PathBuf], incoming: bool) -> Result<Running, MachineError> {
-        let boot = Boot::Direct { kernel: self.image.kernel(), initrd: initrd::with_agent(self.image)? };
+        let boot = Boot { kernel: self.image.kernel(), initrd: initrd::with_agent(self.image)? };
         let start = Start {
             spec: self.spec,
             needs: self.needs,

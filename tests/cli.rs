@@ -145,6 +145,7 @@ fn the_help_of_every_command_has_an_example() {
         vec!["image", "build"],
         vec!["image", "list"],
         vec!["image", "prune"],
+        vec!["test"],
         vec!["shell"],
         vec!["clean"],
     ] {

@@ -18,7 +18,8 @@ pub(crate) struct Args {}
 
 /// A Debian image, its build and one run.
 const WANTED_DISK_MIB: u64 = 6 * 1024;
-const WANTED_MEMORY_MIB: u64 = 1024 + 192;
+/// A machine of 1 GiB and its twin.
+const WANTED_MEMORY_MIB: u64 = 2 * (1024 + 192);
 
 pub(crate) async fn exec(_args: Args) -> Ended {
     let home = home();

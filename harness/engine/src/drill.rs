@@ -187,6 +187,7 @@ impl<B: Backend> Drill<B> {
             Outcome::Failed(note) => (Status::Failed, note),
             Outcome::Unknown(trouble) => {
                 let note = trouble.text.clone();
+                stages::evidence(self, progress).await;
                 progress.evidence.trouble.get_or_insert(self.clean(trouble));
                 (Status::Unknown, note)
             }

@@ -374,7 +374,7 @@ fn read_back(dir: &Path, name: &str) -> Result<ReadBack, capture::TakeError> {
     Ok((became, s1, read(Moment::Redeployed)?))
 }
 
-/// Checks made at once: sshd admits ten sessions, and the harness has its own.
+/// Checks made at once: more would only make an emulated machine's answers later.
 const AT_ONCE: usize = 4;
 
 async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
@@ -394,6 +394,26 @@ async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadlin
     let green = progress.evidence.checked.iter().filter(|c| matches!(c.seen, Ok(checks::Seen::Holds))).count();
     let note = format!("{green} of {} checks hold", scenario.checks.len());
     if green == scenario.checks.len() { Outcome::Done(note) } else { Outcome::Failed(note) }
+}
+
+/// Written down of each machine when a stage did not come to its end: what it was doing.
+const DOING: &str = "systemctl list-jobs --no-pager; ps -eo pid,ppid,stat,etimes,wchan:20,args";
+/// The longest that this may take, and the most that is kept.
+const DOING_LIMIT: Duration = Duration::from_secs(3);
+const DOING_BYTES: usize = 64 * 1024;
+
+/// Takes evidence before anything is ended; a machine that does not answer leaves its console.
+pub(crate) async fn evidence<B: Backend>(drill: &Drill<B>, progress: &Progress<B>) {
+    let limit = Deadline::root("evidence", DOING_LIMIT, drill.host.slowness.min(4.0));
+    let asked = progress.machines.iter().map(|machine| async {
+        let Ok(output) = machine.exec(&Exec::new(["sh", "-c", DOING]), b"", &limit).await else { return };
+        let Ok(dir) = machine_dir(drill, machine.name()) else { return };
+        let kept = &output.stdout[..output.stdout.len().min(DOING_BYTES)];
+        let text = drill.events.redactor().clean(&String::from_utf8_lossy(kept));
+        // Evidence is welcome, and no reason to fail.
+        let _ = std::fs::write(dir.join("processes.txt"), text);
+    });
+    join_all(asked).await;
 }
 
 /// Ends machines, or lets them be; returns how many there were, and what went wrong.

@@ -50,7 +50,7 @@ pub enum Stage {
     Controller,
     /// Base images, built where they are missing.
     Images,
-    /// Every machine booted from its image, up to a command that answered.
+    /// Every machine made from its image, up to a login over SSH.
     Boot,
     /// The full deploy.
     Deploy(Pass),

@@ -1,7 +1,8 @@
 //! The program that runs inside a machine: it writes down the machine's state, and carries streams in and out.
 //!
 //! One static binary without needs in the machine. A capture reads and never changes anything but its own cache of
-//! digests under `/run`, which is no part of a capture; only `identity` writes, into forks, before a drill begins.
+//! digests under `/run`, which is no part of a capture; only `identity` writes, into a new machine, before a drill
+//! begins.
 
 mod accounts;
 mod agent;

@@ -1,7 +1,7 @@
 //! What a second deploy really did: two captures, less the noise, put down to operations.
 //!
 //! The rules are those of `ARCHITECTURE.md`, section "Verdicts". S1 was taken before the second deploy, S2 after it,
-//! and the control after an idle wait as long as that deploy: what also changes there is nobody's doing.
+//! and the control was left alone for as long as that deploy took: what also changes there is nobody's doing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use redrill_machines::{Amount, container};
-use redrill_model::{BackendKind, Scenario};
+use redrill_model::{BackendKind, Claim, Scenario};
 
 /// Why a host cannot run a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,8 @@ pub(crate) fn lacking(scenario: &Scenario, backend: BackendKind) -> Option<Lacki
         _ if !in_path("qemu-system-x86_64") => return lacking("qemu-system-x86_64 is not installed".to_owned()),
         _ => {}
     }
-    let wanted = Amount::of(&scenario.machines, false).memory_mib;
+    let twins = backend != BackendKind::Container && scenario.claims.contains(&Claim::Idempotent);
+    let wanted = Amount::of(&scenario.machines, twins).memory_mib;
     let there = Amount::of_host(None).memory_mib;
     (wanted > there).then(|| Lacking(format!("it needs {wanted} MiB of memory, the host has {there} MiB to give")))
 }

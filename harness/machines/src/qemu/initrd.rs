@@ -59,7 +59,7 @@ pub(crate) fn with_agent(image: &Image) -> Result<PathBuf, MachineError> {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
         bytes.extend(archive());
         // Whole or not at all: two drills may begin at once.
-        let new = image.directory().join(format!("tmp-initrd-{}", std::process::id()));
+        let new = image.directory().with_file_name(format!("tmp-{}-{}", std::process::id(), crate::random::hex()));
         std::fs::write(&new, bytes)?;
         std::fs::rename(&new, &path)
     };

@@ -6,15 +6,18 @@
 mod capture;
 mod checks;
 mod controller;
+mod details;
 mod drill;
 mod events;
 mod loaded;
+mod outage;
 mod process;
 mod prove;
 mod redact;
 mod settle;
 mod stages;
 mod tools;
+mod trend;
 
 pub use drill::{Drill, Keep, Stop};
 pub use events::{Event, Events};

@@ -8,6 +8,7 @@ mod accounts;
 mod agent;
 mod capture;
 mod connect;
+mod contents;
 mod files;
 mod forward;
 mod hashing;
@@ -17,11 +18,12 @@ mod packages;
 mod sink;
 mod sockets;
 mod units;
+mod watch;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture | contents | watch [MILLISECONDS PORT...] | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +31,9 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["capture"] => capture::write(std::io::stdout().lock()),
         ["clock"] => clock(),
+        ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["watch"] => watch::list(std::io::stdout().lock()),
+        ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),
         ["forward", port, socket] => forward::serve(port, socket),

@@ -56,6 +56,8 @@ pub struct Observation {
     pub code: &'static str,
     /// What it does to the verdict.
     pub weight: Weight,
+    /// Where the machine differs; absent for what is no difference.
+    pub section: Option<Section>,
     /// Path, unit, operation.
     pub subject: String,
     /// One sentence.
@@ -114,7 +116,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn observe(&mut self, code: &'static str, weight: Weight, subject: &str, summary: String, window: Option<usize>) {
         let (subject, evidence) = (subject.to_owned(), Vec::new());
-        self.out.observations.push(Observation { code, weight, subject, summary, window, evidence });
+        self.out.observations.push(Observation { code, weight, section: None, subject, summary, window, evidence });
     }
 
     fn completeness(&mut self) {
@@ -184,6 +186,7 @@ impl Judge<'_> {
         self.out.observations.push(Observation {
             code,
             weight: Weight::Fails,
+            section: Some(change.section),
             subject: change.subject.clone(),
             summary,
             window: window.map(|window| window.number),

@@ -10,6 +10,7 @@ mod judge;
 mod path;
 #[cfg(test)]
 mod testing;
+mod trend;
 
 pub use canonical::{CLASSES, Class};
 pub use capture::{Capture, CaptureError, Gap, Header, Reader, Record, Section};
@@ -17,3 +18,4 @@ pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{FileEntry, FileKind, Group, Package, Socket, Unit, User};
 pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
 pub use path::escape;
+pub use trend::{Trend, Trends};

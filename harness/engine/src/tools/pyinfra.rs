@@ -44,7 +44,7 @@ pub(super) async fn deploy(
     let began = now();
     let mut process = controller.spawn(&mut command, "pyinfra")?;
     let (stdout, stderr) = (process.child().stdout.take(), process.child().stderr.take());
-    let number = if pass == Pass::First { 1 } else { 2 };
+    let number = pass.number();
     let log = log_dir.join(format!("deploy-{number}.log"));
     let both = async { tokio::join!(collect(stdout), follow(stderr, &log, events)) };
     let Ok((stdout, lines)) = deadline.limit(both).await else {

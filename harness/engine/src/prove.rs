@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Claim, ClaimReport, Finding, OperationRef, Scenario, Severity, apply_waivers};
+use redrill_model::{Claim, ClaimReport, Finding, Scenario, Severity, apply_waivers};
 use redrill_state::{Capture, Control, Judgement, Weight, Window, judge};
 
 use crate::checks::{Checked, Seen};
-use crate::tools::{Deployed, Ended};
+use crate::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;
@@ -83,7 +83,7 @@ fn rebuilds(evidence: &Evidence) -> Counted {
         .map(|failed| {
             let text = format!("operation `{}` failed, and its author allows that", failed.window.name);
             let mut finding = Finding::new("IGNORED_ERROR", Severity::Warning, &failed.window.name, text);
-            finding.operation = Some(OperationRef { number: failed.window.number, name: failed.window.name.clone() });
+            finding.operation = Some(failed.operation());
             finding.machine = Some(failed.host.clone());
             finding
         })
@@ -121,15 +121,15 @@ fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
     let (Some(first), Some(second)) = (&evidence.first, &evidence.second) else {
         return ((0, 0, "operations"), vec![not_reached(evidence)]);
     };
-    let (before, after) = (first.operations(), second.operations());
-    let again = before.iter().filter(|operation| after.contains(operation)).count();
+    let compared = Compared::new(first, second);
     let mut findings: Vec<Finding> =
         ended("RERUN_FAILS", "the first deploy ended well and the second failed", second, evidence)
             .into_iter()
             .collect();
     if second.ended == Ended::Well {
         findings.extend(fails_again(first, second));
-        findings.extend(other_operations(&before, &after));
+        findings.extend(compared.hidden.iter().map(hides_failure));
+        findings.extend(other_operations(&compared));
     }
     for machine in &scenario.machines {
         match evidence.judged.get(&machine.name) {
@@ -142,7 +142,7 @@ fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
             None => {}
         }
     }
-    ((again, before.len(), "operations run again"), findings)
+    ((compared.again, compared.expected, "operations run again"), findings)
 }
 
 /// Operations that failed in the second run only, allowed or not.
@@ -152,17 +152,27 @@ fn fails_again(first: &Deployed, second: &Deployed) -> Vec<Finding> {
     new.map(|failed| {
         let text = format!("operation `{}` failed in the second run only", failed.window.name);
         let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, &failed.window.name, text);
-        finding.operation = Some(OperationRef { number: failed.window.number, name: failed.window.name.clone() });
+        finding.operation = Some(failed.operation());
         finding.machine = Some(failed.host.clone());
         finding
     })
     .collect()
 }
 
+/// An operation that failed in the second run only and hides it by itself.
+fn hides_failure(hidden: &Hidden) -> Finding {
+    let name = &hidden.operation.name;
+    let text = format!("operation `{name}` failed in the second run only, and its command hides that");
+    let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, name, text);
+    finding.operation = Some(hidden.operation.clone());
+    finding.machine = Some(hidden.host.clone());
+    finding.evidence = vec![hidden.error.clone()];
+    finding
+}
+
 /// The second run must be the same run.
-fn other_operations(before: &[(String, usize, String)], after: &[(String, usize, String)]) -> Option<Finding> {
-    let missing: Vec<_> = before.iter().filter(|operation| !after.contains(operation)).collect();
-    let added: Vec<_> = after.iter().filter(|operation| !before.contains(operation)).collect();
+fn other_operations(compared: &Compared) -> Option<Finding> {
+    let Compared { missing, added, .. } = compared;
     if missing.is_empty() && added.is_empty() {
         return None;
     }
@@ -172,7 +182,7 @@ fn other_operations(before: &[(String, usize, String)], after: &[(String, usize,
         added.len()
     );
     let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, "second deploy", text);
-    let line = |sign: char, (name, _, host): &(String, usize, String)| format!("{sign} [{host}] {name}");
+    let line = |sign: char, key: &Key| format!("{sign} {key}");
     finding.evidence =
         missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
     Some(finding)
@@ -181,7 +191,7 @@ fn other_operations(before: &[(String, usize, String)], after: &[(String, usize,
 fn observed(machine: &str, judgement: &Judgement, second: &Deployed) -> Vec<Finding> {
     let name_of = |number: usize| {
         let window = second.windows.iter().find(|w| w.host == machine && w.window.number == number);
-        window.map(|w| OperationRef { number, name: w.window.name.clone() })
+        window.map(HostWindow::operation)
     };
     let finding = |observation: &redrill_state::Observation| {
         let severity = match observation.weight {
@@ -322,11 +332,10 @@ pub(crate) fn judge_machine(
 #[cfg(test)]
 mod tests {
     use redrill_machines::MachineError;
-    use redrill_model::{DeployRun, OperationRun, Pass, Verdict};
+    use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Verdict};
     use redrill_state::{Observation, Outcome};
 
     use super::*;
-    use crate::tools::HostWindow;
 
     const SCENARIO: &str = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
         [[machine]]\nname = 'web'\nimage = 'debian-13'\n\
@@ -341,15 +350,22 @@ mod tests {
         let count = |outcome| operations.iter().filter(|(_, o)| *o == outcome).count();
         let windows = operations.iter().enumerate().map(|(index, (name, outcome))| HostWindow {
             host: "web".to_owned(),
-            window: Window { number: index + 1, name: (*name).to_owned(), start: 0, end: 1, outcome: *outcome },
+            window: Window {
+                number: index + 1,
+                name: (*name).to_owned(),
+                place: None,
+                start: 0,
+                end: 1,
+                outcome: *outcome,
+            },
+            item: None,
         });
         let runs = operations.iter().enumerate().map(|(index, (name, _))| OperationRun {
             number: index + 1,
             name: (*name).to_owned(),
             host: "web".to_owned(),
-            outcome: String::new(),
-            started: 0.0,
             ended: 1.0,
+            ..OperationRun::default()
         });
         let run = DeployRun {
             pass: Pass::First,
@@ -361,7 +377,16 @@ mod tests {
             failed: count(Outcome::Failed),
             runs: runs.collect(),
         };
-        Deployed { run, windows: windows.collect(), began: 0, ended, remarks: Vec::new() }
+        Deployed {
+            run,
+            windows: windows.collect(),
+            began: 0,
+            ended,
+            remarks: Vec::new(),
+            boundaries: Vec::new(),
+            cut: None,
+            other_arguments: false,
+        }
     }
 
     fn green() -> Checked {
@@ -417,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_failed_deploy_names_its_operation_and_leaves_the_rest_open() {
-        let operation = Some(OperationRef { number: 2, name: "b".to_owned() });
+        let operation = Some(OperationRef { number: 2, name: "b".to_owned(), ..OperationRef::default() });
         let ended = Ended::Failed { operation, host: Some("web".to_owned()), evidence: vec!["boom".to_owned()] };
         let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
         let evidence = Evidence { first: Some(deployed(&operations, ended)), ..Evidence::default() };

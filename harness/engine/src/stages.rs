@@ -68,6 +68,7 @@ async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) ->
                     .remarks
                     .push("the machines could reach whatever the host reaches (network mode `open`)".to_owned());
             }
+            progress.remarks.extend(controller.remarks.iter().cloned());
             let note = format!("{} {}", &controller.source.commit[..12], controller.source.title);
             progress.controller = Some(controller);
             Outcome::Done(note)
@@ -213,8 +214,9 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
     let which = if pass == Pass::First { "the first deploy" } else { "the second deploy" };
     let limit = deadline.child(which, scenario.limits.deploy);
     let log_dir = drill.run_dir.path();
+    let run = tools::Run::whole(pass);
     let deployed = tokio::select! {
-        deployed = tools::deploy(controller, &scenario.deploy, pass, log_dir, &drill.events, &limit) => deployed,
+        deployed = tools::deploy(controller, &run, log_dir, &drill.events, &limit) => deployed,
         // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
         error = loss(&progress.machines) => return unknown("MACHINE_LOST", &error),
     };

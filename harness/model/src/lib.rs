@@ -19,7 +19,7 @@ pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
 pub use scenario::{
-    BackendKind, Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits,
+    BackendKind, Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits, RunsOn,
     MachineSpec, Network, Scenario, Servers, TcpCheck, Tool, UnitCheck,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};

@@ -123,7 +123,7 @@ impl<B: Backend> Drill<B> {
         let deploys: Vec<_> = first.iter().chain(second).chain(later).map(|deployed| deployed.run.clone()).collect();
         let source = progress.controller.as_ref().map(|controller| controller.source.clone());
         if let Some(controller) = &progress.controller {
-            self.tools.insert("pyinfra".to_owned(), controller.tool_version.clone());
+            self.tools.insert(controller.found.tool.name().to_owned(), controller.tool_version.clone());
         }
         Ok(Report {
             schema: SCHEMA,

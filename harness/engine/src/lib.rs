@@ -23,3 +23,4 @@ pub use drill::{Drill, Keep, Stop};
 pub use events::{Event, Events};
 pub use loaded::{Loaded, ScenarioError, load};
 pub use redact::Redactor;
+pub use tools::{Found, Undecided, detect};

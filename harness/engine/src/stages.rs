@@ -71,6 +71,7 @@ async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) ->
                     .remarks
                     .push("the machines could reach whatever the host reaches (network mode `open`)".to_owned());
             }
+            progress.remarks.extend(controller.remarks.iter().cloned());
             let note = format!("{} {}", &controller.source.commit[..12], controller.source.title);
             progress.controller = Some(controller);
             Outcome::Done(note)
@@ -266,8 +267,9 @@ pub(crate) async fn run_deploy<B: Backend>(
         }
         std::future::pending::<Result<Deployed, MachineError>>().await
     };
+    let run = tools::Run::whole(pass);
     let deployed = tokio::select! {
-        deployed = tools::deploy(controller, &scenario.deploy, pass, drill.run_dir.path(), &drill.events, &limit) => deployed,
+        deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,
         // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
         error = loss(machines) => return Err(unknown("MACHINE_LOST", &error)),
         never = watching => never,

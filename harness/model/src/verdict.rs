@@ -79,12 +79,18 @@ pub enum Severity {
 }
 
 /// The operation of the deploy that a finding is put down to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRef {
     /// Place in the deploy, from 1.
     pub number: usize,
     /// The name that its author gave it.
     pub name: String,
+    /// File and line in the servers repo, such as `tasks/notes.py:12`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub place: Option<String>,
+    /// The item, where it is one of a loop.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub item: Option<String>,
 }
 
 /// One piece of evidence under a verdict.

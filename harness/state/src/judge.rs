@@ -19,6 +19,8 @@ pub enum Outcome {
     Unchanged,
     /// It ended in an error.
     Failed,
+    /// It ran; the tool never says whether that changed anything.
+    Ran,
 }
 
 /// When an operation ran on this machine: nanoseconds since 1970 on the machine's clock.
@@ -28,6 +30,8 @@ pub struct Window {
     pub number: usize,
     /// Its name.
     pub name: String,
+    /// File and line in the servers repo, where the tool tells.
+    pub place: Option<String>,
     /// Its beginning.
     pub start: i64,
     /// Its end.
@@ -170,7 +174,13 @@ impl Judge<'_> {
 
     fn change(&mut self, change: &Change, when: Option<i64>) {
         let window = when.and_then(|when| self.window_at(when));
-        let reported = window.is_some_and(|window| window.outcome == Outcome::Changed);
+        // A tool that never speaks of changes keeps none silent.
+        let speechless = || !self.windows.is_empty() && self.windows.iter().all(|w| w.outcome == Outcome::Ran);
+        let reported = match window {
+            // A failure is no silence either.
+            Some(window) => window.outcome != Outcome::Unchanged,
+            None => speechless(),
+        };
         let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
         let what = match change.section {
             Section::Files => String::new(),
@@ -337,6 +347,7 @@ mod tests {
             start: from * SECOND,
             end: (from + 1) * SECOND,
             outcome,
+            place: None,
         };
         vec![
             window(1, "packages", 10, Outcome::Unchanged),
@@ -367,6 +378,15 @@ mod tests {
     fn a_reported_change_is_put_down_to_its_operation() {
         let (s1, s2) = (one("1", 1.0), one("2", 11.5));
         assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    }
+
+    #[test]
+    fn a_tool_that_never_speaks_of_changes_keeps_none_silent() {
+        let (s1, s2) = (one("1", 1.0), one("2", 10.5));
+        let ran: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Ran, ..w }).collect();
+        let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), &ran, 10 * SECOND);
+        let seen: Vec<_> = judgement.observations.iter().map(|o| (o.code, o.window)).collect();
+        assert_eq!(seen, [("REAL_CHANGE", Some(1))], "and nothing is called a false report");
     }
 
     #[test]

@@ -3,20 +3,21 @@
 
 mod checkout;
 mod inventory;
+mod shims;
 mod ssh_home;
 mod venv;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redrill_machines::process::{Guard, RUN_VARIABLE};
 use redrill_machines::{Address, Home, MachineError};
-use redrill_model::{Deploy, SourceReport};
+use redrill_model::{Deploy, Pass, SourceReport, Tool};
 use thiserror::Error;
 use tokio::process::Command;
 
 use crate::loaded::{Loaded, ScenarioError};
+use crate::tools::{self, Found};
 pub(crate) use inventory::InventoryHost;
 
 /// Is told what goes on.
@@ -44,7 +45,7 @@ pub(crate) enum ControllerError {
 }
 
 impl ControllerError {
-    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
@@ -57,15 +58,21 @@ pub(crate) struct Controller {
     pub(crate) servers: PathBuf,
     /// Where it came from.
     pub(crate) source: SourceReport,
+    /// What deploys it, and with which files.
+    pub(crate) found: Found,
+    /// What the scenario says of the deploy.
+    pub(crate) deploy: Deploy,
     /// Hosts of the inventory.
     pub(crate) hosts: Vec<InventoryHost>,
     /// Version of the deploy tool.
     pub(crate) tool_version: String,
+    /// What a reader must know of it.
+    pub(crate) remarks: Vec<String>,
     guard: Guard,
     run: PathBuf,
     directory: PathBuf,
-    venv: PathBuf,
-    env: BTreeMap<String, String>,
+    /// Where the deploy tool is; a script may need none.
+    venv: Option<PathBuf>,
     key: Option<PathBuf>,
 }
 
@@ -87,37 +94,93 @@ impl Controller {
         if let Some(keys) = loaded.keys() {
             checkout::copy_private(&keys, &directory.join("keys"))?;
         }
-        let deploy = &loaded.scenario.deploy;
-        for file in [&deploy.inventory, &deploy.script, &deploy.requirements] {
-            if !servers.join(file).is_file() {
-                let message =
-                    format!("there is no `{}` in the servers repo at {}", file.display(), &source.commit[..12]);
-                return Err(ScenarioError::mismatch(message, "a committed file, relative to the repo").into());
-            }
-        }
-        let venv = venv::make(&servers.join(&deploy.requirements), &home.cache, guard, run, progress).await?;
+        let found = tools::resolve(&servers, &loaded.scenario.deploy)
+            .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
+        let venv = match &found.requirements {
+            Some(file) => Some(venv::make(&servers.join(file), &home.cache, guard, run, progress).await?),
+            None => None,
+        };
         let mut controller = Self {
             servers,
             source,
+            found,
+            deploy: loaded.scenario.deploy.clone(),
             hosts: Vec::new(),
             tool_version: String::new(),
+            remarks: Vec::new(),
             guard: guard.clone(),
             run: run.to_owned(),
             directory,
             venv,
-            env: deploy.env.clone(),
             key: None,
         };
+        controller.install()?;
         controller.tool_version = controller.version().await?;
-        controller.hosts = inventory::read(&controller, deploy).await?;
+        let (hosts, remarks) = inventory::read(&controller, &loaded.scenario.machines).await?;
+        (controller.hosts, controller.remarks) = (hosts, remarks);
         inventory::compare(&controller.hosts, &loaded.scenario.machines)?;
         Ok(controller)
+    }
+
+    /// Lays what we bring beside the checkout: helpers of the tools, and ways to the machines.
+    fn install(&self) -> Result<(), ControllerError> {
+        let tools = self.tools();
+        // `s` is for sockets of `ssh`, whose paths may not be long.
+        for directory in [tools.clone(), self.directory.join("s")] {
+            std::fs::create_dir_all(directory).map_err(ControllerError::io("cannot make the controller"))?;
+        }
+        shims::install(&self.bin(), &self.ssh_config(), self.guard.program(), &self.contacts_file())?;
+        match self.found.tool {
+            Tool::Pyinfra => tools::install_pyinfra_events(&tools),
+            Tool::Ansible => tools::install_ansible_events(&tools),
+            Tool::Shell => Ok(()),
+        }
+    }
+
+    /// Where what we bring lies.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.directory.join("tools")
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.tools().join("bin")
+    }
+
+    /// Where a tool's events of this run lie, secrets and all: it goes with the controller.
+    pub(crate) fn events_file(&self, label: &str) -> PathBuf {
+        self.tools().join(format!("{label}.events.jsonl"))
+    }
+
+    /// What the scenario passes on to the tool.
+    pub(crate) fn arguments(&self, pass: Pass) -> Vec<String> {
+        let again = if pass == Pass::First { &[][..] } else { &self.deploy.again_args };
+        self.deploy.args.iter().chain(again).cloned().collect()
+    }
+
+    fn contacts_file(&self) -> PathBuf {
+        self.tools().join("contacts")
+    }
+
+    /// Forgets which machines were connected to.
+    pub(crate) fn forget_contacts(&self) {
+        let _ = std::fs::remove_file(self.contacts_file()); // None may be there yet.
+    }
+
+    /// Hosts to whose machines a connection was made since, in the order of the inventory.
+    pub(crate) fn contacts(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.contacts_file()).unwrap_or_default();
+        let made = |host: &&InventoryHost| text.lines().any(|line| line == host.name);
+        self.hosts.iter().filter(made).map(|host| host.name.clone()).collect()
     }
 
     /// Lets the tool reach these machines, and no others.
     pub(crate) fn connect(&mut self, addresses: &[Address]) -> Result<(), ControllerError> {
         self.key = addresses.first().map(|address| address.key.clone());
-        ssh_home::write(&self.home(), &self.hosts, addresses, self.guard.program())
+        let contact = shims::contact(&self.bin());
+        // paramiko starts its proxy for each connection anew; only what a script does is unknown otherwise.
+        let noting = (self.found.tool == Tool::Shell).then_some(contact.as_path());
+        let ways = ssh_home::Ways { redrill: self.guard.program(), noting };
+        ssh_home::write(&self.home(), &self.hosts, addresses, &ways)
     }
 
     /// The configuration of every SSH connection, whatever the inventory names.
@@ -141,14 +204,17 @@ impl Controller {
 
     /// A guarded command in the checkout, with an environment that was chosen and not inherited.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let in_venv = self.venv.join("bin").join(program);
-        let mut command = self.guard.command(in_venv);
+        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
+        let in_venv = venv.as_ref().map(|bin| bin.join(program)).filter(|path| path.exists());
+        let mut command = self.guard.command(in_venv.unwrap_or_else(|| PathBuf::from(program)));
         command.env_clear().current_dir(&self.servers);
         command.env(RUN_VARIABLE, &self.run);
-        command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.venv.join("bin").display()));
+        let own = [Some(self.bin()), venv].into_iter().flatten();
+        let path: String = own.map(|bin| format!("{}:", bin.display())).collect();
+        command.env("PATH", format!("{path}/usr/local/bin:/usr/bin:/bin"));
         command.env("HOME", self.home()).env("LANG", "C.UTF-8").env("TZ", "UTC").env("USER", "redrill");
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-        command.envs(&self.env);
+        command.envs(&self.deploy.env);
         command
     }
 
@@ -162,25 +228,28 @@ impl Controller {
     }
 
     async fn version(&self) -> Result<String, ControllerError> {
-        let text = self.ask(&["--version"]).await?;
-        Ok(text.trim().trim_start_matches("pyinfra: ").trim_start_matches('v').to_owned())
+        let package = match self.found.tool {
+            Tool::Pyinfra => "pyinfra",
+            Tool::Ansible => "ansible-core",
+            Tool::Shell => return Ok(String::new()),
+        };
+        let mut command = self.command("python");
+        command.args([
+            "-c",
+            "import sys; from importlib.metadata import version; print(version(sys.argv[1]))",
+            package,
+        ]);
+        Ok(self.ask(command, &format!("looking for {package} among the requirements")).await?.trim().to_owned())
     }
 
-    /// What the tool prints on standard output when asked.
-    async fn ask(&self, args: &[&str]) -> Result<String, ControllerError> {
-        let mut command = self.command("pyinfra");
-        command.args(args);
-        let failed = |said: String| ControllerError::Program { what: format!("pyinfra {}", args.join(" ")), said };
-        let output = crate::process::output(&self.guard, command, "pyinfra").await?;
+    /// What a program prints on standard output.
+    async fn ask(&self, command: Command, what: &str) -> Result<String, ControllerError> {
+        let failed = |said: String| ControllerError::Program { what: what.to_owned(), said };
+        let output = crate::process::output(&self.guard, command, self.found.tool.name()).await?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
             Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
         }
     }
-}
-
-/// The deploy's arguments that name its files.
-pub(crate) fn deploy_files(deploy: &Deploy) -> [&Path; 2] {
-    [&deploy.inventory, &deploy.script]
 }

@@ -1,24 +1,24 @@
 //! The claim `idempotent`: the second deploy changes nothing.
 
-use redrill_model::{Finding, OperationRef, Scenario, Severity};
+use redrill_model::{Finding, Scenario, Severity};
 use redrill_state::{Capture, Control, Judgement, Observation, Trend, Weight, Window, judge};
 
 use super::{Counted, Evidence, SHOWN, ended, not_reached};
-use crate::tools::{Deployed, Ended};
+use crate::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
 
 pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
     let (Some(first), Some(second)) = (&evidence.first, &evidence.second) else {
         return ((0, 0, "operations"), vec![not_reached(evidence)]);
     };
-    let (before, after) = (first.operations(), second.operations());
-    let again = before.iter().filter(|operation| after.contains(operation)).count();
+    let compared = Compared::new(first, second);
     let mut findings: Vec<Finding> =
         ended("RERUN_FAILS", "the first deploy ended well and the second failed", second, evidence)
             .into_iter()
             .collect();
     if second.ended == Ended::Well {
         findings.extend(fails_again(first, second));
-        findings.extend(other_operations(&before, &after));
+        findings.extend(compared.hidden.iter().map(hides_failure));
+        findings.extend(other_operations(&compared));
     }
     for machine in &scenario.machines {
         match evidence.judged.get(&machine.name) {
@@ -31,7 +31,7 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
             None => {}
         }
     }
-    ((again, before.len(), "operations run again"), findings)
+    ((compared.again, compared.expected, "operations run again"), findings)
 }
 
 /// Operations that failed in the second run only, allowed or not.
@@ -41,17 +41,27 @@ fn fails_again(first: &Deployed, second: &Deployed) -> Vec<Finding> {
     new.map(|failed| {
         let text = format!("operation `{}` failed in the second run only", failed.window.name);
         let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, &failed.window.name, text);
-        finding.operation = Some(OperationRef { number: failed.window.number, name: failed.window.name.clone() });
+        finding.operation = Some(failed.operation());
         finding.machine = Some(failed.host.clone());
         finding
     })
     .collect()
 }
 
+/// An operation that failed in the second run only and hides it by itself.
+fn hides_failure(hidden: &Hidden) -> Finding {
+    let name = &hidden.operation.name;
+    let text = format!("operation `{name}` failed in the second run only, and its command hides that");
+    let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, name, text);
+    finding.operation = Some(hidden.operation.clone());
+    finding.machine = Some(hidden.host.clone());
+    finding.evidence = vec![hidden.error.clone()];
+    finding
+}
+
 /// The second run must be the same run.
-fn other_operations(before: &[(String, usize, String)], after: &[(String, usize, String)]) -> Option<Finding> {
-    let missing: Vec<_> = before.iter().filter(|operation| !after.contains(operation)).collect();
-    let added: Vec<_> = after.iter().filter(|operation| !before.contains(operation)).collect();
+fn other_operations(compared: &Compared) -> Option<Finding> {
+    let Compared { missing, added, .. } = compared;
     if missing.is_empty() && added.is_empty() {
         return None;
     }
@@ -61,7 +71,7 @@ fn other_operations(before: &[(String, usize, String)], after: &[(String, usize,
         added.len()
     );
     let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, "second deploy", text);
-    let line = |sign: char, (name, _, host): &(String, usize, String)| format!("{sign} [{host}] {name}");
+    let line = |sign: char, key: &Key| format!("{sign} {key}");
     finding.evidence =
         missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
     Some(finding)
@@ -71,7 +81,7 @@ fn other_operations(before: &[(String, usize, String)], after: &[(String, usize,
 fn observed(machine: &str, judgement: &Judgement, second: &Deployed, evidence: &Evidence) -> Vec<Finding> {
     let name_of = |number: usize| {
         let window = second.windows.iter().find(|w| w.host == machine && w.window.number == number);
-        window.map(|w| OperationRef { number, name: w.window.name.clone() })
+        window.map(HostWindow::operation)
     };
     let finding = |observation: &Observation| {
         let severity = match observation.weight {

@@ -5,7 +5,7 @@ mod serves;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Claim, ClaimReport, Finding, OperationRef, Scenario, Severity, apply_waivers};
+use redrill_model::{Claim, ClaimReport, Finding, Scenario, Severity, apply_waivers};
 use redrill_state::{Judgement, Section, Trend};
 
 use crate::checks::Checked;
@@ -98,7 +98,7 @@ fn rebuilds(evidence: &Evidence) -> Counted {
         .map(|failed| {
             let text = format!("operation `{}` failed, and its author allows that", failed.window.name);
             let mut finding = Finding::new("IGNORED_ERROR", Severity::Warning, &failed.window.name, text);
-            finding.operation = Some(OperationRef { number: failed.window.number, name: failed.window.name.clone() });
+            finding.operation = Some(failed.operation());
             finding.machine = Some(failed.host.clone());
             finding
         })

@@ -1,7 +1,7 @@
 //! What evidence makes of claims.
 
 use redrill_machines::MachineError;
-use redrill_model::{DeployRun, OperationRun, Pass, Verdict};
+use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Verdict};
 use redrill_state::{Observation, Outcome, Weight, Window};
 
 use super::*;
@@ -21,15 +21,22 @@ fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed {
     let count = |outcome| operations.iter().filter(|(_, o)| *o == outcome).count();
     let windows = operations.iter().enumerate().map(|(index, (name, outcome))| HostWindow {
         host: "web".to_owned(),
-        window: Window { number: index + 1, name: (*name).to_owned(), start: 0, end: 1, outcome: *outcome },
+        window: Window {
+            number: index + 1,
+            name: (*name).to_owned(),
+            place: None,
+            start: 0,
+            end: 1,
+            outcome: *outcome,
+        },
+        item: None,
     });
     let runs = operations.iter().enumerate().map(|(index, (name, _))| OperationRun {
         number: index + 1,
         name: (*name).to_owned(),
         host: "web".to_owned(),
-        outcome: String::new(),
-        started: 0.0,
         ended: 1.0,
+        ..OperationRun::default()
     });
     let run = DeployRun {
         pass: Pass::First,
@@ -41,7 +48,16 @@ fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed {
         failed: count(Outcome::Failed),
         runs: runs.collect(),
     };
-    Deployed { run, windows: windows.collect(), began: 0, ended, remarks: Vec::new() }
+    Deployed {
+        run,
+        windows: windows.collect(),
+        began: 0,
+        ended,
+        remarks: Vec::new(),
+        boundaries: Vec::new(),
+        cut: None,
+        other_arguments: false,
+    }
 }
 
 fn green() -> Checked {
@@ -97,7 +113,7 @@ fn a_machine_that_nothing_was_deployed_to_proves_nothing() {
 
 #[test]
 fn a_failed_deploy_names_its_operation_and_leaves_the_rest_open() {
-    let operation = Some(OperationRef { number: 2, name: "b".to_owned() });
+    let operation = Some(OperationRef { number: 2, name: "b".to_owned(), ..OperationRef::default() });
     let ended = Ended::Failed { operation, host: Some("web".to_owned()), evidence: vec!["boom".to_owned()] };
     let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
     let evidence = Evidence { first: Some(deployed(&operations, ended)), ..Evidence::default() };

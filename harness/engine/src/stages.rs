@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs, Seat};
-use redrill_model::{Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Stage};
+use redrill_model::{Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Scenario, Stage};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::capture;
@@ -72,11 +72,29 @@ async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) ->
                     .push("the machines could reach whatever the host reaches (network mode `open`)".to_owned());
             }
             progress.remarks.extend(controller.remarks.iter().cloned());
+            progress.remarks.extend(perturbation(&controller, &drill.loaded.scenario));
             let note = format!("{} {}", &controller.source.commit[..12], controller.source.title);
             progress.controller = Some(controller);
             Outcome::Done(note)
         }
     }
+}
+
+/// What is another about the controller of the second deploy, and what is not.
+fn perturbation(controller: &Controller, scenario: &Scenario) -> Vec<String> {
+    if !scenario.claims.contains(&Claim::Idempotent) {
+        return Vec::new();
+    }
+    let mut remarks = Vec::new();
+    match controller.perturbed().join(", ") {
+        none if none.is_empty() => {
+            remarks.push("the second deploy ran from the same controller as the first".to_owned())
+        }
+        what => remarks.push(format!("the second deploy ran from another controller: {what} were others")),
+    }
+    let same = scenario.deploy.same.iter();
+    remarks.extend(same.map(|(what, why)| format!("`{}` of the controller stayed the same: {why}", what.name())));
+    remarks
 }
 
 async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) -> Outcome {
@@ -207,6 +225,9 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
         Ok(deployed) => deployed,
         Err(outcome) => return outcome,
     };
+    if pass == Pass::Second && matches!(deployed.ended, Ended::Failed { .. }) {
+        ask_the_first_controller(drill, progress, deadline).await;
+    }
     let which = format!("the {} deploy", pass.name());
     let note = told(&deployed);
     let outcome = match &deployed.ended {
@@ -232,6 +253,20 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
     outcome
 }
 
+/// A second deploy that failed may have failed because it ran from elsewhere: once more from where the first one did.
+async fn ask_the_first_controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) {
+    if progress.controller.as_ref().is_none_or(|controller| controller.perturbed().is_empty()) {
+        return;
+    }
+    drill
+        .events
+        .progress("the second deploy failed: once more from the first controller, to tell whether that matters");
+    // Whatever comes of it is told with the failure of the second.
+    if let Ok(third) = run_deploy(drill, progress, Pass::Third, deadline).await {
+        progress.evidence.later.push(third);
+    }
+}
+
 /// A deploy in a few words.
 pub(crate) fn told(deployed: &Deployed) -> String {
     let run = &deployed.run;
@@ -254,10 +289,12 @@ pub(crate) async fn run_deploy<B: Backend>(
         let offset = machine.clock_offset(&limit).await.map_err(|error| unknown("MACHINE_LOST", &error))?;
         progress.offsets.insert(machine.name().to_owned(), offset);
     }
-    let Some(controller) = &progress.controller else {
+    let Some(controller) = &mut progress.controller else {
         let text = "no controller".to_owned();
         return Err(Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() }));
     };
+    controller.stand(pass);
+    let controller = &*controller;
     let limit = deadline.child(&format!("the {} deploy", pass.name()), scenario.limits.deploy);
     let gaps = Gaps::default();
     let machines = &progress.machines;

@@ -20,7 +20,7 @@ pub use report::{
 };
 pub use scenario::{
     BackendKind, Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits,
-    MachineSpec, Network, RunsOn, Scenario, Servers, TcpCheck, Tool, UnitCheck,
+    MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, TcpCheck, Tool, UnitCheck,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -13,6 +13,7 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
     let compared = Compared::new(first, second);
     let mut findings: Vec<Finding> =
         ended("RERUN_FAILS", "the first deploy ended well and the second failed", second, evidence)
+            .map(|finding| only_elsewhere(finding, second, evidence))
             .into_iter()
             .collect();
     if second.ended == Ended::Well {
@@ -22,7 +23,13 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
     }
     for machine in &scenario.machines {
         match evidence.judged.get(&machine.name) {
-            Some(judgement) => findings.extend(observed(&machine.name, judgement, second, evidence)),
+            Some(judgement) => {
+                let mut observed = observed(&machine.name, judgement, second, evidence);
+                observed.iter_mut().filter(|f| scenario.deploy.strict && f.code == "FALSE_CHANGE").for_each(|f| {
+                    f.severity = Severity::Fails;
+                });
+                findings.extend(observed);
+            }
             None if second.ended == Ended::Well => {
                 let mut finding = not_reached(evidence);
                 finding.machine = Some(machine.name.clone());
@@ -32,6 +39,16 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
         }
     }
     ((compared.again, compared.expected, "operations run again"), findings)
+}
+
+/// A second deploy that fails from elsewhere and ends well from where the first one ran.
+fn only_elsewhere(mut finding: Finding, second: &Deployed, evidence: &Evidence) -> Finding {
+    let failed = matches!(second.ended, Ended::Failed { .. }) && finding.severity == Severity::Fails;
+    if failed && evidence.later.first().is_some_and(|third| third.ended == Ended::Well) {
+        "CONTROLLER_DEPENDENT".clone_into(&mut finding.code);
+        finding.summary.push_str("; run once more from where the first one ran, it ended well");
+    }
+    finding
 }
 
 /// Operations that failed in the second run only, allowed or not.

@@ -255,3 +255,25 @@ fn an_outage_disrupts_even_where_no_unit_began_anew() {
     assert_eq!(findings.len(), 1, "the outage is part of the restart's story");
     assert!(findings[0].evidence[0].contains("nobody listened on port 443 for 0.4 s"), "{findings:?}");
 }
+
+#[test]
+fn a_second_deploy_that_fails_from_elsewhere_only_depends_on_the_controller() {
+    let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
+    let ended = Ended::Failed { operation: None, host: None, evidence: Vec::new() };
+    let mut evidence = Evidence { second: Some(deployed(&operations, ended.clone())), ..proven() };
+    assert_eq!(codes(&evidence, 1), ["RERUN_FAILS"]);
+    evidence.later = vec![deployed(&operations, ended)];
+    assert_eq!(codes(&evidence, 1), ["RERUN_FAILS"], "it fails from there too");
+    evidence.later = vec![deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged)], Ended::Well)];
+    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec!["CONTROLLER_DEPENDENT".to_owned()], Failed));
+}
+
+#[test]
+fn a_report_without_effect_fails_where_the_scenario_is_strict() {
+    let mut observation = changed("a");
+    (observation.code, observation.weight, observation.section) = ("FALSE_CHANGE", Weight::Warning, None);
+    let evidence = Evidence { judged: evidence_of(&[observation]), ..proven() };
+    let strict = SCENARIO.replace("script = 'd'\n", "script = 'd'\nstrict = true\n");
+    let verdict = |text: &str| claims(&Scenario::parse(text).expect("valid"), &evidence, "2026-11-22")[1].verdict;
+    assert_eq!((verdict(SCENARIO), verdict(&strict)), (Proven, Failed));
+}

@@ -19,8 +19,8 @@ pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
 pub use scenario::{
-    BackendKind, Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits, RunsOn,
-    MachineSpec, Network, Scenario, Servers, TcpCheck, Tool, UnitCheck,
+    BackendKind, Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits,
+    MachineSpec, Network, RunsOn, Scenario, Servers, TcpCheck, Tool, UnitCheck,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -234,7 +234,11 @@ impl Controller {
             Tool::Shell => return Ok(String::new()),
         };
         let mut command = self.command("python");
-        command.args(["-c", "import sys; from importlib.metadata import version; print(version(sys.argv[1]))", package]);
+        command.args([
+            "-c",
+            "import sys; from importlib.metadata import version; print(version(sys.argv[1]))",
+            package,
+        ]);
         Ok(self.ask(command, &format!("looking for {package} among the requirements")).await?.trim().to_owned())
     }
 

@@ -42,7 +42,8 @@ mod tests {
     #[test]
     fn every_client_goes_by_our_configuration() {
         let bin = std::env::temp_dir().join(format!("redrill-shims-{}", std::process::id()));
-        install(&bin, Path::new("/h/.ssh/config"), Path::new("/bin/redrill"), Path::new("/c/contacts")).expect("written");
+        install(&bin, Path::new("/h/.ssh/config"), Path::new("/bin/redrill"), Path::new("/c/contacts"))
+            .expect("written");
         let text = |name: &str| std::fs::read_to_string(bin.join(name)).expect("there");
         assert!(CLIENTS.iter().all(|client| text(client).contains("-F '/h/.ssh/config' \"$@\"")));
         assert!(text("redrill-contact").ends_with("exec '/bin/redrill' relay \"$2\"\n"));

@@ -33,12 +33,7 @@ pub(super) struct Ways<'a> {
     pub(super) noting: Option<&'a Path>,
 }
 
-fn texts(
-    hosts: &[InventoryHost],
-    addresses: &[Address],
-    ways: &Ways<'_>,
-    known_hosts: &Path,
-) -> (String, String) {
+fn texts(hosts: &[InventoryHost], addresses: &[Address], ways: &Ways<'_>, known_hosts: &Path) -> (String, String) {
     let (mut config, mut known) = (String::new(), String::new());
     let redrill = ways.redrill.display();
     for host in hosts {

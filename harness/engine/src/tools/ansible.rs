@@ -25,8 +25,8 @@ const PLUGIN: &str = include_str!("helpers/ansible_events.py");
 /// Lays the plugin into the controller.
 pub(crate) fn install(tools: &Path) -> Result<(), ControllerError> {
     let plugins = plugins(tools);
-    let written = std::fs::create_dir_all(&plugins)
-        .and_then(|()| std::fs::write(plugins.join("redrill_events.py"), PLUGIN));
+    let written =
+        std::fs::create_dir_all(&plugins).and_then(|()| std::fs::write(plugins.join("redrill_events.py"), PLUGIN));
     written.map_err(ControllerError::io("cannot write the controller's tools"))
 }
 
@@ -280,7 +280,8 @@ mod tests {
 
     #[test]
     fn a_playbook_that_cannot_be_read_is_quoted() {
-        let Ended::Failed { operation: None, evidence, .. } = read("", 4, "[ERROR]: conflicting action statements").ended
+        let Ended::Failed { operation: None, evidence, .. } =
+            read("", 4, "[ERROR]: conflicting action statements").ended
         else {
             panic!("must fail")
         };
@@ -295,7 +296,8 @@ mod tests {
 
     #[test]
     fn settings_are_read_as_ansible_reads_them() {
-        let text = "[defaults]\n# inventory = no\ninventory = hosts.ini ; the real ones\ncallback_plugins=a:b\nlog_path =\n";
+        let text =
+            "[defaults]\n# inventory = no\ninventory = hosts.ini ; the real ones\ncallback_plugins=a:b\nlog_path =\n";
         assert_eq!(setting(text, "inventory").as_deref(), Some("hosts.ini"));
         assert_eq!(setting(text, "callback_plugins").as_deref(), Some("a:b"));
         assert_eq!(setting(text, "log_path"), None);

@@ -106,7 +106,10 @@ pub(crate) fn resolve(directory: &Path, deploy: &Deploy) -> Result<Found, Undeci
                 let message =
                     format!("cannot tell which tool deploys the servers repo: there are {}", each.join(" and "));
                 let names: Vec<&str> = several.iter().map(|found| found.tool.name()).collect();
-                return Err(Undecided { message, expected: format!("[deploy] with tool = \"{}\"", names.join("\" or \"")) });
+                return Err(Undecided {
+                    message,
+                    expected: format!("[deploy] with tool = \"{}\"", names.join("\" or \"")),
+                });
             }
         },
     };
@@ -283,7 +286,8 @@ mod tests {
         assert_eq!(script(&python), (Tool::Pyinfra, "deploy.py".to_owned()));
         let ansible = [("site.yml", PLAY), ("hosts", ""), ("requirements.txt", "ansible-core~=2.19")];
         assert_eq!(script(&ansible), (Tool::Ansible, "site.yml".to_owned()));
-        let odd = [("web.yml", PLAY), ("vars.yml", "a: 1"), ("inv", ""), ("ansible.cfg", "[defaults]\ninventory = ./inv\n")];
+        let odd =
+            [("web.yml", PLAY), ("vars.yml", "a: 1"), ("inv", ""), ("ansible.cfg", "[defaults]\ninventory = ./inv\n")];
         let odd = [&odd[..], &[("requirements.txt", "ansible")]].concat();
         assert_eq!(script(&odd), (Tool::Ansible, "web.yml".to_owned()));
         assert_eq!(script(&[("install.sh", "#!/bin/sh")]), (Tool::Shell, "install.sh".to_owned()));

@@ -23,8 +23,8 @@ use redrill_state::{Outcome, Window};
 use crate::controller::Controller;
 use crate::events::Events;
 pub(crate) use ansible::{command as ansible_command, install as install_ansible_events};
-pub use detect::{Found, Undecided, detect};
 pub(crate) use detect::resolve;
+pub use detect::{Found, Undecided, detect};
 pub(crate) use pyinfra::{command as pyinfra_command, install as install_pyinfra_events};
 use told::{Execution, Said};
 
@@ -174,7 +174,11 @@ impl Compared {
         let quiet = |key: &Key| before.get(key).is_some_and(|(run, _)| run.hidden_error.is_none());
         let hidden = after.iter().filter(|(key, _)| quiet(key)).filter_map(|(_, (run, _))| {
             let OperationRun { number, name, place, item, host, .. } = (*run).clone();
-            Some(Hidden { operation: OperationRef { number, name, place, item }, host, error: run.hidden_error.clone()? })
+            Some(Hidden {
+                operation: OperationRef { number, name, place, item },
+                host,
+                error: run.hidden_error.clone()?,
+            })
         });
         let hidden = hidden.collect();
         let excused = |optional: &Optional| match optional {

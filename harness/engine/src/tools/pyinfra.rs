@@ -125,11 +125,7 @@ fn understand(run: &Run, json: bool, finished: &Finished, told: Told) -> Deploye
 
 /// What was executed. The events are the fullest source; where pyinfra's own word differs from them, its word counts and
 /// nothing is put down to a time.
-fn executions(
-    printed: Option<&Results>,
-    seen: &[transcript::Operation],
-    told: &Told,
-) -> (Vec<Execution>, Vec<String>) {
+fn executions(printed: Option<&Results>, seen: &[transcript::Operation], told: &Told) -> (Vec<Execution>, Vec<String>) {
     let listed = printed.map(|results| with_times(results, seen));
     let by_text = from_transcript(seen);
     let second = listed.as_ref().unwrap_or(&by_text);
@@ -246,11 +242,7 @@ fn ended(
         });
         let by_events = told.unfinished.as_ref().map(|(operation, _)| operation.clone());
         let host = told.unfinished.as_ref().map(|(_, host)| host.clone());
-        Ended::Failed {
-            operation: by_events.or(by_text),
-            host,
-            evidence: transcript::trouble(&finished.stderr),
-        }
+        Ended::Failed { operation: by_events.or(by_text), host, evidence: transcript::trouble(&finished.stderr) }
     })
 }
 

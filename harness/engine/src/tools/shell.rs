@@ -154,7 +154,8 @@ impl Script<'_> {
         if name == self.name {
             return Some(self.name.to_owned());
         }
-        let stands = |line: &&str| line.split_once(OPERATION).is_some_and(|(_, rest)| rest.trim_start().starts_with(name));
+        let stands =
+            |line: &&str| line.split_once(OPERATION).is_some_and(|(_, rest)| rest.trim_start().starts_with(name));
         let mut lines = self.text.lines().enumerate().filter(|(_, line)| stands(line));
         let only = lines.next().filter(|_| lines.next().is_none());
         Some(only.map_or(self.name.to_owned(), |(number, _)| format!("{}:{}", self.name, number + 1)))
@@ -199,7 +200,8 @@ mod tests {
 
     use super::*;
 
-    const TEXT: &str = "#!/bin/bash -e\necho 'redrill-op: Packages'\napt-get install nginx\necho \"redrill-op: Site\"\n";
+    const TEXT: &str =
+        "#!/bin/bash -e\necho 'redrill-op: Packages'\napt-get install nginx\necho \"redrill-op: Site\"\n";
 
     fn finished(stdout: &[(i64, &str)], exit: i32, stderr: &str) -> Finished {
         Finished {
@@ -211,7 +213,8 @@ mod tests {
         }
     }
 
-    const OUT: [(i64, &str); 4] = [(2, "hello"), (3, "redrill-op: Packages"), (5, "installing"), (7, "redrill-op: Site")];
+    const OUT: [(i64, &str); 4] =
+        [(2, "hello"), (3, "redrill-op: Packages"), (5, "installing"), (7, "redrill-op: Site")];
 
     fn operations(text: &str, finished: &Finished) -> Vec<(String, Option<String>, i64, i64, Said)> {
         let script = Script { name: "deploy.sh", text };

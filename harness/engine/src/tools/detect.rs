@@ -209,7 +209,8 @@ fn only_playbook(directory: &Path) -> Option<PathBuf> {
 
 /// A script says what runs it.
 fn is_script(file: &Path) -> bool {
-    std::fs::read(file).is_ok_and(|bytes| bytes.starts_with(b"#!")) || file.extension().is_some_and(|e| e == "sh")
+    let named = file.extension().is_some_and(|ending| ending == "sh");
+    std::fs::read(file).is_ok_and(|bytes| named || bytes.starts_with(b"#!"))
 }
 
 /// The inventory that `ansible.cfg` names.

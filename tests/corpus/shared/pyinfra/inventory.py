@@ -1,0 +1,1 @@
+hosts = (["corpus.example.org"], {"ssh_user": "root"})

@@ -124,7 +124,7 @@ impl Case {
         let files = match expected.tool.as_str() {
             "pyinfra" => "inventory = 'inventory.py'\nscript = 'deploy.py'",
             "ansible" => "inventory = 'inventory.ini'\nscript = 'site.yml'",
-            _ => "script = 'deploy.sh'",
+            _ => "script = 'deploy.sh'\non = 'machine'",
         };
         let text = format!(
             "claims = {claims:?}\nbackend = '{}'\n[servers]\npath = 'servers'\n[deploy]\ntool = '{}'\n{files}\n\

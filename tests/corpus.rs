@@ -1,7 +1,7 @@
 //! The fault corpus: each case is drilled and held against its `expected.toml`. Trials are named `corpus::ID`.
 //!
 //! `REDRILL_PROGRAM` is drilled with, if it is set, else the program that was just built. With `REDRILL_CORPUS_RESULTS`
-//! every trial leaves `ID.json` in that directory, and its run below `state/` there: `ci/corpus` makes its table of these.
+//! every trial leaves `ID.json` in that directory: `ci/corpus` makes its table of these.
 
 use std::error::Error;
 use std::fs;
@@ -29,16 +29,15 @@ fn main() -> ExitCode {
 }
 
 fn drill(case: &Case) -> Result<(), Failed> {
-    let place = tempfile::tempdir()?;
-    let results = std::env::var_os("REDRILL_CORPUS_RESULTS").map(PathBuf::from);
-    let state = results.clone().unwrap_or_else(|| place.path().to_owned()).join("state");
-    let ran = run(&case.lay_out(place.path())?, &state)?;
+    // Sockets lie in run directories, and the kernel bounds the length of their paths.
+    let place = tempfile::Builder::new().prefix("c").tempdir()?;
+    let ran = run(&case.lay_out(place.path())?, place.path())?;
     let report: Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
     let judged = case.expected.judge(&report);
-    if let Some(results) = results {
+    if let Some(results) = std::env::var_os("REDRILL_CORPUS_RESULTS").map(PathBuf::from) {
         let result = json!({
             "id": case.id, "title": case.expected.title, "fault": case.expected.fault, "tool": case.expected.tool,
-            "expected": case.expected.verdict, "judged": judged, "status": ran.status, "report": report,
+            "expected": case.expected.verdict, "judged": judged, "report": report, "second": second_log(&report),
         });
         fs::write(results.join(format!("{}.json", case.id)), result.to_string())?;
     }
@@ -48,6 +47,12 @@ fn drill(case: &Case) -> Result<(), Failed> {
     // The evidence stays: its place is told.
     let _ = place.keep();
     Err(told(case, &judged, &report, &ran).into())
+}
+
+/// What the tool printed in the second deploy; the rules of others go by it.
+fn second_log(report: &Value) -> String {
+    let run = Path::new(report["run_dir"].as_str().unwrap_or_default());
+    fs::read_to_string(run.join("deploy-2.log")).unwrap_or_default()
 }
 
 struct Ran {

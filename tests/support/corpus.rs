@@ -11,7 +11,7 @@ use serde_json::Value;
 use toml::Table;
 
 /// The host of the inventories in `corpus/shared`.
-const HOST: &str = "corpus.example.org";
+const HOST: &str = "app.example.org";
 /// What a verdict is held up by, the worst first; warnings and information change none.
 const COUNTS: [&str; 2] = ["fails", "unknown"];
 

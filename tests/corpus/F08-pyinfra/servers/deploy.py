@@ -9,7 +9,7 @@ if "slow" not in skip:
     server.shell(
         name="Make a certificate",
         commands=[
-            "openssl req -x509 -newkey ed25519 -nodes -days 90 -subj /CN=corpus.example.org"
+            "openssl req -x509 -newkey ed25519 -nodes -days 90 -subj /CN=app.example.org"
             " -keyout /etc/ssl/private/app.key -out /etc/ssl/certs/app.pem"
         ],
     )

@@ -98,7 +98,8 @@ fn told(case: &Case, judged: &Judged, report: &Value, ran: &Ran) -> String {
     }
     if report.is_null() {
         let lines: Vec<&str> = ran.stderr.lines().collect();
-        text += &format!("\n  no report, status {:?}:\n{}", ran.status, lines[lines.len().saturating_sub(30)..].join("\n"));
+        text +=
+            &format!("\n  no report, status {:?}:\n{}", ran.status, lines[lines.len().saturating_sub(30)..].join("\n"));
     }
     format!("{text}\nEvidence  {}\nCase      {}", report["run_dir"], case.path.display())
 }

@@ -152,7 +152,10 @@ fn merge(into: &mut Table, from: Table) {
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
-        let (source, kind) = { let entry = entry?; (entry.path(), entry.file_type()?) };
+        let (source, kind) = {
+            let entry = entry?;
+            (entry.path(), entry.file_type()?)
+        };
         let target = to.join(source.file_name().unwrap_or_default());
         if kind.is_dir() {
             copy(&source, &target)?;

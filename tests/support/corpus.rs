@@ -328,4 +328,59 @@ mod tests {
         assert_eq!(written["machine"][0]["name"].as_str(), Some(HOST));
         git(&scenario.join("servers"), &["rev-parse", "--verify", "HEAD"]).expect("a commit");
     }
+
+    /// What `ci/corpus` counts of these results.
+    fn counted(results: &[Value]) -> (bool, Value) {
+        let dir = tempfile::tempdir().expect("a directory");
+        for result in results {
+            let id = result["id"].as_str().expect("an id");
+            fs::write(dir.path().join(format!("{id}.json")), result.to_string()).expect("written");
+        }
+        let mut command = Command::new(crate::root().join("ci/corpus"));
+        command.args(["--table", "--json", "--results"]).arg(dir.path()).arg("--only");
+        command.args(results.iter().map(|result| result["id"].as_str().expect("an id")));
+        let output = command.output().expect("python3 runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        (output.status.success(), serde_json::from_str(&text).expect("JSON"))
+    }
+
+    fn result(id: &str, tool: &str, expected: &str, judged: Judged, second: (i32, u32, &str)) -> Value {
+        let (exit, changed, log) = second;
+        let deploys = json!([{ "pass": "first", "exit": 0, "changed": 1 }, { "pass": "second", "exit": exit, "changed": changed }]);
+        json!({ "id": id, "fault": "F", "tool": tool, "expected": expected, "judged": judged, "second": log,
+                "report": { "seconds": 2.5, "run_dir": "/r", "deploys": deploys } })
+    }
+
+    #[test]
+    fn the_table_counts_what_others_would_have_said_of_the_same_runs() {
+        let right =
+            |verdict: &str, culprit| Judged { verdict: verdict.into(), right: true, culprit, complaints: vec![] };
+        let recap = |changed: u32| format!("PLAY RECAP ***\nweb : ok=2    changed={changed}    unreachable=0\n");
+        let (ok, counted) = counted(&[
+            result("F01-pyinfra", "pyinfra", "failed", right("failed", Some(true)), (0, 1, "")),
+            result("F02-ansible", "ansible", "failed", right("failed", Some(true)), (0, 0, &recap(0))),
+            result("F21-ansible", "ansible", "failed", right("failed", Some(true)), (2, 0, "")),
+            result("C6-ansible", "ansible", "proven", right("proven", None), (0, 2, &recap(2))),
+        ]);
+        let total = &counted["total"];
+        assert!(ok, "{counted:#}");
+        assert_eq!((&total["recall"], &total["culprit"]), (&json!([3, 3]), &json!([3, 3])));
+        assert_eq!((&total["false_alarms"], &total["deploys"]), (&json!([0, 1]), &json!(8)));
+        assert_eq!((&total["exit"], &total["totals"]), (&json!([1, 4]), &json!([1, 1])));
+        assert_eq!(total["molecule"], json!([2, 3]), "the failure, and a false alarm; not the silent change");
+    }
+
+    #[test]
+    fn a_missed_fault_a_false_alarm_and_wrong_culprits_fail_the_table() {
+        let judged =
+            |verdict: &str, right, culprit| Judged { verdict: verdict.into(), right, culprit, complaints: vec![] };
+        let of = |id: &str, expected: &str, judged| result(id, "pyinfra", expected, judged, (0, 0, ""));
+        assert!(!counted(&[of("F01-pyinfra", "failed", judged("proven", false, None))]).0, "missed");
+        assert!(!counted(&[of("C1-pyinfra", "proven", judged("failed", false, None))]).0, "a false alarm");
+        assert!(!counted(&[of("C1-pyinfra", "proven", judged("unproven", false, None))]).0, "could not tell");
+        assert!(!counted(&[of("F01-pyinfra", "failed", judged("failed", true, Some(false)))]).0, "the wrong culprit");
+        let nothing = json!({ "id": "F01-pyinfra", "fault": "F01", "tool": "pyinfra", "expected": "failed", "report": null,
+                              "second": "", "judged": judged("", false, None) });
+        assert!(!counted(&[nothing]).0, "no report");
+    }
 }

@@ -1,5 +1,7 @@
 //! Shared by the suites: the built program, places of its own for each test, and what a run left.
 
+pub mod corpus;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};

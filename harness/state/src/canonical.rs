@@ -3,9 +3,9 @@
 //! A class leaves out that content changed, or that a file came or went; a changed owner or mode there still counts.
 //! No class may cover accounts, keys or `/etc` (a test holds that).
 
-use crate::capture::Section;
 use crate::diff::{Change, ChangeKind};
 use crate::entries::{Socket, Unit};
+use crate::sections::Section;
 
 /// A kind of difference that is left out, and why.
 #[derive(Debug, Clone, Copy)]

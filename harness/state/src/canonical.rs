@@ -92,6 +92,11 @@ impl Class {
     }
 }
 
+/// The class that a path belongs to, if one holds it.
+pub fn class_of(path: &str) -> Option<&'static Class> {
+    CLASSES.iter().find(|class| class.holds(path))
+}
+
 /// Attributes that say what is in a file, as opposed to who may do what with it.
 const CONTENT: [&str; 3] = ["content", "size", "target"];
 
@@ -99,7 +104,11 @@ const CONTENT: [&str; 3] = ["content", "size", "target"];
 pub(crate) fn explained(change: &Change, unit: Option<&Unit>, socket: Option<&Socket>) -> Option<&'static str> {
     match change.section {
         Section::Files if change.kind != ChangeKind::Changed || change.only(&CONTENT) => {
-            CLASSES.iter().find(|class| class.holds(&change.subject)).map(|class| class.reason)
+            class_of(&change.subject).map(|class| class.reason)
+        }
+        // A temporary file came or went, whatever its mode.
+        Section::Exposed if change.kind != ChangeKind::Changed => {
+            class_of(&change.subject).map(|class| class.reason)
         }
         Section::Units => unit.and_then(|unit| explained_unit(change, unit)),
         Section::Sockets if socket.is_some_and(|socket| socket.ephemeral) => {

@@ -24,6 +24,9 @@ pub struct Header {
     pub boot_id: String,
     /// The machine's clock when the capture began: nanoseconds since 1970.
     pub clock: i64,
+    /// Names the key that digests of secrets were made with: only those of one key compare.
+    #[serde(default)]
+    pub key: String,
     /// Mount points that were walked.
     pub walked: Vec<String>,
     /// Mount points that were not, each with the reason.

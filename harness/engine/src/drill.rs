@@ -69,6 +69,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) offsets: BTreeMap<String, i64>,
     /// S1 and S2 of each machine, until they are judged.
     pub(crate) compared: BTreeMap<String, (Capture, Capture)>,
+    /// What secrets are told by in captures of this drill.
+    pub(crate) key: [u8; 32],
     pub(crate) evidence: Evidence,
     pub(crate) remarks: Vec<String>,
 }
@@ -151,6 +153,7 @@ impl<B: Backend> Drill<B> {
             twins: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
+            key: redrill_machines::run_key(),
             compared: BTreeMap::new(),
             evidence: Evidence::default(),
             remarks: Vec::new(),

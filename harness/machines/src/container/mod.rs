@@ -239,8 +239,14 @@ impl Machine for ContainerMachine {
         self.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
     }
 
-    async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
-        self.agent.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
+    async fn exec_to_file(
+        &self,
+        command: &Exec,
+        input: &[u8],
+        to: &Path,
+        deadline: &Deadline,
+    ) -> Result<Output, MachineError> {
+        self.agent.exec_to_file(command, input, to, deadline).await.map_err(|error| self.explain(error))
     }
 
     fn lost(&self) -> Option<MachineError> {

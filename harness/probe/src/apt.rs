@@ -128,13 +128,19 @@ mod tests {
 
     #[test]
     fn both_forms_of_sources_are_read() {
-        let [one] = one_line("# deb no\ndeb [arch=amd64 signed-by=/k.gpg] https://u:p@host/debian trixie main  contrib # x\n")
-            .try_into()
-            .expect("one source");
-        assert_eq!((one.suite.as_str(), one.components.as_str(), one.signed_by.as_str()), ("trixie", "main contrib", "/k.gpg"));
+        let [one] =
+            one_line("# deb no\ndeb [arch=amd64 signed-by=/k.gpg] https://u:p@host/debian trixie main  contrib # x\n")
+                .try_into()
+                .expect("one source");
+        assert_eq!(
+            (one.suite.as_str(), one.components.as_str(), one.signed_by.as_str()),
+            ("trixie", "main contrib", "/k.gpg")
+        );
         assert_eq!(one.options, "arch=amd64");
         assert!(one.uri.ends_with("@host/debian") && !one.uri.contains("u:p"), "{}", one.uri);
-        let two = deb822("# x\nTypes: deb\nURIs: http://a\nSuites: s s-updates\nComponents: main\nEnabled: no\nSigned-By:\n -----BEGIN\n .\n abc\n\nTypes: deb\nURIs: http://b\nSuites: t\n");
+        let two = deb822(
+            "# x\nTypes: deb\nURIs: http://a\nSuites: s s-updates\nComponents: main\nEnabled: no\nSigned-By:\n -----BEGIN\n .\n abc\n\nTypes: deb\nURIs: http://b\nSuites: t\n",
+        );
         let seen: Vec<String> = two.iter().map(|s| format!("{} {} {}", s.uri, s.suite, s.options)).collect();
         assert_eq!(seen, ["http://a s enabled=no", "http://a s-updates enabled=no", "http://b t "]);
         assert!(two[0].signed_by.starts_with("a key with digest "));

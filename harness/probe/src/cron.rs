@@ -120,7 +120,10 @@ mod tests {
     fn every_kind_of_job_is_found_and_arguments_are_not_told() {
         let tree = Tree::new("cron");
         tree.file("/etc/crontab", "# m h\nSHELL=/bin/sh\n17 *\t* * *  root cd / && run-parts /etc/cron.hourly\n");
-        tree.file("/etc/cron.d/app", "@reboot app /opt/app --password=hunter2\n@reboot app /opt/app --password=hunter2\n");
+        tree.file(
+            "/etc/cron.d/app",
+            "@reboot app /opt/app --password=hunter2\n@reboot app /opt/app --password=hunter2\n",
+        );
         tree.file("/etc/cron.d/app.bak", "@reboot app /opt/old\n");
         tree.file("/etc/cron.daily/logrotate", "#!/bin/sh\n");
         tree.file("/etc/anacrontab", "PATH=/bin\n7 10 cron.weekly run-parts /etc/cron.weekly\n");

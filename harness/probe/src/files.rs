@@ -356,7 +356,8 @@ mod tests {
     #[test]
     fn rights_that_are_given_away_are_a_section_of_their_own() {
         let tree = Tree::new("exposed");
-        for (path, mode) in [("/root/su", 0o4755), ("/root/open", 0o666), ("/root/sg", 0o2755), ("/root/plain", 0o644)] {
+        for (path, mode) in [("/root/su", 0o4755), ("/root/open", 0o666), ("/root/sg", 0o2755), ("/root/plain", 0o644)]
+        {
             let path = tree.file(path, "x");
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("set");
         }

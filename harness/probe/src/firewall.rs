@@ -112,9 +112,9 @@ fn iptables_rules(family: &str, text: &str) -> Vec<FirewallRule> {
             rules.add(&table, without_counters);
             rules.last.clear();
         } else if line.starts_with('-') || line.starts_with('[') {
-            let rule = line.split_once("] ").map_or(line.as_str(), |(counters, rule)| {
-                if counters.starts_with('[') { rule } else { line.as_str() }
-            });
+            let rule = line
+                .split_once("] ")
+                .map_or(line.as_str(), |(counters, rule)| if counters.starts_with('[') { rule } else { line.as_str() });
             rules.add(&table, rule);
         }
     }
@@ -144,7 +144,11 @@ mod tests {
                 "table inet filter chain input: counter drop",
             ]
         );
-        let moved = nft_rules(&text.replace("tcp dport { 22, 80 } accept\n\t\tcounter drop", "counter drop\n\t\ttcp dport { 22, 80 } accept"));
+        let moved =
+            nft_rules(&text.replace(
+                "tcp dport { 22, 80 } accept\n\t\tcounter drop",
+                "counter drop\n\t\ttcp dport { 22, 80 } accept",
+            ));
         assert_ne!(moved, nft_rules(text), "the order of rules is part of their meaning");
     }
 
@@ -153,11 +157,16 @@ mod tests {
         let save = |packets: u32| {
             iptables_rules(
                 "ip",
-                &format!("# Generated at {packets}\n*filter\n:INPUT ACCEPT [{packets}:80]\n-A INPUT -p tcp -j DROP\n[{packets}:3] -A INPUT -j LOG\nCOMMIT\n"),
+                &format!(
+                    "# Generated at {packets}\n*filter\n:INPUT ACCEPT [{packets}:80]\n-A INPUT -p tcp -j DROP\n[{packets}:3] -A INPUT -j LOG\nCOMMIT\n"
+                ),
             )
         };
         assert_eq!(save(1), save(2));
         let seen: Vec<String> = save(1).iter().map(|rule| format!("{}: {}", rule.place, rule.rule)).collect();
-        assert_eq!(seen, ["ip filter: INPUT ACCEPT", "ip filter: -A INPUT -p tcp -j DROP", "ip filter: -A INPUT -j LOG"]);
+        assert_eq!(
+            seen,
+            ["ip filter: INPUT ACCEPT", "ip filter: -A INPUT -p tcp -j DROP", "ip filter: -A INPUT -j LOG"]
+        );
     }
 }

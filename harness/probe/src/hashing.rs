@@ -135,7 +135,9 @@ pub(crate) fn in_parallel<J: Sync, R: Send>(jobs: &[J], work: impl Fn(&J) -> R +
     let next = AtomicUsize::new(0);
     let results: Vec<Mutex<Option<R>>> = jobs.iter().map(|_| Mutex::new(None)).collect();
     let worker = || {
-        while let Some((job, result)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| jobs.get(n).zip(results.get(n))) {
+        while let Some((job, result)) =
+            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|n| jobs.get(n).zip(results.get(n)))
+        {
             let done = work(job);
             *result.lock().expect("nobody panics while it is held") = Some(done);
         }

@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn options_and_comment_are_told_from_the_key() {
         let plain = key(&format!("{KEY} ada@laptop"));
-        assert_eq!((plain.kind.as_str(), plain.comment.as_str(), plain.options.as_str()), ("ssh-ed25519", "ada@laptop", ""));
+        assert_eq!(
+            (plain.kind.as_str(), plain.comment.as_str(), plain.options.as_str()),
+            ("ssh-ed25519", "ada@laptop", "")
+        );
         assert!(plain.fingerprint.starts_with("SHA256:") && plain.fingerprint.len() == 50, "{}", plain.fingerprint);
         let options = r#"restrict,command="echo \"a b\" # no",from="10.0.0.0/8""#;
         let forced = key(&format!("{options} {KEY}"));

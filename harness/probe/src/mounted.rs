@@ -46,7 +46,8 @@ fn mount(line: &str) -> Option<Mount> {
     if passing || ON_DEMAND.contains(&kind) {
         return None;
     }
-    let bound = if directory == "/" || kind == "overlay" { String::new() } else { format!("[{}]", unescape(directory)) };
+    let bound =
+        if directory == "/" || kind == "overlay" { String::new() } else { format!("[{}]", unescape(directory)) };
     Some(Mount {
         point,
         source: format!("{}{bound}", unescape(source)),
@@ -119,7 +120,9 @@ mod tests {
         assert_eq!((overlay.source.as_str(), overlay.options.as_str()), ("overlay", "rw"));
         let shared = mount("1 0 0:9 / /srv rw - cifs //nas/x rw,password=hunter2").expect("a mount");
         assert!(!shared.options.contains("hunter2") && shared.options.contains("password=["), "{}", shared.options);
-        for passing in ["/run/user/0", "/run/redrill", "/run/credentials/x.service", "/var/lib/docker/overlay2/x/merged"] {
+        for passing in
+            ["/run/user/0", "/run/redrill", "/run/credentials/x.service", "/var/lib/docker/overlay2/x/merged"]
+        {
             assert_eq!(mount(&format!("24 22 0:22 / {passing} rw - tmpfs tmpfs rw")), None);
         }
         assert_eq!(mount("24 22 0:22 / /proc/sys/fs/binfmt_misc rw - autofs systemd-1 rw,fd=38,pgrp=1"), None);
@@ -128,7 +131,10 @@ mod tests {
     #[test]
     fn every_line_of_fstab_and_every_swap_is_an_entry() {
         let tree = Tree::new("mounted");
-        tree.file("/etc/fstab", "# x\nUUID=1 / ext4 noatime,errors=remount-ro 0 1\n/swap none swap sw\n/swap none swap sw\n");
+        tree.file(
+            "/etc/fstab",
+            "# x\nUUID=1 / ext4 noatime,errors=remount-ro 0 1\n/swap none swap sw\n/swap none swap sw\n",
+        );
         tree.file("/proc/swaps", "Filename\tType\tSize\tUsed\tPriority\n/swap file\t1024 7 -2\n");
         assert_eq!(fstab(&tree.root()).entries.len(), 3);
         let swaps = swap(&tree.root());

@@ -84,7 +84,10 @@ mod tests {
     #[test]
     fn locked_and_missing_passwords_are_told_apart() {
         let of = |hash: &str| password(hash, &[1; 32]);
-        assert_eq!((of(""), of("*"), of("!"), of("!*")), ("none".into(), "locked".into(), "locked".into(), "locked".into()));
+        assert_eq!(
+            (of(""), of("*"), of("!"), of("!*")),
+            ("none".into(), "locked".into(), "locked".into(), "locked".into())
+        );
         assert_eq!(of("!$6$x$y"), format!("locked {}", of("$6$x$y")));
     }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use redrill_state::{Section, SshdOption, User};
 
-use crate::found::{self, Found, Root};
 use crate::accounts;
+use crate::found::{self, Found, Root};
 
 const CONFIG: &str = "/etc/ssh/sshd_config";
 /// Accounts asked about at most; each costs a start of sshd.
@@ -21,9 +21,7 @@ pub(crate) fn read(root: &Root) -> Found {
     };
     let users = asked(root, &mut found);
     let answers: Vec<_> = std::thread::scope(|scope| {
-        let ask = |user: &str| {
-            found::run(&sshd, &["-T", "-C", &format!("user={user},host=localhost,addr=127.0.0.1")])
-        };
+        let ask = |user: &str| found::run(&sshd, &["-T", "-C", &format!("user={user},host=localhost,addr=127.0.0.1")]);
         let asking: Vec<_> = users.iter().map(|user| scope.spawn(move || ask(user))).collect();
         asking.into_iter().map(|asking| asking.join().unwrap_or_else(|_| Err("sshd: lost".to_owned()))).collect()
     });
@@ -102,8 +100,11 @@ fn configuration(root: &Root) -> String {
             .filter(|(word, _)| word == "include")
             .flat_map(|(_, rest)| rest.split_whitespace().map(str::to_owned))
             .collect();
-        let new: Vec<PathBuf> =
-            includes.iter().flat_map(|pattern| matching(root, pattern)).filter(|path| seen.insert(path.clone())).collect();
+        let new: Vec<PathBuf> = includes
+            .iter()
+            .flat_map(|pattern| matching(root, pattern))
+            .filter(|path| seen.insert(path.clone()))
+            .collect();
         if new.is_empty() {
             return text;
         }
@@ -131,7 +132,8 @@ pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     match (pattern.chars().next(), name.chars().next()) {
         (None, None) => true,
         (Some('*'), _) => {
-            fits(&pattern[1..], name) || name.chars().next().is_some_and(|first| fits(pattern, &name[first.len_utf8()..]))
+            fits(&pattern[1..], name)
+                || name.chars().next().is_some_and(|first| fits(pattern, &name[first.len_utf8()..]))
         }
         (Some(a), Some(b)) if a == '?' || a == b => fits(&pattern[a.len_utf8()..], &name[b.len_utf8()..]),
         _ => false,
@@ -154,7 +156,10 @@ mod tests {
     #[test]
     fn accounts_are_asked_about_only_where_the_configuration_tells_them_apart() {
         let tree = Tree::new("sshd");
-        tree.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nada:x:1:1::/home/ada:/bin/bash\nd:x:2:2::/:/usr/sbin/nologin\n");
+        tree.file(
+            "/etc/passwd",
+            "root:x:0:0::/root:/bin/sh\nada:x:1:1::/home/ada:/bin/bash\nd:x:2:2::/:/usr/sbin/nologin\n",
+        );
         tree.file(CONFIG, "Include /etc/ssh/sshd_config.d/*.conf\n# Match all\n");
         let ask = || asked(&tree.root(), &mut Found::new(Section::Sshd));
         assert_eq!(ask(), ["root"]);

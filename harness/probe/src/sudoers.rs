@@ -137,7 +137,13 @@ mod tests {
         let seen: Vec<&str> = rules.iter().map(|rule| rule.rule.as_str()).take(5).collect();
         assert_eq!(
             seen,
-            ["Defaults env_reset", "root ALL=(ALL:ALL) ALL", "#1000 ALL=(ALL) ALL", "%adm ALL=(root) /bin/x \"#\"", "ada ALL=(ALL) NOPASSWD: ALL"]
+            [
+                "Defaults env_reset",
+                "root ALL=(ALL:ALL) ALL",
+                "#1000 ALL=(ALL) ALL",
+                "%adm ALL=(root) /bin/x \"#\"",
+                "ada ALL=(ALL) NOPASSWD: ALL"
+            ]
         );
         assert_eq!((rules[4].file.as_str(), rules[4].after.as_str()), ("/etc/sudoers.d/b", seen[3]));
         assert!(rules.iter().all(|rule| !rule.rule.starts_with("old")));

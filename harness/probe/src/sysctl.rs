@@ -60,11 +60,27 @@ fn assignment(line: &str) -> Option<(String, String)> {
 /// Either separator may come first; the other is then part of a name (`net/ipv4/conf/eth0.1/forwarding`).
 fn dotted(key: &str) -> String {
     let slash_first = key.find(['.', '/']).is_some_and(|at| key[at..].starts_with('/'));
-    if slash_first { key.chars().map(|c| match c { '/' => '.', '.' => '/', c => c }).collect() } else { key.to_owned() }
+    if slash_first {
+        key.chars()
+            .map(|c| match c {
+                '/' => '.',
+                '.' => '/',
+                c => c,
+            })
+            .collect()
+    } else {
+        key.to_owned()
+    }
 }
 
 fn path_of(key: &str) -> String {
-    key.chars().map(|c| match c { '.' => '/', '/' => '.', c => c }).collect()
+    key.chars()
+        .map(|c| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        })
+        .collect()
 }
 
 /// `net.ipv4.conf.*.rp_filter` stands for every interface.

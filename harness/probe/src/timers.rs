@@ -44,7 +44,8 @@ pub(crate) fn read(root: &Root) -> Found {
     for mut timer in timers(root, &files) {
         if let Some(listed) = listed.get(&timer.unit) {
             timer.next = listed.next.map(|next| (next * 1000).to_string()).unwrap_or_default();
-            timer.last = timer.last.max(listed.last.and_then(|last| i64::try_from(last * 1000).ok()).unwrap_or_default());
+            timer.last =
+                timer.last.max(listed.last.and_then(|last| i64::try_from(last * 1000).ok()).unwrap_or_default());
         }
         found.add(timer);
     }
@@ -109,7 +110,10 @@ mod tests {
         let timers = timers(&tree.root(), &UnitFiles::of(&tree.root()));
         assert_eq!(timers.len(), 1);
         assert_eq!(timers[0].schedule, "Persistent=true; OnCalendar=*-*-* 02:00");
-        assert_eq!((timers[0].starts.as_str(), timers[0].file.as_str()), ("b.service", "/usr/lib/systemd/system/a.timer"));
+        assert_eq!(
+            (timers[0].starts.as_str(), timers[0].file.as_str()),
+            ("b.service", "/usr/lib/systemd/system/a.timer")
+        );
         assert!(crate::now() - timers[0].last < 60_000_000_000);
     }
 
@@ -117,6 +121,9 @@ mod tests {
     fn systemctls_list_is_read() {
         let text = r#"[{"next":1795500000000000,"left":1,"last":null,"passed":null,"unit":"a.timer","activates":"a.service"}]"#;
         let listed: Vec<Listed> = serde_json::from_str(text).expect("its form");
-        assert_eq!((listed[0].unit.as_str(), listed[0].next, listed[0].last), ("a.timer", Some(1_795_500_000_000_000), None));
+        assert_eq!(
+            (listed[0].unit.as_str(), listed[0].next, listed[0].last),
+            ("a.timer", Some(1_795_500_000_000_000), None)
+        );
     }
 }

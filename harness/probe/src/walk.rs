@@ -129,8 +129,18 @@ mod tests {
         assert!(seen.is_sorted_by(|a, b| walk_order(a, b).is_lt()), "{seen:?}");
         let ends: Vec<&[u8]> = seen.iter().skip(1).map(|path| &path[tree.0.as_os_str().len()..]).collect();
         let expected: [&[u8]; 12] = [
-            b"/a", b"/a/b", b"/a/b/c", b"/a b", b"/a-b", b"/a.d", b"/a.d/x", b"/closed", b"/loop", b"/new\nline",
-            b"/not\xffutf8", b"/self",
+            b"/a",
+            b"/a/b",
+            b"/a/b/c",
+            b"/a b",
+            b"/a-b",
+            b"/a.d",
+            b"/a.d/x",
+            b"/closed",
+            b"/loop",
+            b"/new\nline",
+            b"/not\xffutf8",
+            b"/self",
         ];
         assert_eq!(ends[..12], expected);
         assert_eq!(ends[12], b"/z");

@@ -65,7 +65,8 @@ pub struct FileEntry {
 impl FileEntry {
     /// Whether every fact is the same. Quicker than asking for the facts: nearly all of a million files are.
     pub(crate) fn same(&self, other: &Self) -> bool {
-        (self.kind, self.mode, self.uid, self.gid, self.size) == (other.kind, other.mode, other.uid, other.gid, other.size)
+        (self.kind, self.mode, self.uid, self.gid, self.size)
+            == (other.kind, other.mode, other.uid, other.gid, other.size)
             && (self.digest, &self.target, &self.xattrs) == (other.digest, &other.target, &other.xattrs)
     }
 }

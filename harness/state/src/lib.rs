@@ -14,7 +14,7 @@ mod settings;
 #[cfg(test)]
 mod testing;
 
-pub use canonical::{CLASSES, Class, class_of};
+pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of};
 pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};

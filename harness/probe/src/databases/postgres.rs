@@ -75,7 +75,9 @@ union all select 'language', lanname, concat_ws('|', pg_get_userbyid(lanowner), 
 pub(super) fn read(root: &Root, key: &Key, found: &mut Found) {
     for socket in found.list(root, SOCKETS) {
         let name = socket.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let Some(port) = name.strip_prefix(NAME).filter(|port| port.chars().all(|c| c.is_ascii_digit())) else { continue };
+        let Some(port) = name.strip_prefix(NAME).filter(|port| port.chars().all(|c| c.is_ascii_digit())) else {
+            continue;
+        };
         let server = format!("postgresql {port}");
         if let Err(error) = catalogue(root, &socket, &server, key, found) {
             found.gap(format!("{server}: {error}"));
@@ -146,7 +148,8 @@ where
 {
     fn run(&mut self, user: &str, database: &str, query: &str) -> io::Result<Vec<Vec<String>>> {
         let mut start = PROTOCOL.to_be_bytes().to_vec();
-        let settings = [("user", user), ("database", database), ("application_name", "redrill"), ("client_encoding", "UTF8")];
+        let settings =
+            [("user", user), ("database", database), ("application_name", "redrill"), ("client_encoding", "UTF8")];
         for text in settings.iter().flat_map(|(name, value)| [name, value]) {
             start.extend_from_slice(text.as_bytes());
             start.push(0);

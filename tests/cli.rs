@@ -125,6 +125,24 @@ fn a_plan_is_printed_and_nothing_is_made() {
 }
 
 #[test]
+fn what_is_left_out_of_comparisons_is_told_with_its_hits() {
+    let sandbox = Sandbox::new();
+    let list = || sandbox.run(&["plan", "--canonicalisers"]).expect(0).stdout;
+    assert!(list().contains("logs: logs grow by themselves\n  hits    never\n  places  /var/log/\n"), "{}", list());
+    let run = sandbox.state().join("runs/web-20260101-000000");
+    std::fs::create_dir_all(&run).expect("made");
+    let report =
+        r#"{"machines": [{"left_out": {"logs grow by themselves": 3}}, {"left_out": {"logs grow by themselves": 4}}]}"#;
+    std::fs::write(run.join("report.json"), report).expect("written");
+    assert!(list().contains("logs: logs grow by themselves\n  hits    7\n"), "{}", list());
+    assert!(list().contains("never hit in 1 reports"), "{}", list());
+    let json = sandbox.run(&["plan", "--canonicalisers", "--format", "json"]).expect(0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["reports"], &json["canonicalisers"][0]["hits"]), (&1.into(), &7.into()));
+    sandbox.run(&["plan"]).expect(2);
+}
+
+#[test]
 fn every_shipped_scenario_can_be_planned() {
     for entry in std::fs::read_dir(root().join("scenarios")).expect("scenarios") {
         let path = entry.expect("an entry").path();

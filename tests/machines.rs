@@ -186,7 +186,8 @@ async fn agent(world: &mut World) {
     world.shell(&machine, "systemctl stop ssh.service ssh.socket 2>/dev/null; ip link set enp0s16 down; true").await;
     assert!(world.shell(&machine, "ip -br link show enp0s16").await.contains("DOWN"));
     let to = world.dir("m").join("capture.jsonl.gz");
-    let taken = machine.exec_to_file(&Exec::new([PROBE, "capture"]), &to, &world.deadline).await.expect("answered");
+    let taken =
+        machine.exec_to_file(&Exec::new([PROBE, "capture"]), b"", &to, &world.deadline).await.expect("answered");
     assert_eq!(taken.status, 0, "{}", taken.stderr);
     assert!(std::fs::metadata(&to).expect("there").len() > 100_000, "a whole Debian");
     let echoed = machine.exec(&Exec::new(["cat"]), &vec![b'x'; 3_000_000], &world.deadline).await.expect("answered");

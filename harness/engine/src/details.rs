@@ -135,38 +135,38 @@ async fn journal<M: Machine>(machine: &M, unit: &str, since: i64, deadline: &Dea
 
 #[cfg(test)]
 mod tests {
-    use redrill_state::Header;
+    use redrill_state::{Digest, Header};
 
     use super::*;
 
-    fn capture(files: &[(&str, u32, u64, &str)]) -> Capture {
-        let entry = |(path, mode, size, digest): &(&str, u32, u64, &str)| FileEntry {
+    fn capture(files: &[(&str, u32, u64, u8)]) -> Capture {
+        let entry = |(path, mode, size, digest): &(&str, u32, u64, u8)| FileEntry {
             path: (*path).to_owned(),
             kind: FileKind::File,
             mode: *mode,
             uid: 0,
             gid: 0,
             size: *size,
-            digest: Some((*digest).to_owned()),
+            digest: Some(Digest([*digest; 32])),
             target: None,
             xattrs: BTreeMap::new(),
             ctime: 0,
         };
-        let files = files.iter().map(|file| ((file.0).to_owned(), entry(file))).collect();
+        let files = files.iter().map(entry).collect();
         Capture { header: Header::new("boot".to_owned(), 0), files, ..Capture::default() }
     }
 
     #[test]
     fn what_a_deploy_wrote_is_kept_and_secrets_are_not() {
-        let clean = capture(&[("/etc/hosts", 0o644, 9, "1"), ("/etc/same", 0o644, 9, "1")]);
+        let clean = capture(&[("/etc/hosts", 0o644, 9, 1), ("/etc/same", 0o644, 9, 1)]);
         let deployed = capture(&[
-            ("/etc/hosts", 0o644, 9, "2"),
-            ("/etc/same", 0o644, 9, "1"),
-            ("/etc/app.key", 0o600, 9, "1"),
-            ("/etc/huge", 0o644, LARGEST + 1, "1"),
-            ("/etc/a\\x0ab", 0o644, 9, "1"),
-            ("/usr/share/doc/x", 0o644, 9, "1"),
-            ("/usr/local/bin/tool", 0o755, 9, "1"),
+            ("/etc/hosts", 0o644, 9, 2),
+            ("/etc/same", 0o644, 9, 1),
+            ("/etc/app.key", 0o600, 9, 1),
+            ("/etc/huge", 0o644, LARGEST + 1, 1),
+            ("/etc/a\\x0ab", 0o644, 9, 1),
+            ("/usr/share/doc/x", 0o644, 9, 1),
+            ("/usr/local/bin/tool", 0o755, 9, 1),
         ]);
         assert_eq!(worth_keeping(&clean, &deployed), ["/etc/hosts", "/usr/local/bin/tool"]);
     }

@@ -72,6 +72,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) compared: BTreeMap<String, (Capture, Capture)>,
     /// By machine: texts of the files that the first deploy wrote, as they were at S1.
     pub(crate) kept: BTreeMap<String, Contents>,
+    /// What secrets are told by in captures of this drill.
+    pub(crate) key: [u8; 32],
     pub(crate) evidence: Evidence,
     pub(crate) remarks: Vec<String>,
 }
@@ -155,6 +157,7 @@ impl<B: Backend> Drill<B> {
             twins: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
+            key: redrill_machines::run_key(),
             compared: BTreeMap::new(),
             kept: BTreeMap::new(),
             evidence: Evidence::default(),

@@ -23,4 +23,5 @@ pub use drill::{Drill, Keep, Stop};
 pub use events::{Event, Events};
 pub use loaded::{Loaded, ScenarioError, load};
 pub use redact::Redactor;
+pub use redrill_state::{Canonicaliser, canonicalisers};
 pub use tools::{Found, Undecided, detect};

@@ -353,7 +353,7 @@ async fn take<B: Backend>(
     if twins && let Err(error) = read_all_back(drill, progress).await {
         return unknown("NO_CAPTURE", &error);
     }
-    let machines = if twins { &progress.twins } else { &progress.machines };
+    let (machines, key) = (if twins { &progress.twins } else { &progress.machines }, &progress.key);
     let takes = machines.iter().map(|machine| {
         let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
         async move {
@@ -361,7 +361,7 @@ async fn take<B: Backend>(
                 // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
                 let _ = settle(machine, &limit).await;
             }
-            let taken = capture::take(machine, &path, &limit).await;
+            let taken = capture::take(machine, key, &path, &limit).await;
             if moment == Moment::Clean {
                 machine.learn(&limit).await;
             }
@@ -375,7 +375,7 @@ async fn take<B: Backend>(
             Ok(taken) => taken,
             Err(error) => return unknown("NO_CAPTURE", &error),
         };
-        let counted: Vec<(Section, usize)> = Section::ALL.into_iter().map(|s| (s, taken.count(s))).collect();
+        let counted: Vec<(Section, usize)> = Section::ALL.iter().map(|s| (*s, taken.count(*s))).collect();
         entries += counted.iter().map(|(_, count)| count).sum::<usize>();
         let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) else { continue };
         let counted = counted.into_iter().map(|(section, count)| (section.name().to_owned(), count)).collect();

@@ -215,10 +215,11 @@ pub trait Machine: Send + Sync + Sized {
         input: &[u8],
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;
-    /// Runs a command and writes its standard output to a file of the host.
+    /// Like `exec`, with standard output in a file of the host.
     fn exec_to_file(
         &self,
         command: &Exec,
+        input: &[u8],
         to: &Path,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::canonical::{explained, is_login};
-use crate::capture::{Capture, Section};
+use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
+use crate::sections::Section;
 
 /// What the deploy tool said about an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,14 +183,8 @@ impl Judge<'_> {
             None => speechless(),
         };
         let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
-        let what = match change.section {
-            Section::Files => String::new(),
-            Section::Packages => "package ".to_owned(),
-            Section::Users => "user ".to_owned(),
-            Section::Groups => "group ".to_owned(),
-            Section::Units => "unit ".to_owned(),
-            Section::Sockets => "socket ".to_owned(),
-        };
+        let noun = change.section.noun();
+        let what = if noun.is_empty() { String::new() } else { format!("{noun} ") };
         let silent = if reported { "" } else { ", and the deploy tool did not say so" };
         let summary = format!("the second deploy {} {what}`{}`{silent}", verb(change), change.subject);
         let evidence = change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
@@ -213,13 +208,14 @@ impl Judge<'_> {
         match change.section {
             Section::Files if change.kind == ChangeKind::Removed => parent(&change.subject).and_then(|p| ctime(&p)),
             Section::Files => ctime(&change.subject),
-            Section::Packages => ctime("/var/lib/dpkg/status"),
-            Section::Users => ctime("/etc/passwd"),
-            Section::Groups => ctime("/etc/group"),
             Section::Units => {
                 self.s2.units.get(&change.subject).map(|unit| unit.since).filter(|since| *since > self.began)
             }
-            Section::Sockets => None,
+            // A file that is as it was says nothing about when a value beside it changed.
+            section => {
+                let source = [self.s2, self.s1].into_iter().find_map(|s| s.source(section, &change.subject))?;
+                ctime(source).filter(|new| self.s1.files.get(source).is_none_or(|old| old.ctime != *new))
+            }
         }
     }
 

@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use crate::capture::{Capture, Section};
+use crate::capture::Capture;
 use crate::diff::diff;
+use crate::sections::Section;
 
 /// How a difference goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

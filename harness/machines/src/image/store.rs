@@ -107,11 +107,17 @@ impl Image {
         Some(if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") })
     }
 
-    /// Content digests of the image's files, as the probe of an earlier machine left them. They are keyed by inode and
-    /// ctime, so that they hold for exactly this file system; without the file every capture of a clean machine reads
-    /// the whole disk.
+    /// Content digests of the image's files, as the probe of an earlier machine left them. They are known by path, inode
+    /// and ctime, so that they hold for exactly this file system; without the file every capture of a clean machine
+    /// reads the whole disk. The name has the version of the list's form.
     pub fn digests(&self) -> PathBuf {
-        self.directory.join("digests")
+        self.directory.join("digests-2")
+    }
+
+    /// The same for containers: an engine unpacks the image once, with inodes and times of its own, into a layer that
+    /// all containers share. Unpacked again it has others, and the next machine's digests take the place of these.
+    pub fn container_digests(&self) -> PathBuf {
+        self.directory.join("digests-2-container")
     }
 
     /// Bytes it takes on disk.

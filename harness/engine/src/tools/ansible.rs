@@ -53,6 +53,9 @@ pub(crate) fn command(controller: &Controller, program: &str) -> Command {
     command
 }
 
+/// Where `ssh` keeps its sockets, which have short paths or none: told relative to the checkout, in which the tool runs.
+const SOCKETS: &str = "../s";
+
 /// An emulated machine's sshd takes its time.
 const CONNECT_SECONDS: &str = "60";
 
@@ -82,7 +85,8 @@ pub(super) async fn deploy(
     command.env("REDRILL_EVENTS", controller.events_file(&run.label));
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
     let variables = controller.tools().join("connection.json");
-    std::fs::write(&variables, connection(controller).to_string())
+    std::fs::create_dir_all(controller.servers.join(SOCKETS))
+        .and_then(|()| std::fs::write(&variables, connection(controller).to_string()))
         .map_err(|source| MachineError::Io { what: "cannot write the controller's tools".into(), source })?;
     if let Some(inventory) = &controller.found.inventory {
         command.arg("--inventory").arg(inventory);
@@ -100,10 +104,9 @@ pub(super) async fn deploy(
 /// visible to templates: the options of `ssh`, of which the first counts, overrule them.
 fn connection(controller: &Controller) -> serde_json::Value {
     let key = controller.key().map(|key| key.display().to_string()).unwrap_or_default();
-    // Sockets have short names or none, so they are told relative to the checkout, in which the tool runs.
     let args = format!(
         "-F '{}' -o User=root -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o IdentityFile='{key}' \
-         -o ControlMaster=auto -o ControlPersist=60s -o ControlPath=../s/%C",
+         -o ControlMaster=auto -o ControlPersist=60s -o ControlPath={SOCKETS}/%C",
         controller.ssh_config().display()
     );
     let mut variables = json!({

@@ -48,7 +48,7 @@ impl Run {
     }
 
     /// The deploy up to this boundary.
-    #[allow(dead_code, reason = "asked for by the claim `resumes`, which is not there yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the claim `resumes`, which is not there yet"))]
     pub(crate) fn cut_before(boundary: usize, label: String) -> Self {
         Self { pass: Pass::First, label, cut: Some(boundary) }
     }
@@ -69,7 +69,7 @@ pub(crate) struct Deployed {
     /// What a reader must know, in words for the report.
     pub(crate) remarks: Vec<String>,
     /// Where this deploy could be cut, in order.
-    #[allow(dead_code, reason = "asked for by the claim `resumes`, which is not there yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the claim `resumes`, which is not there yet"))]
     pub(crate) boundaries: Vec<Boundary>,
     /// It was cut before this operation, as asked; then it ended `Unclear`.
     pub(crate) cut: Option<usize>,
@@ -79,7 +79,6 @@ pub(crate) struct Deployed {
 
 /// The place between two operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "asked for by the claim `resumes`, which is not there yet")]
 pub(crate) struct Boundary {
     /// Of the operation behind it, in the order in which they start, from 1.
     pub(crate) number: usize,

@@ -71,6 +71,9 @@ fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts,
             findings.push(finding);
         }
     }
+    for passed_over in deployed.into_iter().flat_map(|deployed| &deployed.passed_over) {
+        findings.push(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", passed_over));
+    }
     (counts, findings)
 }
 
@@ -182,7 +185,10 @@ fn other_operations(compared: &Compared) -> Option<Finding> {
         added.len()
     );
     let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, "second deploy", text);
-    let line = |sign: char, key: &Key| format!("{sign} {key}");
+    let line = |sign: char, (key, why): &(Key, Option<String>)| match why {
+        Some(why) => format!("{sign} {key}: {why}"),
+        None => format!("{sign} {key}"),
+    };
     finding.evidence =
         missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
     Some(finding)
@@ -385,7 +391,7 @@ mod tests {
             remarks: Vec::new(),
             boundaries: Vec::new(),
             cut: None,
-            other_arguments: false,
+            passed_over: Vec::new(),
         }
     }
 
@@ -438,6 +444,15 @@ mod tests {
         let reports = claims(&two, &proven(), "2026-11-22");
         assert_eq!((reports[0].verdict, reports[1].verdict), (Unproven, Unproven));
         assert!(reports[0].summary.contains("no operation on `db`"), "{}", reports[0].summary);
+    }
+
+    #[test]
+    fn a_play_that_matches_no_host_proves_nothing() {
+        let mut evidence = proven();
+        let passed_over = vec!["the play `web` matched no host".to_owned()];
+        evidence.second.as_mut().expect("a second deploy").passed_over = passed_over;
+        assert_eq!(verdicts(&evidence), [Proven, Unproven, Proven]);
+        assert_eq!(codes(&evidence, 1), ["NOT_PROVEN"]);
     }
 
     #[test]

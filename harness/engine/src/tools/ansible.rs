@@ -129,10 +129,10 @@ fn connection(controller: &Controller) -> serde_json::Value {
 /// Puts the events and the end of the process together.
 fn understand(run: &Run, finished: &Finished, told: Told) -> Deployed {
     let ended = ended(finished, &told);
-    let (remarks, cut) = (remarks(&told), told.cut);
-    let mut deployed = record(run, finished.span, finished.exit(), told.executions, ended, remarks);
-    deployed.cut = cut;
-    deployed
+    let remarks = remarks(&told);
+    let deployed = record(run, finished.span, finished.exit(), told.executions, ended, remarks);
+    let passed_over = told.unmatched.iter().map(|play| format!("the play {play} matched no host")).collect();
+    Deployed { cut: told.cut, passed_over, ..deployed }
 }
 
 fn ended(finished: &Finished, told: &Told) -> Ended {
@@ -178,7 +178,7 @@ fn last_lines(finished: &Finished) -> Vec<String> {
 }
 
 fn remarks(told: &Told) -> Vec<String> {
-    let mut remarks: Vec<String> = told.notes.clone();
+    let mut remarks = Vec::new();
     let mut local: Vec<String> = Vec::new();
     for execution in told.executions.iter().filter(|e| e.local && e.window().is_some()) {
         let place = execution.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
@@ -266,8 +266,9 @@ mod tests {
 
     #[test]
     fn no_host_matched_proves_nothing() {
-        let events = "{\"e\":\"begin\",\"v\":1,\"version\":\"2.19\"}\n{\"e\":\"note\",\"text\":\"a play matched no hosts\"}\n{\"e\":\"over\"}\n";
+        let events = "{\"e\":\"begin\",\"v\":1,\"version\":\"2.19\"}\n{\"e\":\"unmatched\",\"name\":\"web\"}\n{\"e\":\"over\"}\n";
         assert_eq!(read(events, 0, "").ended, Ended::Unclear("Ansible ran no task on any host".to_owned()));
+        assert_eq!(read(EVENTS, 0, "").passed_over, ["the play `none` (site.yml:43) matched no host"]);
     }
 
     #[test]

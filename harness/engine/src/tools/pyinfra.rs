@@ -307,7 +307,7 @@ mod tests {
         assert!(dir.window.end > dir.window.start);
         assert_eq!(find("inner").window.place.as_deref(), Some("tasks/x.py:5"), "an operation inside an operation");
         let run = |name: &str| deployed.run.runs.iter().find(|run| run.name == name).expect(name);
-        assert!(run("guarded").optional && !run("if op").optional);
+        assert!(run("guarded").condition.is_some() && run("if op").condition.is_none());
         assert!(run("Fails a little").hidden_error.as_deref().is_some_and(|said| said.starts_with("mv: cannot stat")));
         let depends: Vec<_> = deployed.boundaries.iter().filter(|b| b.depends).map(|b| b.name.as_str()).collect();
         assert_eq!((depends, deployed.boundaries.len()), (vec!["if op"], 7));

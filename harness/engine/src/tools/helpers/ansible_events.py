@@ -130,7 +130,7 @@ class CallbackModule(CallbackBase):
             local=is_local(task, delegated, result._host),
             output=output,
             errors=errors,
-            swallows=swallows(told.get("cmd")),
+            swallows=swallows(task, told),
         )
 
     def ok(self, result, item=False):
@@ -218,7 +218,10 @@ def quoted(told):
     return (message + lines(told.get("stdout")) + lines(told.get("stderr")) + module)[-LINES:]
 
 
-def swallows(command):
-    """Whether this command hides its own failure."""
-    text = " ".join((" ".join(map(str, command)) if isinstance(command, list) else str(command or "")).split())
+def swallows(task, told):
+    """Whether this command hides its own failure: in its text, or by `failed_when`."""
+    if told.get("rc") and not told.get("failed"):
+        return True
+    command = told.get("cmd") or task.args.get("_raw_params") or ""
+    text = " ".join((" ".join(map(str, command)) if isinstance(command, list) else str(command)).split())
     return any(word in text for word in ("|| true", "|| :", "||true", "||:", "; true", "|| exit 0"))

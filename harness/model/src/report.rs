@@ -149,12 +149,12 @@ pub struct OperationRun {
     pub started: f64,
     /// Seconds after the deploy began.
     pub ended: f64,
-    /// It may rightly be absent from another run of the same deploy: a handler, something under a condition.
+    /// It may rightly be absent from another run of the same deploy: a handler, or what runs when others fail.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub optional: bool,
-    /// It is a handler: it runs when something notifies it.
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    pub handler: bool,
+    /// What could keep it from another run, in words: a condition around it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub condition: Option<String>,
     /// What it wrote to its error stream, where its command hides its own failure (`... || true`).
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub hidden_error: Option<String>,

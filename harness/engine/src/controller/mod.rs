@@ -152,10 +152,7 @@ impl Controller {
     /// Lays what we bring beside the checkout: helpers of the tools, and ways to the machines.
     fn install(&self) -> Result<(), ControllerError> {
         let tools = self.tools();
-        // `s` is for sockets of `ssh`, whose paths may not be long.
-        for directory in [tools.clone(), self.directory.join("s")] {
-            std::fs::create_dir_all(directory).map_err(ControllerError::io("cannot make the controller"))?;
-        }
+        std::fs::create_dir_all(&tools).map_err(ControllerError::io("cannot make the controller"))?;
         shims::install(&self.bin(), &self.ssh_config(), self.guard.program(), &self.contacts_file())?;
         match self.found.tool {
             Tool::Pyinfra => tools::install_pyinfra_events(&tools),

@@ -88,7 +88,10 @@ fn other_operations(compared: &Compared) -> Option<Finding> {
         added.len()
     );
     let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, "second deploy", text);
-    let line = |sign: char, key: &Key| format!("{sign} {key}");
+    let line = |sign: char, (key, why): &(Key, Option<String>)| match why {
+        Some(why) => format!("{sign} {key}: {why}"),
+        None => format!("{sign} {key}"),
+    };
     finding.evidence =
         missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
     Some(finding)

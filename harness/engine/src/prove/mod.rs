@@ -86,6 +86,9 @@ fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts,
             findings.push(finding);
         }
     }
+    for passed_over in deployed.into_iter().flat_map(|deployed| &deployed.passed_over) {
+        findings.push(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", passed_over));
+    }
     (counts, findings)
 }
 

@@ -56,7 +56,7 @@ fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed {
         remarks: Vec::new(),
         boundaries: Vec::new(),
         cut: None,
-        other_arguments: false,
+        passed_over: Vec::new(),
     }
 }
 
@@ -276,4 +276,13 @@ fn a_report_without_effect_fails_where_the_scenario_is_strict() {
     let strict = SCENARIO.replace("script = 'd'\n", "script = 'd'\nstrict = true\n");
     let verdict = |text: &str| claims(&Scenario::parse(text).expect("valid"), &evidence, "2026-11-22")[1].verdict;
     assert_eq!((verdict(SCENARIO), verdict(&strict)), (Proven, Failed));
+}
+
+#[test]
+fn a_play_that_matches_no_host_proves_nothing() {
+    let mut evidence = proven();
+    let passed_over = vec!["the play `web` matched no host".to_owned()];
+    evidence.second.as_mut().expect("a second deploy").passed_over = passed_over;
+    assert_eq!(verdicts(&evidence), [Proven, Unproven, Proven]);
+    assert_eq!(codes(&evidence, 1), ["NOT_PROVEN"]);
 }

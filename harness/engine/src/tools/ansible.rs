@@ -53,6 +53,9 @@ pub(crate) fn command(controller: &Controller, program: &str) -> Command {
     command
 }
 
+/// Where `ssh` keeps its sockets, which have short paths or none: told relative to the checkout, in which the tool runs.
+const SOCKETS: &str = "../s";
+
 /// An emulated machine's sshd takes its time.
 const CONNECT_SECONDS: &str = "60";
 
@@ -82,7 +85,8 @@ pub(super) async fn deploy(
     command.env("REDRILL_EVENTS", controller.events_file(&run.label));
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
     let variables = controller.tools().join("connection.json");
-    std::fs::write(&variables, connection(controller).to_string())
+    std::fs::create_dir_all(controller.servers.join(SOCKETS))
+        .and_then(|()| std::fs::write(&variables, connection(controller).to_string()))
         .map_err(|source| MachineError::Io { what: "cannot write the controller's tools".into(), source })?;
     if let Some(inventory) = &controller.found.inventory {
         command.arg("--inventory").arg(inventory);
@@ -100,10 +104,9 @@ pub(super) async fn deploy(
 /// visible to templates: the options of `ssh`, of which the first counts, overrule them.
 fn connection(controller: &Controller) -> serde_json::Value {
     let key = controller.key().map(|key| key.display().to_string()).unwrap_or_default();
-    // Sockets have short names or none, so they are told relative to the checkout, in which the tool runs.
     let args = format!(
         "-F '{}' -o User=root -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o IdentityFile='{key}' \
-         -o ControlMaster=auto -o ControlPersist=60s -o ControlPath=../s/%C",
+         -o ControlMaster=auto -o ControlPersist=60s -o ControlPath={SOCKETS}/%C",
         controller.ssh_config().display()
     );
     let mut variables = json!({
@@ -126,10 +129,10 @@ fn connection(controller: &Controller) -> serde_json::Value {
 /// Puts the events and the end of the process together.
 fn understand(run: &Run, finished: &Finished, told: Told) -> Deployed {
     let ended = ended(finished, &told);
-    let (remarks, cut) = (remarks(&told), told.cut);
-    let mut deployed = record(run, finished.span, finished.exit(), told.executions, ended, remarks);
-    deployed.cut = cut;
-    deployed
+    let remarks = remarks(&told);
+    let deployed = record(run, finished.span, finished.exit(), told.executions, ended, remarks);
+    let passed_over = told.unmatched.iter().map(|play| format!("the play {play} matched no host")).collect();
+    Deployed { cut: told.cut, passed_over, ..deployed }
 }
 
 fn ended(finished: &Finished, told: &Told) -> Ended {
@@ -175,7 +178,7 @@ fn last_lines(finished: &Finished) -> Vec<String> {
 }
 
 fn remarks(told: &Told) -> Vec<String> {
-    let mut remarks: Vec<String> = told.notes.clone();
+    let mut remarks = Vec::new();
     let mut local: Vec<String> = Vec::new();
     for execution in told.executions.iter().filter(|e| e.local && e.window().is_some()) {
         let place = execution.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
@@ -263,8 +266,9 @@ mod tests {
 
     #[test]
     fn no_host_matched_proves_nothing() {
-        let events = "{\"e\":\"begin\",\"v\":1,\"version\":\"2.19\"}\n{\"e\":\"note\",\"text\":\"a play matched no hosts\"}\n{\"e\":\"over\"}\n";
+        let events = "{\"e\":\"begin\",\"v\":1,\"version\":\"2.19\"}\n{\"e\":\"unmatched\",\"name\":\"web\"}\n{\"e\":\"over\"}\n";
         assert_eq!(read(events, 0, "").ended, Ended::Unclear("Ansible ran no task on any host".to_owned()));
+        assert_eq!(read(EVENTS, 0, "").passed_over, ["the play `none` (site.yml:43) matched no host"]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Run {
     }
 
     /// The deploy up to this boundary.
-    #[allow(dead_code, reason = "asked for by the claim `resumes`, which is not there yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the claim `resumes`, which is not there yet"))]
     pub(crate) fn cut_before(boundary: usize, label: String) -> Self {
         Self { pass: Pass::First, label, cut: Some(boundary) }
     }
@@ -68,17 +68,16 @@ pub(crate) struct Deployed {
     /// What a reader must know, in words for the report.
     pub(crate) remarks: Vec<String>,
     /// Where this deploy could be cut, in order.
-    #[allow(dead_code, reason = "asked for by the claim `resumes`, which is not there yet")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the claim `resumes`, which is not there yet"))]
     pub(crate) boundaries: Vec<Boundary>,
     /// It was cut before this operation, as asked; then it ended `Unclear`.
     pub(crate) cut: Option<usize>,
-    /// The tool was given other arguments than in the first run: then nothing may be absent but handlers.
-    pub(crate) other_arguments: bool,
+    /// What the tool passed over: plays for which it found no host.
+    pub(crate) passed_over: Vec<String>,
 }
 
 /// The place between two operations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[allow(dead_code, reason = "asked for by the claim `resumes`, which is not there yet")]
 pub(crate) struct Boundary {
     /// Of the operation behind it, in the order in which they start, from 1.
     pub(crate) number: usize,
@@ -141,19 +140,19 @@ impl fmt::Display for Key {
 /// The operations of two runs, held against each other.
 ///
 /// The second run must be the same run: every operation of the first must occur again, and no other. An operation that
-/// the tool skipped by itself (`when`, `_if`) has occurred. One that is optional (a handler, something under a condition
-/// of Python or of an include) may be absent from either run; it counts where it occurs in both. With other arguments
-/// in the second run only handlers may be absent.
+/// the tool skipped by itself (`when`, `_if`) has occurred. What an `if` in a deploy, a conditional include, a tag or an
+/// early end keeps from the second run is missing. Only handlers, and what runs when others fail, may be absent from
+/// either run; they count where they occur in both.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Compared {
     /// Operations of the first run that had to occur again.
     pub(crate) expected: usize,
     /// Of these, those that did.
     pub(crate) again: usize,
-    /// Those that did not.
-    pub(crate) missing: Vec<Key>,
+    /// Those that did not, and why that may be, where it is known.
+    pub(crate) missing: Vec<(Key, Option<String>)>,
     /// Operations of the second run only.
-    pub(crate) added: Vec<Key>,
+    pub(crate) added: Vec<(Key, Option<String>)>,
     /// Operations whose command hides its own failure (`... || true`), and that complained in the second run only.
     pub(crate) hidden: Vec<Hidden>,
 }
@@ -170,8 +169,8 @@ pub(crate) struct Hidden {
 impl Compared {
     pub(crate) fn new(first: &Deployed, second: &Deployed) -> Self {
         let (before, after) = (first.operations(), second.operations());
-        let quiet = |key: &Key| before.get(key).is_some_and(|(run, _)| run.hidden_error.is_none());
-        let hidden = after.iter().filter(|(key, _)| quiet(key)).filter_map(|(_, (run, _))| {
+        let quiet = |key: &Key| before.get(key).is_some_and(|run| run.hidden_error.is_none());
+        let hidden = after.iter().filter(|(key, _)| quiet(key)).filter_map(|(_, run)| {
             let OperationRun { number, name, place, item, host, .. } = (*run).clone();
             Some(Hidden {
                 operation: OperationRef { number, name, place, item },
@@ -180,14 +179,9 @@ impl Compared {
             })
         });
         let hidden = hidden.collect();
-        let excused = |optional: &Optional| match optional {
-            Optional::No => false,
-            Optional::Handler => true,
-            Optional::Condition => !second.other_arguments,
-        };
         let only = |of: &Operations<'_>, other: &Operations<'_>| {
-            let only = of.iter().filter(|(key, (_, optional))| !other.contains_key(*key) && !excused(optional));
-            only.map(|(key, _)| key.clone()).collect::<Vec<_>>()
+            let only = of.iter().filter(|(key, run)| !other.contains_key(*key) && !run.optional);
+            only.map(|(key, run)| (key.clone(), run.condition.clone())).collect::<Vec<_>>()
         };
         let again = before.keys().filter(|key| after.contains_key(*key)).count();
         let missing = only(&before, &after);
@@ -195,32 +189,19 @@ impl Compared {
     }
 }
 
-type Operations<'a> = BTreeMap<Key, (&'a OperationRun, Optional)>;
-
-/// Why an operation may be absent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Optional {
-    No,
-    Handler,
-    Condition,
-}
+type Operations<'a> = BTreeMap<Key, &'a OperationRun>;
 
 impl Deployed {
-    /// Every operation on every host, skipped ones included, and whether it may be absent.
+    /// Every operation on every host, skipped ones included.
     fn operations(&self) -> Operations<'_> {
         let mut keys = BTreeMap::new();
         for run in &self.run.runs {
-            let optional = match (run.optional, run.handler) {
-                (_, true) => Optional::Handler,
-                (true, _) => Optional::Condition,
-                _ => Optional::No,
-            };
             let OperationRun { host, name, place, item, .. } = run.clone();
             let mut key = Key { host, name, place, item, occurrence: 1 };
             while keys.contains_key(&key) {
                 key.occurrence += 1;
             }
-            keys.insert(key, (run, optional));
+            keys.insert(key, run);
         }
         keys
     }
@@ -240,13 +221,11 @@ pub(crate) async fn deploy(
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
     let _ = std::fs::remove_file(controller.events_file(&run.label)); // Events are appended: none may be left of before.
-    let mut deployed = match controller.found.tool {
-        Tool::Pyinfra => pyinfra::deploy(controller, run, log_dir, events, deadline).await?,
-        Tool::Ansible => ansible::deploy(controller, run, log_dir, events, deadline).await?,
-        Tool::Shell => shell::deploy(controller, run, log_dir, events, deadline).await?,
-    };
-    deployed.other_arguments = run.pass != Pass::First && !controller.deploy.again_args.is_empty();
-    Ok(deployed)
+    match controller.found.tool {
+        Tool::Pyinfra => pyinfra::deploy(controller, run, log_dir, events, deadline).await,
+        Tool::Ansible => ansible::deploy(controller, run, log_dir, events, deadline).await,
+        Tool::Shell => shell::deploy(controller, run, log_dir, events, deadline).await,
+    }
 }
 
 /// The time of a run, from start to end: nanoseconds since 1970.
@@ -274,7 +253,7 @@ fn record(
         started: seconds(began, execution.start),
         ended: seconds(began, execution.end),
         optional: execution.optional,
-        handler: execution.handler,
+        condition: execution.condition.clone(),
         hidden_error: execution.hidden_error.clone(),
     });
     let run = DeployRun {
@@ -288,7 +267,7 @@ fn record(
         runs: runs.collect(),
     };
     let boundaries = told::boundaries(&executions);
-    Deployed { run, windows, began, ended, remarks, boundaries, cut: None, other_arguments: false }
+    Deployed { run, windows, began, ended, remarks, boundaries, cut: None, passed_over: Vec::new() }
 }
 
 /// The last operation that failed against its author's will, as the end of a deploy.
@@ -341,18 +320,17 @@ mod tests {
     }
 
     #[test]
-    fn handlers_and_conditional_operations_may_be_absent() {
-        let handler = Execution { handler: true, optional: true, ..execution("restart", Said::Changed) };
-        let guarded = Execution { optional: true, ..execution("make it once", Said::Changed) };
-        let first = vec![execution("a", Said::Changed), handler, guarded];
+    fn handlers_may_be_absent_and_what_is_conditional_may_not() {
+        let handler = Execution { optional: true, ..execution("restart", Said::Changed) };
+        let first = vec![execution("a", Said::Changed), handler];
         let second = vec![execution("a", Said::Unchanged)];
         assert_eq!(compared(first.clone(), second.clone()), (1, 1, 0, 0));
         assert_eq!(compared(second.clone(), first.clone()), (1, 1, 0, 0));
-        assert_eq!(compared(first.clone(), first.clone()), (3, 3, 0, 0), "they count where they occur");
-        let mut with_tags = deployed(second);
-        with_tags.other_arguments = true;
-        let compared = Compared::new(&deployed(first), &with_tags);
-        assert_eq!(compared.missing.len(), 1, "{:?}", compared.missing);
-        assert_eq!(compared.missing[0].to_string(), "[web] make it once");
+        assert_eq!(compared(first.clone(), first.clone()), (2, 2, 0, 0), "they count where they occur");
+        let condition = Some("it stands under a condition".to_owned());
+        let guarded = Execution { condition: condition.clone(), ..execution("make it once", Said::Changed) };
+        let compared = Compared::new(&deployed([first, vec![guarded]].concat()), &deployed(second));
+        let [(key, why)] = compared.missing.as_slice() else { panic!("{:?}", compared.missing) };
+        assert_eq!((key.to_string().as_str(), why), ("[web] make it once", &condition));
     }
 }

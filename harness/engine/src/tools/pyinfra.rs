@@ -307,10 +307,11 @@ mod tests {
         assert!(dir.window.end > dir.window.start);
         assert_eq!(find("inner").window.place.as_deref(), Some("tasks/x.py:5"), "an operation inside an operation");
         let run = |name: &str| deployed.run.runs.iter().find(|run| run.name == name).expect(name);
-        assert!(run("guarded").optional && !run("if op").optional);
+        assert!(run("guarded").condition.is_some() && run("if op").condition.is_none());
         assert!(run("Fails a little").hidden_error.as_deref().is_some_and(|said| said.starts_with("mv: cannot stat")));
         let depends: Vec<_> = deployed.boundaries.iter().filter(|b| b.depends).map(|b| b.name.as_str()).collect();
         assert_eq!((depends, deployed.boundaries.len()), (vec!["if op"], 7));
+        assert_eq!(deployed.boundaries[0].place.as_deref(), Some("tasks/x.py:2"));
     }
 
     #[test]
@@ -348,7 +349,10 @@ mod tests {
     fn a_cut_that_was_asked_for_is_told() {
         let begun: String = EVENTS.lines().take(9).map(|line| format!("{line}\n")).collect();
         let events = format!("{begun}{{\"e\": \"cut\", \"t\": 5, \"number\": 2}}\n");
-        let deployed = read_with(true, "", "", &events, 137);
+        let finished = Finished { status: Some(ExitStatus::from_raw(137 << 8)), ..Finished::default() };
+        let run = Run::cut_before(2, "cut-2".to_owned());
+        assert_eq!(run.cut, Some(2));
+        let deployed = understand(&run, true, &finished, told::read(&events));
         assert_eq!((deployed.cut, deployed.run.operations), (Some(2), 1));
         assert!(matches!(deployed.ended, Ended::Unclear(_)), "what was cut proves nothing");
     }

@@ -142,11 +142,23 @@ impl Script<'_> {
         for (number, (operation, end)) in operations.iter_mut().zip(ends).enumerate() {
             (operation.number, operation.end) = (number + 1, end);
         }
+        if self.hides_failures() {
+            for operation in &mut operations {
+                let during = |(time, _): &&Line| (operation.start..operation.end).contains(time);
+                operation.hidden_error = finished.stderr.iter().find(during).map(|(_, line)| line.clone());
+            }
+        }
         if let Some(last) = operations.last_mut().filter(|_| finished.exit() != Some(0)) {
             last.said = Said::Failed;
             last.output = last_lines(&finished.stdout, &finished.stderr, last.start);
         }
         operations
+    }
+
+    /// Whether something in it fails without ending it.
+    fn hides_failures(&self) -> bool {
+        let words = self.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ["|| true", "|| :", "||true", "||:", "set +e"].iter().any(|hides| words.contains(hides))
     }
 
     /// Where the marker of this operation stands in the script.
@@ -264,6 +276,18 @@ mod tests {
         assert!(matches!(end(&lost, &[], &operations), Ended::Failed { .. }), "255 alone is the script's own");
         let stderr = vec![(9, "Connection closed by remote host".to_owned())];
         assert!(matches!(end(&Finished { stderr, ..lost }, &[], &operations), Ended::Unclear(_)));
+    }
+
+    #[test]
+    fn what_a_script_hides_is_kept_with_its_operation() {
+        let run = finished(&OUT, 0, "mv: cannot stat 'src'");
+        let hidden = |text: &str| {
+            let operations = Script { name: "deploy.sh", text }.operations(&run);
+            operations.into_iter().map(|e| e.hidden_error).collect::<Vec<_>>()
+        };
+        assert_eq!(hidden(TEXT), [None, None, None]);
+        let loud = Some("mv: cannot stat 'src'".to_owned());
+        assert_eq!(hidden(&format!("{TEXT}mv src dst  || true\n")), [None, None, loud]);
     }
 
     #[test]

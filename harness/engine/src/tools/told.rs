@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! {"e":"begin","v":1,"tool":"ansible","version":"2.19.4"}
-//! {"e":"operation","op":KEY,"name":...,"place":"site.yml:5","optional":null,"depends":false,"number":2}
+//! {"e":"operation","op":KEY,"name":...,"place":"site.yml:5","optional":false,"depends":false,"number":2}
 //! {"e":"start","t":NANOSECONDS,"op":KEY,"host":...}
 //! {"e":"item","t":...,"op":KEY,"host":...,"outcome":"changed","item":"a"}      an item of a loop, before its `end`
 //! {"e":"end","t":...,"op":KEY,"host":...,"outcome":"changed"}
-//! {"e":"cut","number":3}  {"e":"note","text":...}  {"e":"over"}
+//! {"e":"cut","number":3}  {"e":"unmatched","name":...,"place":...}  {"e":"over"}
 //! ```
 
 use std::collections::BTreeMap;
@@ -77,8 +77,10 @@ pub(super) struct Execution {
     pub(super) start: i64,
     pub(super) end: i64,
     pub(super) said: Said,
+    /// It may rightly be absent from another run.
     pub(super) optional: bool,
-    pub(super) handler: bool,
+    /// What could keep it from another run nevertheless, in words.
+    pub(super) condition: Option<String>,
     pub(super) depends: bool,
     /// It did something on the controller, outside every machine.
     pub(super) local: bool,
@@ -128,7 +130,8 @@ pub(super) struct Told {
     pub(super) executions: Vec<Execution>,
     /// Begun and not ended when the events end: name and host.
     pub(super) unfinished: Option<(OperationRef, String)>,
-    pub(super) notes: Vec<String>,
+    /// Plays that matched no hosts: name and place.
+    pub(super) unmatched: Vec<String>,
     /// The tool came to its own end.
     pub(super) over: bool,
     pub(super) cut: Option<usize>,
@@ -149,9 +152,9 @@ struct Line {
     name: Option<String>,
     place: Option<String>,
     number: Option<usize>,
-    optional: Option<String>,
     #[serde(default)]
-    handler: bool,
+    optional: bool,
+    condition: Option<String>,
     #[serde(default)]
     depends: bool,
     outcome: Option<Said>,
@@ -165,7 +168,6 @@ struct Line {
     errors: Vec<String>,
     #[serde(default)]
     swallows: bool,
-    text: Option<String>,
     #[serde(default)]
     stats: BTreeMap<String, Counts>,
 }
@@ -215,7 +217,10 @@ impl Reading {
             "start" => self.began(line)?,
             "item" | "end" => self.ended(line)?,
             "cut" => self.told.cut = line.number,
-            "note" => self.told.notes.extend(line.text),
+            "unmatched" => {
+                let place = line.place.map(|place| format!(" ({place})")).unwrap_or_default();
+                self.told.unmatched.push(format!("`{}`{place}", line.name.unwrap_or_default()));
+            }
             "over" => {
                 self.told.over = true;
                 self.told.changed = line.stats.into_iter().map(|(host, counts)| (host, counts.changed)).collect();
@@ -232,8 +237,8 @@ impl Reading {
             boundary: line.number.unwrap_or(operation.template.boundary),
             name: line.name.unwrap_or_default().trim().to_owned(),
             place: line.place,
-            optional: line.optional.is_some(),
-            handler: line.handler,
+            optional: line.optional,
+            condition: line.condition,
             depends: line.depends,
             ..Execution::default()
         };
@@ -324,10 +329,12 @@ mod tests {
         assert_eq!(items.iter().map(|e| e.item.as_deref()).collect::<Vec<_>>(), [Some("a"), Some("b"), Some("c")]);
         assert!(items.windows(2).all(|pair| pair[0].end <= pair[1].start && pair[0].number < pair[1].number));
         assert_eq!(find("never")[0].said, Said::Skipped);
-        assert!(find("web : restart")[0].handler && find("rescued")[0].optional);
+        assert!(find("web : restart")[0].optional && find("rescued")[0].optional);
         let hidden = find("shell")[0].hidden_error.as_deref();
         assert_eq!(hidden, Some("mv: cannot stat '/tmp/nosuch': No such file or directory"));
-        assert_eq!(told.notes, ["a play matched no hosts"]);
+        let included: Vec<bool> = find("included").iter().map(|e| e.condition.is_some()).collect();
+        assert_eq!(included, [true, false], "one of the includes has a `when`");
+        assert_eq!(told.unmatched, ["`none` (site.yml:43)"]);
         let numbers: Vec<usize> = boundaries(&told.executions).iter().map(|boundary| boundary.number).collect();
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
     }

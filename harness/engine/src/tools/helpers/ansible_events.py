@@ -24,8 +24,6 @@ description: [JSON lines for redrill]
 """
 
 CONDITIONAL_INCLUDE = "it comes from a file that is included under a condition"
-HANDLER = "it is a handler"
-RESCUE = "it runs when others fail"
 # Results longer than this are of no use as evidence.
 LINES = 40
 
@@ -44,7 +42,7 @@ class CallbackModule(CallbackBase):
         self.cut = int(os.environ.get("REDRILL_CUT") or 0)
         self.tasks = 0
         self.known = {}
-        self.plays = 0
+        self.plays, self.play = 0, None
         self.file = open(path, "a", encoding="utf-8") if path else None
         if self.file is None:
             self.disabled = True
@@ -88,14 +86,15 @@ class CallbackModule(CallbackBase):
             name=" ".join(name.split()),
             place=self.place(task),
             number=self.tasks,
-            optional=optional(task),
-            handler=isinstance(task, Handler),
+            optional=is_optional(task),
+            condition=condition(task),
             depends=isinstance(task, Handler) or bool(task.when),
         )
         return key
 
     def v2_playbook_on_play_start(self, play):
         self.plays += 1
+        self.play = play
 
     def v2_playbook_on_task_start(self, task, is_conditional):
         if task.action not in META:
@@ -131,7 +130,7 @@ class CallbackModule(CallbackBase):
             local=is_local(task, delegated, result._host),
             output=output,
             errors=errors,
-            swallows=swallows(told.get("cmd")),
+            swallows=swallows(task, told),
         )
 
     def ok(self, result, item=False):
@@ -159,7 +158,7 @@ class CallbackModule(CallbackBase):
         self.end(result, "skipped", item=True)
 
     def v2_playbook_on_no_hosts_matched(self):
-        self.tell(e="note", text="a play matched no hosts")
+        self.tell(e="unmatched", name=self.play.get_name(), place=self.place(self.play))
 
     def v2_playbook_on_stats(self, stats):
         hosts = {host: stats.summarize(host) for host in sorted(stats.processed)}
@@ -169,18 +168,26 @@ class CallbackModule(CallbackBase):
 META = ("meta", "ansible.builtin.meta")
 
 
-def optional(task):
-    """Why this task may rightly be absent from another run of the same deploy."""
-    if isinstance(task, Handler):
-        return HANDLER
+def ancestors(task):
+    """Pairs of a block or include and its child on the way to the task, innermost first."""
     child, parent = task, task._parent
     while parent is not None:
-        if any(child is one for one in getattr(parent, "rescue", None) or []):
-            return RESCUE
+        yield parent, child
+        child, parent = parent, getattr(parent, "_parent", None)
+
+
+def is_optional(task):
+    """Whether this task may rightly be absent from another run of the same deploy: a handler, or part of a rescue."""
+    rescues = (child is one for parent, child in ancestors(task) for one in getattr(parent, "rescue", None) or [])
+    return isinstance(task, Handler) or any(rescues)
+
+
+def condition(task):
+    """What could keep this task from being told of at all, where `when` on the task itself does not."""
+    for parent, _ in ancestors(task):
         if hasattr(parent, "statically_loaded") and not parent.statically_loaded:
             if parent.when or parent.loop is not None or parent.loop_with:
                 return CONDITIONAL_INCLUDE
-        child, parent = parent, getattr(parent, "_parent", None)
     return None
 
 
@@ -211,7 +218,10 @@ def quoted(told):
     return (message + lines(told.get("stdout")) + lines(told.get("stderr")) + module)[-LINES:]
 
 
-def swallows(command):
-    """Whether this command hides its own failure."""
-    text = " ".join((" ".join(map(str, command)) if isinstance(command, list) else str(command or "")).split())
+def swallows(task, told):
+    """Whether this command hides its own failure: in its text, or by `failed_when`."""
+    if told.get("rc") and not told.get("failed"):
+        return True
+    command = told.get("cmd") or task.args.get("_raw_params") or ""
+    text = " ".join((" ".join(map(str, command)) if isinstance(command, list) else str(command)).split())
     return any(word in text for word in ("|| true", "|| :", "||true", "||:", "; true", "|| exit 0"))

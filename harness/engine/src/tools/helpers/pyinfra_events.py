@@ -81,7 +81,7 @@ class Watch:
             name=", ".join(sorted(state.get_op_meta(op_hash).names)),
             place=f"{places[0][0]}:{places[0][1]}" if places else None,
             chain=[f"{file}:{line}" for file, line in places[1:]],
-            optional="it stands under a condition" if conditional else None,
+            condition="it stands under a condition" if conditional else None,
             depends=bool(op_data.global_arguments.get("_if")),
         )
         # Held, so that its id stays its own.

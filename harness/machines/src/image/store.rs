@@ -138,6 +138,29 @@ impl Image {
         files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
     }
 
+    /// One from elsewhere, in a directory of its own, with packages from `uris`.
+    #[cfg(test)]
+    pub(crate) fn for_tests(uris: &[&str]) -> (tempfile::TempDir, Self) {
+        let source = |uri: &&str| super::Source { uri: (*uri).to_owned(), suite: String::new() };
+        let place = tempfile::tempdir().expect("a directory");
+        let manifest = Manifest {
+            name: "cloud".to_owned(),
+            recipe_key: "k".repeat(64),
+            built: "2026-01-01T00:00:00Z".to_owned(),
+            mirror: Mirror { sources: uris.iter().map(source).collect(), proxy: None },
+            tools: BTreeMap::new(),
+            packages: BTreeMap::new(),
+            origin: Some(Origin {
+                url: "file:///i".to_owned(),
+                checksum: redrill_model::Checksum { algorithm: redrill_model::Algorithm::Sha256, hex: "0".repeat(64) },
+                format: Format::Raw,
+                disk_mib: None,
+            }),
+        };
+        let image = Self { digest: manifest.digest(), manifest, directory: place.path().to_owned() };
+        (place, image)
+    }
+
     fn open(directory: &Path) -> Option<Self> {
         let text = fs::read(directory.join(MANIFEST)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&text).ok()?;

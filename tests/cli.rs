@@ -41,6 +41,28 @@ fn an_unknown_image_is_shown_where_it_is_written_with_those_there_are() {
 }
 
 #[test]
+fn a_mistake_in_an_image_names_its_own_file() {
+    let sandbox = Sandbox::new();
+    sandbox.file("images/cloud/image.toml", "# A cloud image.\nurl = 'https://cloud.test/a/i.qcow2'\n");
+    let text = format!("claims = ['rebuilds']\n{HEAD}{}", MACHINE.replace("debian-13", "cloud"));
+    let ran = run_scenario(&sandbox, &text).expect(2);
+    assert!(ran.stderr.contains("images/cloud/image.toml:2:7: an image from elsewhere needs"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("curl -fsS https://cloud.test/a/SHA512SUMS"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_disk_from_elsewhere_is_no_container_and_that_is_told_before_anything_starts() {
+    let sandbox = Sandbox::new();
+    let image = format!("url = 'http://127.0.0.1:1/i'\nsha256 = '{}'\n", "0".repeat(64));
+    sandbox.file("images/cloud/image.toml", &image);
+    let head = "claims = ['rebuilds']\nbackend = 'container'\n";
+    let ran = run_scenario(&sandbox, &format!("{head}{HEAD}{}", MACHINE.replace("debian-13", "cloud"))).expect(3);
+    assert!(ran.stderr.contains("`cloud` is a disk from elsewhere"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--backend qemu"), "{}", ran.stderr);
+    assert!(sandbox.runs().is_empty(), "nothing was begun");
+}
+
+#[test]
 fn a_scenario_that_is_not_there_is_the_users_mistake() {
     let ran = Sandbox::new().run(&["run", "scenarios/nowhere"]).expect(2);
     assert!(ran.stderr.contains("scenarios/nowhere") && ran.stderr.contains("scenario.toml"), "{}", ran.stderr);

@@ -277,6 +277,8 @@ fn checksum(path: &PathBuf, algorithm: Algorithm) -> io::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use redrill_tests::{FileServer, Manner};
+
     use super::*;
 
     #[test]
@@ -285,6 +287,97 @@ mod tests {
         assert_eq!(parse_range("bytes 5-9/*"), Some((Some(5), None)));
         assert_eq!(parse_range("bytes */10"), Some((None, Some(10))));
         assert_eq!(parse_range("lines 1-2/3"), None);
+    }
+
+    struct Fetched {
+        place: tempfile::TempDir,
+        told: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
+    }
+
+    impl Fetched {
+        fn new() -> Self {
+            Self { place: tempfile::tempdir().expect("a directory"), told: std::sync::Arc::default() }
+        }
+
+        fn partial(&self) -> PathBuf {
+            self.place.path().join("partial")
+        }
+
+        async fn from(&self, url: &str) -> Result<Vec<u8>, FetchError> {
+            let told = std::sync::Arc::clone(&self.told);
+            let progress: Progress =
+                std::sync::Arc::new(move |text: &str| told.lock().expect("no panic").push(text.to_owned()));
+            fetch(url, &self.partial(), &progress).await?;
+            Ok(std::fs::read(self.partial()).expect("there"))
+        }
+
+        fn told(&self) -> String {
+            self.told.lock().expect("no panic").join("\n")
+        }
+    }
+
+    const LENGTH: u64 = 300_000;
+
+    fn content() -> Vec<u8> {
+        (0..LENGTH).map(|number| u8::try_from(number % 251).expect("small")).collect()
+    }
+
+    fn cut_after(cuts: &[u64]) -> Manner {
+        Manner { cuts: cuts.to_vec(), ..Manner::default() }
+    }
+
+    #[tokio::test]
+    async fn a_download_that_is_cut_goes_on_where_it_was_and_each_byte_comes_once() {
+        let (server, fetched) = (FileServer::start(content(), cut_after(&[100_000, 50_000])), Fetched::new());
+        assert!(fetched.from(&server.url("i")).await.expect("fetched") == content());
+        assert_eq!(server.sent(), LENGTH);
+        assert_eq!(server.ranges(), ["", "bytes=100000-", "bytes=150000-"]);
+        let told = fetched.told();
+        assert!(told.contains("the connection broke") && told.contains("going on after"), "{told}");
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_process_left_is_gone_on_from() {
+        let (server, fetched) = (FileServer::start(content(), Manner::default()), Fetched::new());
+        std::fs::write(fetched.partial(), &content()[..200_000]).expect("written");
+        assert!(fetched.from(&server.url("i")).await.expect("fetched") == content());
+        assert_eq!(server.sent(), LENGTH - 200_000);
+        assert!(fetched.from(&server.url("i")).await.expect("whole already") == content());
+        assert_eq!(server.sent(), LENGTH - 200_000, "nothing more was sent");
+    }
+
+    #[tokio::test]
+    async fn a_server_without_ranges_is_asked_for_all() {
+        let manner = Manner { plain: true, cuts: vec![100_000] };
+        let (server, fetched) = (FileServer::start(content(), manner), Fetched::new());
+        assert!(fetched.from(&server.url("i")).await.expect("fetched") == content(), "no byte twice in it");
+        assert_eq!(server.sent(), 100_000 + LENGTH);
+        assert!(fetched.told().contains("the server cannot go on"), "{}", fetched.told());
+    }
+
+    #[tokio::test]
+    async fn a_partial_file_of_something_larger_is_begun_anew() {
+        let (server, fetched) = (FileServer::start(content(), Manner::default()), Fetched::new());
+        std::fs::write(fetched.partial(), vec![1; 400_000]).expect("written");
+        assert!(fetched.from(&server.url("i")).await.expect("fetched") == content());
+        assert_eq!(server.ranges(), ["bytes=400000-", ""]);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_gets_no_further_is_given_up_and_what_came_is_kept() {
+        let (server, fetched) = (FileServer::start(content(), cut_after(&[100_000, 0, 0])), Fetched::new());
+        let error = fetched.from(&server.url("i")).await.expect_err("cut");
+        assert!(matches!(error, FetchError::Cut { got: 100_000, .. }), "{error:?}");
+        assert_eq!(fetched.partial().metadata().expect("kept").len(), 100_000);
+        let error = fetched.from(&server.url("missing")).await.expect_err("not there");
+        assert!(matches!(&error, FetchError::Refused { status, .. } if status.contains("404")), "{error:?}");
+        assert_eq!(fetched.partial().metadata().expect("kept").len(), 100_000);
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_with_the_address() {
+        let error = Fetched::new().from("http://127.0.0.1:1/i").await.expect_err("nobody listens");
+        assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     }
 
     #[test]

@@ -94,3 +94,125 @@ fn usable(elsewhere: &Elsewhere, partial: &Path) -> Result<Disk, FetchError> {
         _ => Ok(disk),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use redrill_model::ImageSource;
+    use redrill_tests::{FileServer, Manner};
+
+    use super::super::store::Store;
+    use super::super::{Recipe, download};
+    use super::*;
+
+    /// A raw disk that could have a bootloader.
+    fn disk() -> Vec<u8> {
+        let mut disk = vec![7; 1 << 20];
+        disk[510..512].copy_from_slice(b"\x55\xaa");
+        disk
+    }
+
+    fn sum(content: &[u8]) -> String {
+        ring::digest::digest(&ring::digest::SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    struct World {
+        place: tempfile::TempDir,
+        builder: Builder,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let place = tempfile::tempdir().expect("a directory");
+            let builder = Builder {
+                store: Store::new(place.path()),
+                program: "redrill".into(),
+                mirror: Some("http://m.test/debian".to_owned()),
+                progress: Arc::new(|_| ()),
+            };
+            Self { place, builder }
+        }
+
+        async fn image(&self, text: &str) -> Result<Image, BuildError> {
+            let source = ImageSource::parse(text).expect("valid");
+            self.builder.image(&Recipe { name: "cloud".to_owned(), path: "i".into(), source }, false).await
+        }
+
+        /// Names in the store, but for locks.
+        fn kept(&self) -> Vec<String> {
+            let entries = std::fs::read_dir(self.place.path().join("images")).into_iter().flatten().flatten();
+            let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.filter(|name| !name.ends_with(".lock")).collect()
+        }
+    }
+
+    fn recipe(url: &str, sum: &str) -> String {
+        format!("url = '{url}'\nsha256 = '{sum}'\n")
+    }
+
+    #[tokio::test]
+    async fn a_verified_image_is_in_the_store_and_not_asked_for_again() {
+        let (world, server) = (World::new(), FileServer::start(disk(), Manner::default()));
+        let text = recipe(&server.url("i.raw"), &sum(&disk()));
+        let image = world.image(&text).await.expect("an image");
+        assert_eq!(world.kept(), [image.digest.clone()], "under its good name, and nothing else");
+        assert!(std::fs::read(image.disk()).expect("there") == disk());
+        assert_eq!(image.format(), Format::Raw);
+        assert_eq!(world.image(&text).await.expect("cached"), image);
+        assert_eq!(server.ranges().len(), 1, "asked once");
+        let origin = image.manifest.origin.expect("from elsewhere");
+        assert_eq!(origin.checksum.hex, sum(&disk()));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_checksum_is_refused_and_nothing_is_kept() {
+        let (world, server) = (World::new(), FileServer::start(disk(), Manner::default()));
+        let error = world.image(&recipe(&server.url("i"), &"0".repeat(64))).await.expect_err("another file");
+        let BuildError::Fetch(download::FetchError::Checksum { expected, found, .. }) = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((expected.hex.as_str(), found), ("0".repeat(64).as_str(), &sum(&disk())));
+        let said = error.to_string();
+        assert!(said.contains(&expected.hex) && said.contains(found), "both are told: {said}");
+        assert_eq!(world.kept(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn what_is_verified_and_no_disk_is_refused_too() {
+        let world = World::new();
+        let page = world.place.path().join("page");
+        std::fs::write(&page, "<html>").expect("written");
+        let text = recipe(&format!("file://{}", page.display()), &sum(b"<html>"));
+        let error = world.image(&text).await.expect_err("a web page");
+        assert!(error.to_string().contains("a web page"), "{error}");
+        assert_eq!(world.kept(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_file_of_the_host_is_copied() {
+        let world = World::new();
+        let path = world.place.path().join("i.raw");
+        std::fs::write(&path, disk()).expect("written");
+        let text = format!("{}disk-mib = 4096\n", recipe(&format!("file://{}", path.display()), &sum(&disk())));
+        let image = world.image(&text).await.expect("an image");
+        assert_eq!(image.manifest.origin.expect("from elsewhere").disk_mib, Some(4096));
+        assert!(path.exists(), "it is the user's");
+    }
+
+    #[test]
+    fn a_disk_cannot_shrink() {
+        let place = tempfile::tempdir().expect("a directory");
+        let path = place.path().join("i.raw");
+        std::fs::write(&path, disk()).expect("written");
+        std::fs::File::options().write(true).open(&path).expect("there").set_len(2 << 30).expect("sparse");
+        let of = |size: u64| {
+            let text = format!("{}disk-mib = {size}\n", recipe("https://h/i", &"0".repeat(64)));
+            let Ok(ImageSource::Elsewhere(elsewhere)) = ImageSource::parse(&text) else { panic!("valid") };
+            usable(&elsewhere, &path)
+        };
+        let error = of(1024).expect_err("too small").to_string();
+        assert!(error.contains("2048 MiB") && error.contains("1024"), "{error}");
+        assert_eq!(of(2048).expect("fits").size, 2 << 30);
+    }
+}

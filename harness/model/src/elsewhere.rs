@@ -79,9 +79,8 @@ pub(crate) fn from_keys(
         (None, None) => {
             let message = "an image from elsewhere needs a checksum";
             let directory = url.get_ref().rsplit_once('/').map_or(url.get_ref().as_str(), |(directory, _)| directory);
-            let expected = format!(
-                "`sha256` or `sha512` as its publisher lists it, such as: curl -fsS {directory}/SHA512SUMS"
-            );
+            let expected =
+                format!("`sha256` or `sha512` as its publisher lists it, such as: curl -fsS {directory}/SHA512SUMS");
             return Err(InputError::new(url.span(), message, expected));
         }
     };
@@ -93,7 +92,9 @@ fn check_url(url: &Spanned<String>) -> Result<(), InputError> {
     let wrong = |message: String, expected: &str| Err(InputError::new(url.span(), message, expected));
     let path = match text.split_once("://") {
         Some(("file", path)) => path.starts_with('/').then_some(path),
-        Some(("http" | "https", rest)) => rest.split_once('/').filter(|(host, _)| !host.is_empty()).map(|(_, path)| path),
+        Some(("http" | "https", rest)) => {
+            rest.split_once('/').filter(|(host, _)| !host.is_empty()).map(|(_, path)| path)
+        }
         _ => None,
     };
     if path.is_none_or(str::is_empty) || text.chars().any(|c| c.is_whitespace() || c.is_control()) {

@@ -201,9 +201,7 @@ mod tests {
 
     #[test]
     fn a_checksum_is_the_same_in_capitals() {
-        let of = |sum: &str| {
-            ImageSource::parse(&format!("url = 'https://h/i'\nsha256 = '{sum}'")).expect("valid")
-        };
+        let of = |sum: &str| ImageSource::parse(&format!("url = 'https://h/i'\nsha256 = '{sum}'")).expect("valid");
         assert_eq!(of(&"aB".repeat(32)), of(&"Ab".repeat(32)));
     }
 }

@@ -57,9 +57,7 @@ pub enum FetchError {
         source: Option<reqwest::Error>,
     },
     /// It is not what the recipe names.
-    #[error(
-        "`{url}` is not what image.toml names: expected {expected}, found {found}; nothing of it was kept"
-    )]
+    #[error("`{url}` is not what image.toml names: expected {expected}, found {found}; nothing of it was kept")]
     Checksum {
         /// Where it came from.
         url: String,

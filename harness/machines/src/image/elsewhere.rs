@@ -156,7 +156,7 @@ mod tests {
         let (world, server) = (World::new(), FileServer::start(disk(), Manner::default()));
         let text = recipe(&server.url("i.raw"), &sum(&disk()));
         let image = world.image(&text).await.expect("an image");
-        assert_eq!(world.kept(), [image.digest.clone()], "under its good name, and nothing else");
+        assert_eq!(world.kept(), std::slice::from_ref(&image.digest), "under its good name, and nothing else");
         assert!(std::fs::read(image.disk()).expect("there") == disk());
         assert_eq!(image.format(), Format::Raw);
         assert_eq!(world.image(&text).await.expect("cached"), image);

@@ -162,7 +162,8 @@ mod tests {
     fn the_machine_is_told_how_to_bring_the_agent_in_and_where_packages_are() {
         let (_place, image) = Image::for_tests(&["http://m.test/debian/", "http://s.test/security/"]);
         let text = user_data(&image);
-        let config: Value = serde_json::from_str(text.strip_prefix("#cloud-config\n").expect("its mark")).expect("JSON");
+        let config: Value =
+            serde_json::from_str(text.strip_prefix("#cloud-config\n").expect("its mark")).expect("JSON");
         let command = config["bootcmd"][0][2].as_str().expect("a command");
         assert!(command.contains("mount -o ro LABEL=CIDATA") && command.contains("umount"), "{command}");
         assert_eq!(config["apt"]["primary"][0]["uri"], "http://m.test/debian/");

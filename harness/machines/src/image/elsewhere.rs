@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::build::{BuildError, Builder};
 use super::download::{self, FetchError, failed};
 use super::format::{self, Disk, Format};
-use super::mirror::Mirror;
+use super::mirror::{Mirror, Source};
 use super::store::{DISK, Image, Manifest, key};
 
 const MIB: u64 = 1024 * 1024;
@@ -38,7 +38,7 @@ impl Builder {
     ) -> Result<Image, BuildError> {
         // Its packages come through us like those of every machine: from where the host has them.
         let named = self.mirror.as_deref().or(elsewhere.mirror.as_deref());
-        let mirror = Mirror::find(named, "").await?;
+        let mirror = archives(Mirror::find(named, "").await?);
         let key = key(&(elsewhere, &mirror));
         if let Some(image) = self.store.newest(&key).filter(|_| !refresh) {
             return Ok(image);
@@ -81,6 +81,17 @@ impl Builder {
         };
         Ok(take_in().map_err(failed("cannot take the image into the store"))?)
     }
+}
+
+/// The archive and that of security fixes, which cloud-init asks for apart. Suites are the image's own business.
+fn archives(mirror: Mirror) -> Mirror {
+    let uris: Vec<String> = mirror.sources.into_iter().map(|source| source.uri).collect();
+    let first = uris.first().cloned().unwrap_or_default();
+    // Debian has fixes in an archive of their own, beside the other. Ubuntu has them in the same.
+    let beside = || first.strip_suffix("/debian/").map_or(first.clone(), |host| format!("{host}/debian-security/"));
+    let security = uris.iter().find(|uri| **uri != first).cloned().unwrap_or_else(beside);
+    let sources = [first, security].map(|uri| Source { uri, suite: String::new() }).to_vec();
+    Mirror { sources, proxy: mirror.proxy }
 }
 
 fn usable(elsewhere: &Elsewhere, partial: &Path) -> Result<Disk, FetchError> {
@@ -198,6 +209,18 @@ mod tests {
         let image = world.image(&text).await.expect("an image");
         assert_eq!(image.manifest.origin.expect("from elsewhere").disk_mib, Some(4096));
         assert!(path.exists(), "it is the user's");
+    }
+
+    #[test]
+    fn security_fixes_have_an_archive_too() {
+        let of = |uris: &[&str]| {
+            let sources = uris.iter().map(|uri| Source { uri: (*uri).to_owned(), suite: "s".to_owned() }).collect();
+            archives(Mirror { sources, proxy: None }).sources.into_iter().map(|source| source.uri).collect::<Vec<_>>()
+        };
+        let (base, fixes) = ("http://m/debian/", "http://m/debian-security/");
+        assert_eq!(of(&[base, base, "http://s/security/"]), [base, "http://s/security/"]);
+        assert_eq!(of(&[base]), [base, fixes]);
+        assert_eq!(of(&["http://m/ubuntu/"]), ["http://m/ubuntu/", "http://m/ubuntu/"]);
     }
 
     #[test]

@@ -115,7 +115,14 @@ impl Image {
             let port = if scheme == "https" { 443 } else { 80 };
             Some(if authority.contains(':') { authority } else { format!("{authority}:{port}") })
         };
-        self.manifest.mirror.sources.iter().filter_map(|source| host(&source.uri)).collect()
+        // A publisher's image may ask the same host by the other scheme, whatever cloud-init was told.
+        let other = |uri: &str| uri.strip_prefix("http://").map(|rest| format!("https://{rest}"));
+        let sources = self.manifest.mirror.sources.iter();
+        let asked = sources.flat_map(|source| {
+            let other = other(&source.uri).filter(|_| self.manifest.origin.is_some());
+            [Some(source.uri.clone()), other].into_iter().flatten()
+        });
+        asked.filter_map(|uri| host(&uri)).collect()
     }
 
     /// `host:port` of the HTTP proxy through which the host itself reaches the mirror.
@@ -334,6 +341,13 @@ mod tests {
         let early = manifest("1", "2026-01-01T00:00:00Z");
         assert_eq!(early.digest(), manifest("1", "2026-02-02T00:00:00Z").digest());
         assert_ne!(early.digest(), manifest("2", "2026-01-01T00:00:00Z").digest());
+    }
+
+    #[test]
+    fn an_image_from_elsewhere_may_reach_its_mirror_by_either_scheme() {
+        let (_place, image) = Image::for_tests(&["http://m.test/debian/", "http://own.test:8080/security/"]);
+        let hosts = ["m.test:443", "m.test:80", "own.test:8080"].map(str::to_owned);
+        assert_eq!(image.mirror_hosts(), BTreeSet::from(hosts));
     }
 
     #[test]

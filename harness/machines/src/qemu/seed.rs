@@ -47,9 +47,7 @@ fn user_data(image: &Image) -> String {
         "ssh_deletekeys": true,
         "ssh_genkeytypes": ["ed25519"],
     });
-    let sources = &image.manifest.mirror.sources;
-    if let Some(base) = sources.first() {
-        let security = sources.iter().find(|source| source.uri != base.uri).unwrap_or(base);
+    if let [base, security] = image.manifest.mirror.sources.as_slice() {
         let uri = |uri: &str| json!([{ "arches": ["default"], "uri": uri }]);
         config["apt"] = json!({
             "preserve_sources_list": false, "primary": uri(&base.uri), "security": uri(&security.uri),
@@ -170,7 +168,7 @@ mod tests {
         assert_eq!(config["apt"]["security"][0]["uri"], "http://s.test/security/");
         assert_eq!(config["ssh_genkeytypes"], json!(["ed25519"]));
         assert_eq!(network_config()["ethernets"]["enp0s16"]["dhcp4"], true);
-        let (_place, other) = Image::for_tests(&["http://other.test/debian/"]);
+        let (_place, other) = Image::for_tests(&["http://other.test/debian/", "http://s.test/security/"]);
         assert_ne!(digest(&image), digest(&other), "another template");
     }
 

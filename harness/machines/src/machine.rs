@@ -71,7 +71,7 @@ pub enum MachineError {
         tail: Vec<String>,
     },
     /// cloud-init, which makes a machine of a published image, failed.
-    #[error("`{machine}`: cloud-init failed at the first boot: {said}")]
+    #[error("`{machine}`: cloud-init failed: {said}")]
     FirstBoot {
         /// Machine.
         machine: String,

@@ -11,6 +11,7 @@ use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use serde_json::{Value, json};
 
 use super::args::NET_SLOT;
+use super::console::NO_AGENT;
 use super::initrd::{UNIT, lan};
 use crate::image::Image;
 use crate::machine::{MachineError, PROBE_BINARY};
@@ -23,7 +24,6 @@ const SIZE: usize = 8 << 20;
 /// file system of its own, in memory too. What goes wrong stands on the console, since there is no agent to ask.
 const BRING_IN: &str = r"set -e
 exec 2> /dev/console
-trap '[ $? = 0 ] || echo redrill: the agent could not be brought in' EXIT
 mkdir -p /run/redrill /run/systemd/system /run/systemd/network
 mountpoint -q /run/redrill || mount -t tmpfs -o mode=0755,nosuid,nodev,size=64m redrill /run/redrill
 cp /run/redrill-seed/probe /run/redrill/probe.new
@@ -34,14 +34,21 @@ cp /run/redrill-seed/lan.network /run/systemd/network/10-redrill-lan.network
 systemctl start --no-block redrill-agent.service
 ! systemctl --quiet is-active systemd-networkd.service || networkctl reload
 ";
-const MOUNT: &str = "mkdir -p /run/redrill-seed && mount -o ro LABEL=CIDATA /run/redrill-seed && \
-                     sh /run/redrill-seed/bring-in; umount /run/redrill-seed; rmdir /run/redrill-seed";
+
+/// The command of `bootcmd`.
+fn mount() -> String {
+    let seed = "/run/redrill-seed";
+    format!(
+        "mkdir -p {seed} && mount -o ro LABEL=CIDATA {seed} && sh {seed}/bring-in || echo '{NO_AGENT}' > /dev/console; \
+         umount {seed}; rmdir {seed}"
+    )
+}
 
 /// One machine's name is no other's: it comes with its identity. So do its keys; the one that is made here lets sshd
 /// start, and nobody ever trusts it.
 fn user_data(image: &Image) -> String {
     let mut config = json!({
-        "bootcmd": [["sh", "-c", MOUNT]],
+        "bootcmd": [["sh", "-c", mount()]],
         "preserve_hostname": true,
         "disable_root": false,
         "ssh_deletekeys": true,
@@ -164,6 +171,7 @@ mod tests {
             serde_json::from_str(text.strip_prefix("#cloud-config\n").expect("its mark")).expect("JSON");
         let command = config["bootcmd"][0][2].as_str().expect("a command");
         assert!(command.contains("mount -o ro LABEL=CIDATA") && command.contains("umount"), "{command}");
+        assert!(command.contains(NO_AGENT), "what goes wrong is told on the console: {command}");
         assert_eq!(config["apt"]["primary"][0]["uri"], "http://m.test/debian/");
         assert_eq!(config["apt"]["security"][0]["uri"], "http://s.test/security/");
         assert_eq!(config["ssh_genkeytypes"], json!(["ed25519"]));

@@ -223,6 +223,7 @@ fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineEr
     match (console::sign(&text), ended) {
         (Some(console::Sign::Panic(line)), _) => Some(MachineError::Panic { machine, line, tail }),
         (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
+        (Some(console::Sign::NoAgent(said)), _) => Some(MachineError::FirstBoot { machine, said }),
         (None, Some(status)) => {
             let said = console::tail(&console::read(&dir.join("qemu.log")), 5).join("; ");
             Some(MachineError::Died { machine, status: status.to_string(), said })

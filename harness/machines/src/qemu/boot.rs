@@ -233,7 +233,12 @@ impl Making<'_> {
                 let take = Exec::new(["sh", "-c", &format!("cat > {DIGESTS}")]);
                 running.agent.exec(&take, &digests, self.deadline).await?;
             }
-            running.agent.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", self.deadline).await
+            running.agent.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", self.deadline).await?;
+            if self.image.manifest.origin.is_some() {
+                // Where it fails networkd is not in the machine's way.
+                running.agent.exec(&Exec::new(["sh", "-c", seed::RELOAD]), b"", self.deadline).await?;
+            }
+            Ok(())
         };
         let watch = async {
             loop {
@@ -246,7 +251,7 @@ impl Making<'_> {
             }
         };
         tokio::select! {
-            done = steps => done.map(drop),
+            done = steps => done,
             error = watch => Err(error),
         }
     }

@@ -32,8 +32,9 @@ mv /run/redrill/probe.new /run/redrill/probe
 cp /run/redrill-seed/agent.service /run/systemd/system/redrill-agent.service
 cp /run/redrill-seed/lan.network /run/systemd/network/10-redrill-lan.network
 systemctl start --no-block redrill-agent.service
-! systemctl --quiet is-active systemd-networkd.service || networkctl reload
 ";
+/// networkd reads its files before the seed is there, and takes orders only when the boot is further on.
+pub(super) const RELOAD: &str = "! systemctl --quiet is-active systemd-networkd.service || networkctl reload";
 
 /// The command of `bootcmd`.
 fn mount() -> String {

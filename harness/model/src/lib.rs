@@ -3,6 +3,7 @@
 //! Pure data and pure functions: no I/O, no async, no clock.
 
 mod duration;
+mod elsewhere;
 mod input;
 mod plan;
 mod recipe;
@@ -12,9 +13,10 @@ mod verdict;
 mod waiver;
 
 pub use duration::Limit;
+pub use elsewhere::{Algorithm, Checksum, Elsewhere};
 pub use input::{InputError, Position};
 pub use plan::{Moment, Pass, Plan, Stage, plan};
-pub use recipe::ImageRecipe;
+pub use recipe::{ImageRecipe, ImageSource};
 pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };

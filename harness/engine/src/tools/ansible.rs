@@ -85,7 +85,7 @@ pub(super) async fn deploy(
     command.env("REDRILL_EVENTS", controller.events_file(&run.label));
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
     let variables = controller.tools().join("connection.json");
-    std::fs::create_dir_all(controller.servers.join(SOCKETS))
+    std::fs::create_dir_all(controller.servers().join(SOCKETS))
         .and_then(|()| std::fs::write(&variables, connection(controller).to_string()))
         .map_err(|source| MachineError::Io { what: "cannot write the controller's tools".into(), source })?;
     if let Some(inventory) = &controller.found.inventory {

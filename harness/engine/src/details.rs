@@ -42,7 +42,7 @@ pub(crate) fn worth_keeping(clean: &Capture, deployed: &Capture) -> Vec<String> 
         .filter(|file| readable(file))
         .filter(|file| {
             let foreign = |prefix: &&str| file.path.starts_with(*prefix);
-            file.path.starts_with(NOT_OF_PACKAGES) || !OF_PACKAGES.iter().any(|prefix| foreign(&prefix))
+            file.path.starts_with(NOT_OF_PACKAGES) || !OF_PACKAGES.iter().any(|prefix| foreign(prefix))
         })
         .map(|file| (file.path.clone(), file.size))
         .take_while(|(_, size)| {

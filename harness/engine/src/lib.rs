@@ -16,6 +16,7 @@ mod prove;
 mod redact;
 mod settle;
 mod stages;
+mod survey;
 mod tools;
 mod trend;
 
@@ -24,4 +25,5 @@ pub use events::{Event, Events};
 pub use loaded::{Loaded, ScenarioError, load};
 pub use redact::Redactor;
 pub use redrill_state::{Canonicaliser, canonicalisers};
+pub use survey::{Host, Survey, SurveyError, survey, touched};
 pub use tools::{Found, Undecided, detect};

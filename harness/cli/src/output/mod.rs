@@ -22,7 +22,7 @@ pub(crate) fn story(line: &str) {
 }
 
 /// A line of the result.
-fn result_line(line: &str) {
+pub(crate) fn result_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 

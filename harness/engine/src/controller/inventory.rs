@@ -18,11 +18,14 @@ pub(crate) struct InventoryHost {
     /// What the inventory says about it.
     #[serde(default)]
     data: serde_json::Map<String, Value>,
+    /// Groups that it is in, those that hold its groups included.
+    #[serde(default)]
+    pub(crate) groups: Vec<String>,
 }
 
 impl InventoryHost {
     fn plain(name: &str) -> Self {
-        Self { name: name.to_owned(), data: serde_json::Map::new() }
+        Self { name: name.to_owned(), data: serde_json::Map::new(), groups: Vec::new() }
     }
 
     /// Names under which the tool may look the host up: its own, and the address that the inventory gives it.
@@ -103,8 +106,43 @@ fn from_ansible(text: &str) -> Result<Vec<InventoryHost>, ControllerError> {
     let variables = |name: &str| groups.get("_meta")?.get("hostvars")?.get(name)?.as_object().cloned();
     let hosts = groups.values().filter_map(|group| group.get("hosts")?.as_array()).flatten();
     let names: BTreeSet<&str> = hosts.filter_map(Value::as_str).collect();
-    let host = |name: &str| InventoryHost { name: name.to_owned(), data: variables(name).unwrap_or_default() };
+    let host = |name: &str| InventoryHost {
+        name: name.to_owned(),
+        data: variables(name).unwrap_or_default(),
+        groups: groups.keys().filter(|group| holds(&groups, group, name, 0)).cloned().collect(),
+    };
     Ok(names.into_iter().map(host).collect())
+}
+
+/// Deeper nesting is a circle.
+const DEEPEST: usize = 20;
+
+fn holds(groups: &serde_json::Map<String, Value>, group: &str, host: &str, depth: usize) -> bool {
+    let names = |key: &str| {
+        let list = groups.get(group).and_then(|group| group.get(key)).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>()
+    };
+    let below = |child: &&str| holds(groups, child, host, depth + 1);
+    names("hosts").contains(&host) || (depth < DEEPEST && names("children").iter().any(below))
+}
+
+/// Of the hosts, those to deploy to, and what a reader must know of the others.
+pub(super) fn limited(
+    hosts: Vec<InventoryHost>,
+    limit: &[String],
+) -> Result<(Vec<InventoryHost>, Option<String>), ScenarioError> {
+    if limit.is_empty() {
+        return Ok((hosts, None));
+    }
+    let known: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
+    if let Some(unknown) = limit.iter().find(|name| !known.contains(name)) {
+        let message = format!("`{unknown}` is no host of the inventory");
+        return Err(ScenarioError::mismatch(message, format!("one of `{}`", known.join("`, `"))));
+    }
+    let (kept, left): (Vec<_>, Vec<_>) = hosts.into_iter().partition(|host| limit.contains(&host.name));
+    let left: Vec<String> = left.into_iter().map(|host| host.name).collect();
+    let remark = (!left.is_empty()).then(|| format!("not looked at: {}", left.join(", ")));
+    Ok((kept, remark))
 }
 
 /// The hosts that are machines. `localhost` is the controller; any other host that Ansible would not reach by SSH would
@@ -160,6 +198,25 @@ mod tests {
         let head =
             "claims = ['rebuilds']\n[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n";
         redrill_model::Scenario::parse(&format!("{head}{tables}")).expect("valid").machines
+    }
+
+    #[test]
+    fn a_limit_leaves_hosts_out_and_says_so() {
+        let all = || vec![host("a"), host("b")];
+        let names = |hosts: &[InventoryHost]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
+        let (hosts, remark) = limited(all(), &["b".to_owned()]).expect("known");
+        assert_eq!((names(&hosts), remark.as_deref()), (vec!["b".to_owned()], Some("not looked at: a")));
+        assert_eq!(limited(all(), &[]).expect("no limit").0.len(), 2);
+        let unknown = limited(all(), &["c".to_owned()]).expect_err("unknown").to_string();
+        assert!(unknown.contains("`c` is no host"), "{unknown}");
+    }
+
+    #[test]
+    fn groups_hold_what_their_children_hold() {
+        let text = r#"{"all": {"children": ["web", "db"]}, "web": {"hosts": ["a"]}, "db": {"hosts": ["b"]}, "_meta": {"hostvars": {}}}"#;
+        let hosts = from_ansible(text).expect("read");
+        assert_eq!(hosts[0].groups, ["all", "web"]);
+        assert_eq!(hosts[1].groups, ["all", "db"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::process::Command;
 
 use crate::loaded::{Loaded, ScenarioError};
 use crate::tools::{self, Found};
+pub(crate) use checkout::changed;
 pub(crate) use inventory::InventoryHost;
 use surroundings::Surroundings;
 
@@ -83,7 +84,7 @@ pub(crate) struct Controller {
 
 impl Controller {
     /// Checks out, lays the keys beside, makes the tool's virtual environment, and reads the inventory.
-    pub(crate) async fn make(
+    pub(crate) async fn survey(
         loaded: &Loaded,
         home: &Home,
         guard: &Guard,
@@ -128,7 +129,21 @@ impl Controller {
         controller.install()?;
         controller.tool_version = controller.version().await?;
         let (hosts, remarks) = inventory::read(&controller, &loaded.scenario.machines).await?;
+        let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
+        controller.remarks.extend(left);
+        Ok(controller)
+    }
+
+    /// The same, with a machine for every host and a host for every machine.
+    pub(crate) async fn make(
+        loaded: &Loaded,
+        home: &Home,
+        guard: &Guard,
+        run: &Path,
+        progress: &Progress,
+    ) -> Result<Self, ControllerError> {
+        let controller = Self::survey(loaded, home, guard, run, progress).await?;
         inventory::compare(&controller.hosts, &loaded.scenario.machines)?;
         Ok(controller)
     }
@@ -178,7 +193,12 @@ impl Controller {
     /// What the scenario passes on to the tool.
     pub(crate) fn arguments(&self, pass: Pass) -> Vec<String> {
         let again = if pass == Pass::First { &[][..] } else { &self.deploy.again_args };
-        self.deploy.args.iter().chain(again).cloned().collect()
+        let limit: Vec<String> = match (self.found.tool, &self.deploy.limit[..]) {
+            (_, []) | (Tool::Shell, _) => Vec::new(),
+            (Tool::Pyinfra, hosts) => hosts.iter().flat_map(|host| ["--limit".to_owned(), host.clone()]).collect(),
+            (Tool::Ansible, hosts) => vec!["--limit".to_owned(), hosts.join(",")],
+        };
+        limit.iter().chain(&self.deploy.args).chain(again).cloned().collect()
     }
 
     fn contacts_file(&self) -> PathBuf {

@@ -105,6 +105,8 @@ pub struct Deploy {
     pub again_args: Vec<String>,
     /// Added to the tool's environment.
     pub env: BTreeMap<String, String>,
+    /// Hosts to deploy to, if not all of the inventory.
+    pub limit: Vec<String>,
     /// What stays as it was in the second deploy, each with the reason.
     pub same: BTreeMap<Perturbation, String>,
     /// An operation that reports a change and makes none fails too.

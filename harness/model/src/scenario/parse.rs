@@ -66,6 +66,8 @@ struct DeployFile {
     #[serde(default)]
     env: BTreeMap<String, String>,
     #[serde(default)]
+    limit: Vec<String>,
+    #[serde(default)]
     same: BTreeMap<Perturbation, Spanned<String>>,
     #[serde(default)]
     strict: bool,
@@ -194,6 +196,7 @@ fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
         args: file.args,
         again_args: file.again_args,
         env: file.env,
+        limit: file.limit,
         same: file.same.into_iter().map(|(what, why)| reason(why).map(|why| (what, why))).collect::<Result<_, _>>()?,
         strict: file.strict,
     })

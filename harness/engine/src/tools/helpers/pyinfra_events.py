@@ -154,7 +154,7 @@ def write_inventory(state):
     file = os.environ.get("REDRILL_INVENTORY")
     if not file:
         return
-    hosts = [{"name": host.name, "data": dict(host.data.dict())} for host in state.inventory]
+    hosts = [{"name": host.name, "data": dict(host.data.dict()), "groups": list(host.groups)} for host in state.inventory]
     with open(file, "w", encoding="utf-8") as out:
         json.dump(hosts, out, default=str)
     os._exit(0)

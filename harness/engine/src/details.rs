@@ -40,10 +40,7 @@ pub(crate) fn worth_keeping(clean: &Capture, deployed: &Capture) -> Vec<String> 
     files
         .filter_map(|change| deployed.files.get(&change.subject))
         .filter(|file| readable(file))
-        .filter(|file| {
-            let foreign = |prefix: &&str| file.path.starts_with(*prefix);
-            file.path.starts_with(NOT_OF_PACKAGES) || !OF_PACKAGES.iter().any(|prefix| foreign(prefix))
-        })
+        .filter(|file| !is_of_packages(&file.path))
         .map(|file| (file.path.clone(), file.size))
         .take_while(|(_, size)| {
             let fits = *size <= left;
@@ -52,6 +49,11 @@ pub(crate) fn worth_keeping(clean: &Capture, deployed: &Capture) -> Vec<String> 
         })
         .map(|(path, _)| path)
         .collect()
+}
+
+/// Whether packages bring what lies there.
+pub(crate) fn is_of_packages(path: &str) -> bool {
+    !path.starts_with(NOT_OF_PACKAGES) && OF_PACKAGES.iter().any(|prefix| path.starts_with(prefix))
 }
 
 fn readable(file: &FileEntry) -> bool {

@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use redrill_machines::process::Guard;
 use redrill_machines::{Backend, Capabilities, Deadline, Home, RunDir};
 use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
-use redrill_state::Capture;
+use redrill_state::{Capture, Seen};
 use tokio::sync::watch;
 
 use crate::controller::Controller;
@@ -72,6 +72,10 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) compared: BTreeMap<String, (Capture, Capture)>,
     /// By machine: texts of the files that the first deploy wrote, as they were at S1.
     pub(crate) kept: BTreeMap<String, Contents>,
+    /// By machine: the paths that the first deploy wrote, to be followed during the second.
+    pub(crate) watched: BTreeMap<String, Vec<String>>,
+    /// By machine: the states in which these were seen.
+    pub(crate) record: BTreeMap<String, Vec<Seen>>,
     /// What secrets are told by in captures of this drill.
     pub(crate) key: [u8; 32],
     pub(crate) evidence: Evidence,
@@ -160,6 +164,8 @@ impl<B: Backend> Drill<B> {
             key: redrill_machines::run_key(),
             compared: BTreeMap::new(),
             kept: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            record: BTreeMap::new(),
             evidence: Evidence::default(),
             remarks: Vec::new(),
         }

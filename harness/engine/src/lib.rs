@@ -19,6 +19,7 @@ mod stages;
 mod survey;
 mod tools;
 mod trend;
+mod writes;
 
 pub use drill::{Drill, Keep, Stop};
 pub use events::{Event, Events};

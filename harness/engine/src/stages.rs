@@ -17,10 +17,10 @@ use crate::controller::{Controller, ControllerError};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::events::Event;
 use crate::outage::{self, Gaps};
-use crate::prove::{Trouble, judge_machine};
+use crate::prove::{Trouble, add_flip_flops, judge_machine};
 use crate::settle::settle;
 use crate::tools::{self, Deployed, Ended};
-use crate::{details, trend};
+use crate::{details, trend, writes};
 
 pub(crate) async fn run<B: Backend>(
     drill: &mut Drill<B>,
@@ -305,6 +305,7 @@ pub(crate) async fn run_deploy<B: Backend>(
         std::future::pending::<Result<Deployed, MachineError>>().await
     };
     let run = tools::Run::whole(pass);
+    let recorders = if pass == Pass::Second { record(&progress.watched, machines, &limit).await } else { Vec::new() };
     let deployed = tokio::select! {
         deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,
         // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
@@ -312,6 +313,11 @@ pub(crate) async fn run_deploy<B: Backend>(
         never = watching => never,
     };
     let deployed = deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
+    for (machine, recorder) in machines.iter().zip(recorders) {
+        let Some(recorder) = recorder else { continue };
+        let record = writes::stop(machine, recorder, &limit).await;
+        progress.record.insert(machine.name().to_owned(), record);
+    }
     for (name, gaps) in gaps.into_inner().expect("no panic while it is held") {
         let began = deployed.began + progress.offsets.get(&name).copied().unwrap_or_default();
         let outages = outage::outages(&gaps, &scenario.checks, &name, began);
@@ -319,6 +325,19 @@ pub(crate) async fn run_deploy<B: Backend>(
     }
     progress.remarks.extend(deployed.remarks.iter().cloned());
     Ok(deployed)
+}
+
+/// Starts to follow what the first deploy wrote.
+async fn record<M: Machine>(
+    watched: &BTreeMap<String, Vec<String>>,
+    machines: &[M],
+    limit: &Deadline,
+) -> Vec<Option<writes::Recorder>> {
+    let start = machines.iter().map(|machine| async {
+        let paths = watched.get(machine.name()).map(Vec::as_slice).unwrap_or_default();
+        writes::start(machine, paths, limit).await
+    });
+    join_all(start).await
 }
 
 /// Comes to an end when a machine does.
@@ -409,6 +428,7 @@ async fn keep_contents<B: Backend>(
 ) {
     let path = capture::path(dir, name, Moment::Clean);
     let Ok(Ok(clean)) = tokio::task::spawn_blocking(move || capture::read(&path)).await else { return };
+    progress.watched.insert(name.to_owned(), writes::worth_watching(&clean, s1));
     let Some(machine) = progress.machines.iter().find(|machine| machine.name() == name) else { return };
     if let Ok(contents) = details::read(machine, &details::worth_keeping(&clean, s1), deadline).await {
         progress.kept.insert(name.to_owned(), contents);
@@ -421,7 +441,10 @@ fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, idled: &Captur
     let second = progress.evidence.second.as_ref()?;
     let offset = progress.offsets.get(name).copied().unwrap_or_default();
     let control = Control { before: if twin { &s1 } else { &s2 }, after: idled };
-    let judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
+    let mut judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
+    if let Some(record) = progress.record.remove(name) {
+        add_flip_flops(&mut judgement, name, offset, second, &record);
+    }
     if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
         report.noise.clone_from(&judgement.noise);
         report.left_out.clone_from(&judgement.left_out);

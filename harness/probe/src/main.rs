@@ -27,10 +27,12 @@ mod modules;
 mod mounted;
 mod mounts;
 mod packages;
+mod record;
 mod shadow;
 mod sink;
 mod sockets;
 mod sshd;
+mod stale;
 mod sudoers;
 mod sysctl;
 mod timers;
@@ -41,7 +43,7 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | contents | watch [MILLISECONDS PORT...] | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | contents | record | watch [MILLISECONDS PORT...] | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         }
         ["clock"] => clock(),
         ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["record"] => record::write(std::io::stdin().lock(), std::io::stdout().lock()),
         ["watch"] => watch::list(std::io::stdout().lock()),
         ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),
         ["agent"] => agent::serve(),

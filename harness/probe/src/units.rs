@@ -16,6 +16,7 @@ use redrill_state::{Section, Unit};
 
 use crate::found::Root;
 use crate::sink::Sink;
+use crate::stale::{self, Service};
 
 /// Where unit files lie, the strongest first.
 const SEARCH: [&str; 10] = [
@@ -48,10 +49,18 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
         }
         Err(error) => sink.gap(Section::Units, error)?,
     }
-    for (name, mut unit) in units.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
-        if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &name) {
+    units.retain(|name, _| !OWN.contains(&name.as_str()));
+    for unit in units.values_mut() {
+        if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &unit.name) {
             (unit.invocation, unit.since) = (invocation, since);
         }
+    }
+    let running = units.values().filter(|unit| unit.active == "active" && unit.since > 0);
+    let services: Vec<Service<'_>> =
+        running.filter(|unit| unit.name.ends_with(".service")).map(|unit| files.service(unit)).collect();
+    let mut stale = stale::find(&services);
+    for (name, mut unit) in units {
+        unit.stale = stale.remove(&name).unwrap_or_default();
         sink.entry(unit)?;
     }
     Ok(())
@@ -177,7 +186,16 @@ impl UnitFiles {
             invocation: String::new(),
             since: 0,
             fragment: path.map(|_| self.fragment(name, &text)),
+            stale: Vec::new(),
         }
+    }
+
+    /// The files that say how a unit is started.
+    fn service<'a>(&'a self, unit: &'a Unit) -> Service<'a> {
+        let names = [Some(unit.name.clone()), template(&unit.name)].into_iter().flatten();
+        let drop_ins = names.filter_map(|name| self.drop_ins.get(&name)).flatten();
+        let files = self.path(&unit.name).into_iter().chain(drop_ins).map(PathBuf::as_path).collect();
+        Service { name: &unit.name, service_type: &unit.service_type, since: unit.since, files }
     }
 
     /// As `systemctl is-enabled` tells it.

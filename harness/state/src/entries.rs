@@ -203,6 +203,9 @@ pub struct Unit {
     /// When it last became active (or, if it never did, last began to): nanoseconds since 1970 on the machine's clock.
     #[serde(default)]
     pub since: i64,
+    /// Why what runs is not what lies on the disk. Never compared: it is judged on its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<String>,
     /// BLAKE3 of the unit file and its drop-ins, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fragment: Option<String>,

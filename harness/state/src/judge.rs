@@ -103,6 +103,7 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
     judge.completeness();
     judge.changes();
     judge.restarts();
+    judge.stale();
     judge.reports();
     let mut out = judge.out;
     out.observations.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.window.cmp(&b.window)));
@@ -219,12 +220,8 @@ impl Judge<'_> {
         }
     }
 
-    /// The operation that ran at this time. At the seams, where the clocks' error leaves two, the one that says it
-    /// changed something.
     fn window_at(&self, when: i64) -> Option<&Window> {
-        let distance = |w: &Window| (w.start - when).max(when - w.end).max(0);
-        let near = self.windows.iter().filter(|w| distance(w) <= CLOCK_ERROR);
-        near.min_by_key(|w| (w.outcome != Outcome::Changed, distance(w)))
+        window_at(self.windows, when)
     }
 
     /// R: units that began anew.
@@ -266,6 +263,18 @@ impl Judge<'_> {
         }
     }
 
+    /// Already at S1: units that run with what the deploy has replaced since.
+    fn stale(&mut self) {
+        for unit in self.s1.units.values().filter(|unit| !unit.stale.is_empty() && !is_login(&unit.name)) {
+            let text =
+                format!("after the first deploy `{}` runs with something older than what was deployed", unit.name);
+            self.observe("STALE", Weight::Fails, &unit.name, text, None);
+            if let Some(observation) = self.out.observations.last_mut() {
+                observation.evidence.clone_from(&unit.stale);
+            }
+        }
+    }
+
     /// What the tool reported, held against what the machine shows.
     fn reports(&mut self) {
         let rewritten = self.rewritten();
@@ -303,6 +312,14 @@ impl Judge<'_> {
         }
         by_window
     }
+}
+
+/// The operation that ran at this time. At the seams, where the clocks' error leaves two, the one that says it changed
+/// something.
+pub(crate) fn window_at(windows: &[Window], when: i64) -> Option<&Window> {
+    let distance = |w: &Window| (w.start - when).max(when - w.end).max(0);
+    let near = windows.iter().filter(|w| distance(w) <= CLOCK_ERROR);
+    near.min_by_key(|w| (w.outcome != Outcome::Changed, distance(w)))
 }
 
 fn is_noise(change: &Change, noise: &BTreeMap<(Section, String), BTreeSet<&'static str>>) -> bool {
@@ -436,6 +453,18 @@ mod tests {
         let (s1, s2) = (unit("1", 1), unit("2", 12));
         assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "notes.service".into(), Some(3))]);
         assert_eq!(fails(&s1, &s2, &unit("3", 30)), [], "a service that restarts all the time is noise");
+    }
+
+    #[test]
+    fn a_unit_that_runs_with_something_older_is_stale_before_the_second_deploy() {
+        let unit = |stale: &[&str]| {
+            let mut unit = service("web.service", "1");
+            unit.stale = stale.iter().map(|reason| (*reason).to_owned()).collect();
+            machine(&[file("/a", "1")], &[unit])
+        };
+        let (stale, fresh) = (unit(&["it runs since before `/etc/web.conf` was changed"]), unit(&[]));
+        assert_eq!(fails(&stale, &fresh, &fresh), [("STALE", "web.service".into(), None)]);
+        assert_eq!(fails(&fresh, &stale, &stale), [], "what the second deploy does is told as a change or a restart");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The claim `idempotent`: the second deploy changes nothing.
 
 use redrill_model::{Finding, Scenario, Severity};
-use redrill_state::{Capture, Control, Judgement, Observation, Trend, Weight, Window, judge};
+use redrill_state::{Capture, Control, Judgement, Observation, Seen, Trend, Weight, Window, flip_flops, judge};
 
 use super::{Counted, Evidence, SHOWN, ended, not_reached};
 use crate::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
@@ -168,6 +168,30 @@ pub(crate) fn changed_again(judgement: &Judgement, deployed: &Deployed, machine:
     windows.map(|w| w.window.name.clone()).collect()
 }
 
+/// When operations ran, on the machine's clock. Without times nothing can be put down to an operation; the reports still
+/// count.
+fn windows_of(machine: &str, offset: i64, deployed: &Deployed) -> Vec<Window> {
+    let there = |window: &Window| Window { start: window.start + offset, end: window.end + offset, ..window.clone() };
+    deployed.windows.iter().filter(|w| w.host == machine).map(|w| there(&w.window)).collect()
+}
+
+/// Adds what operations did and undid, where nothing else is told of the file.
+pub(crate) fn add_flip_flops(
+    judgement: &mut Judgement,
+    machine: &str,
+    offset: i64,
+    second: &Deployed,
+    record: &[Seen],
+) {
+    let found = flip_flops(record, &windows_of(machine, offset, second));
+    let told = |subject: &str| judgement.observations.iter().any(|o| o.section.is_some() && o.subject == subject);
+    let found: Vec<_> = found.into_iter().filter(|(flip, _)| !told(&flip.subject)).collect();
+    // An operation that is told to have changed something has not reported it falsely.
+    let acted: Vec<Option<usize>> = found.iter().flat_map(|(flip, back)| [flip.window, Some(*back)]).collect();
+    judgement.observations.retain(|o| o.code != "FALSE_CHANGE" || !acted.contains(&o.window));
+    judgement.observations.splice(0..0, found.into_iter().map(|(flip, _)| flip));
+}
+
 /// What the captures say of the second deploy on `machine`, whose clock was `offset` nanoseconds ahead of ours.
 pub(crate) fn judge_machine(
     machine: &str,
@@ -175,9 +199,6 @@ pub(crate) fn judge_machine(
     second: &Deployed,
     captures: (&Capture, &Capture, Option<Control<'_>>),
 ) -> Judgement {
-    let there = |window: &Window| Window { start: window.start + offset, end: window.end + offset, ..window.clone() };
-    let on_machine = second.windows.iter().filter(|w| w.host == machine);
-    // Without times nothing can be put down to an operation; the reports still count.
-    let windows: Vec<Window> = on_machine.map(|w| there(&w.window)).collect();
+    let windows = windows_of(machine, offset, second);
     judge(captures.0, captures.1, captures.2, &windows, second.began + offset)
 }

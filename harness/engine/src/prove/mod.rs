@@ -11,7 +11,7 @@ use redrill_state::{Judgement, Section, Trend};
 use crate::checks::Checked;
 use crate::outage::Outage;
 use crate::tools::{Deployed, Ended};
-pub(crate) use idempotent::{changed_again, judge_machine};
+pub(crate) use idempotent::{add_flip_flops, changed_again, judge_machine};
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;

@@ -20,8 +20,8 @@ pub(crate) struct Service<'a> {
     pub(crate) files: Vec<&'a Path>,
 }
 
-/// Clocks of files go in steps of some milliseconds, and a start takes a moment.
-const SLACK: i64 = 1_000_000_000;
+/// Clocks of files go in steps of some milliseconds.
+const SLACK: i64 = 50_000_000;
 
 /// By name: why what runs is not what lies there.
 pub(crate) fn find(services: &[Service<'_>]) -> BTreeMap<String, Vec<String>> {

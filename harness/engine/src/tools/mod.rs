@@ -6,6 +6,8 @@
 
 mod ansible;
 mod detect;
+#[cfg(test)]
+mod helpers;
 mod pyinfra;
 mod running;
 mod shell;

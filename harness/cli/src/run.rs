@@ -96,6 +96,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
     output::swept(&home.sweep());
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
+    fits(&loaded, backend)?;
     preflight(&tools, &home, backend)?;
     let _ticket = admit(&args, &loaded, &home, backend).await?;
     let last_time = last_seconds(&home, &loaded.name);
@@ -148,6 +149,16 @@ fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Fa
         return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
     }
     host::check_disk(&home.state, RUN_MIB).map_err(|shortage| short(&shortage))
+}
+
+/// Whether the machines can be made of their images.
+fn fits(loaded: &Loaded, backend: BackendKind) -> Result<(), Failure> {
+    let catalog = loaded.catalog();
+    for machine in loaded.scenario.machines.iter().filter(|_| backend == BackendKind::Container) {
+        let mend = "--backend qemu, or an image with a recipe";
+        container::usable(&catalog.get(machine.image.get_ref())?).map_err(|why| Failure::with_mend(&why, mend))?;
+    }
+    Ok(())
 }
 
 fn short(shortage: &Shortage) -> Failure {

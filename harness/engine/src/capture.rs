@@ -36,12 +36,17 @@ pub(crate) fn path(captures: &Path, machine: &str, moment: Moment) -> PathBuf {
     captures.join(machine).join(format!("{}.jsonl.gz", moment.file_stem()))
 }
 
-/// Takes a capture, and reads it once to be sure that it is whole.
-pub(crate) async fn take<M: Machine>(machine: &M, to: &Path, deadline: &Deadline) -> Result<Capture, TakeError> {
+/// Takes a capture, and reads it once to be sure that it is whole. Captures with the same key compare.
+pub(crate) async fn take<M: Machine>(
+    machine: &M,
+    key: &[u8; 32],
+    to: &Path,
+    deadline: &Deadline,
+) -> Result<Capture, TakeError> {
     if let Some(parent) = to.parent() {
         std::fs::create_dir_all(parent).map_err(|source| TakeError::Unreadable { path: parent.to_owned(), source })?;
     }
-    let output = machine.exec_to_file(&Exec::new([PROBE, "capture"]), to, deadline).await?;
+    let output = machine.exec_to_file(&Exec::new([PROBE, "capture", "--key"]), key, to, deadline).await?;
     if output.status != 0 {
         return Err(TakeError::Probe { status: output.status, said: output.stderr.trim().to_owned() });
     }

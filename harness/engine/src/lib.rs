@@ -6,18 +6,22 @@
 mod capture;
 mod checks;
 mod controller;
+mod details;
 mod drill;
 mod events;
 mod loaded;
+mod outage;
 mod process;
 mod prove;
 mod redact;
 mod settle;
 mod stages;
 mod tools;
+mod trend;
 
 pub use drill::{Drill, Keep, Stop};
 pub use events::{Event, Events};
 pub use loaded::{Loaded, ScenarioError, load};
 pub use redact::Redactor;
+pub use redrill_state::{Canonicaliser, canonicalisers};
 pub use tools::{Found, Undecided, detect};

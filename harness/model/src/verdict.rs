@@ -113,6 +113,9 @@ pub struct Finding {
     /// Lines of evidence: before and after, output.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub evidence: Vec<String>,
+    /// What further deploys made of a difference: `SETTLES_LATE`, `OSCILLATES` or `DIVERGES`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trend: Option<String>,
     /// The reason of the waiver that covers it, if one does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waived: Option<String>,
@@ -129,6 +132,7 @@ impl Finding {
             summary: summary.into(),
             operation: None,
             evidence: Vec::new(),
+            trend: None,
             waived: None,
         }
     }

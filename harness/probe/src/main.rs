@@ -6,29 +6,55 @@
 
 mod accounts;
 mod agent;
+mod alternatives;
+mod apt;
 mod capture;
 mod connect;
+mod containers;
+mod contents;
+mod cron;
+mod databases;
 mod files;
+mod firewall;
 mod forward;
+mod found;
 mod hashing;
 mod identity;
+mod keys;
+mod known;
+mod locale;
+mod modules;
+mod mounted;
 mod mounts;
 mod packages;
+mod shadow;
 mod sink;
 mod sockets;
+mod sshd;
+mod sudoers;
+mod sysctl;
+mod timers;
 mod units;
+mod walk;
+mod watch;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | contents | watch [MILLISECONDS PORT...] | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["capture"] => capture::write(std::io::stdout().lock()),
+        ["capture", options @ ..] if options.iter().all(|option| ["--key", "--times"].contains(option)) => {
+            let options = capture::Options { key: options.contains(&"--key"), times: options.contains(&"--times") };
+            capture::write(std::io::stdout().lock(), options)
+        }
         ["clock"] => clock(),
+        ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["watch"] => watch::list(std::io::stdout().lock()),
+        ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),
         ["forward", port, socket] => forward::serve(port, socket),

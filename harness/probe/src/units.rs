@@ -12,8 +12,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use redrill_state::{Record, Section, Unit};
+use redrill_state::{Section, Unit};
 
+use crate::found::Root;
 use crate::sink::Sink;
 
 /// Where unit files lie, the strongest first.
@@ -34,8 +35,7 @@ const INVOCATIONS: &str = "/run/systemd/units";
 const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
 
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
-    let roots: Vec<PathBuf> = SEARCH.iter().map(PathBuf::from).collect();
-    let files = UnitFiles::read(&roots);
+    let files = UnitFiles::of(&Root::machine());
     let mut units: BTreeMap<String, Unit> =
         files.names().map(|name| (name.clone(), files.unit(name, "not loaded", "inactive"))).collect();
     match list_units() {
@@ -52,7 +52,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
         if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &name) {
             (unit.invocation, unit.since) = (invocation, since);
         }
-        sink.entry(Section::Units, &Record::Unit(unit))?;
+        sink.entry(unit)?;
     }
     Ok(())
 }
@@ -84,7 +84,7 @@ fn invocation(directory: &Path, unit: &str) -> Option<(String, i64)> {
 
 /// Everything about units that lies in files.
 #[derive(Default)]
-struct UnitFiles {
+pub(crate) struct UnitFiles {
     /// By name: the strongest file.
     paths: BTreeMap<String, PathBuf>,
     /// By name of the unit: its drop-ins, in order.
@@ -96,6 +96,11 @@ struct UnitFiles {
 }
 
 impl UnitFiles {
+    /// Those of a machine.
+    pub(crate) fn of(root: &Root) -> Self {
+        Self::read(&SEARCH.map(|directory| root.at(directory)))
+    }
+
     fn read(roots: &[PathBuf]) -> Self {
         let mut files = Self::default();
         for root in roots {
@@ -127,23 +132,33 @@ impl UnitFiles {
     fn find_triggers(&mut self) {
         let activating =
             self.paths.keys().filter(|name| [".timer", ".socket", ".path"].iter().any(|e| name.ends_with(e)));
-        let triggers = activating.map(|name| {
-            let text = self.path(name).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-            let own = setting(&text, "Unit").or_else(|| setting(&text, "Service")).map(str::to_owned);
-            let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-            (own.unwrap_or_else(|| format!("{stem}.service")), name.clone())
-        });
-        self.triggers = triggers.collect();
+        self.triggers = activating.map(|name| (self.started_by(name), name.clone())).collect();
+    }
+
+    /// What a timer, socket or path starts.
+    pub(crate) fn started_by(&self, name: &str) -> String {
+        let text = self.path(name).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let own = setting(&text, "Unit").or_else(|| setting(&text, "Service")).map(str::to_owned);
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        own.unwrap_or_else(|| format!("{stem}.service"))
     }
 
     /// Units that could be started: templates (`name@.service`) cannot.
-    fn names(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.paths.keys().filter(|name| !name.contains("@."))
     }
 
     /// The unit's file, or that of its template.
-    fn path(&self, name: &str) -> Option<&PathBuf> {
+    pub(crate) fn path(&self, name: &str) -> Option<&PathBuf> {
         self.paths.get(name).or_else(|| self.paths.get(&template(name)?))
+    }
+
+    /// The unit's file and its drop-ins, in the order in which systemd reads them.
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
+        let names = [Some(name.to_owned()), template(name)].into_iter().flatten();
+        let drop_ins = names.filter_map(|name| self.drop_ins.get(&name)).flatten();
+        let paths = self.path(name).into_iter().chain(drop_ins);
+        paths.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
     }
 
     fn unit(&self, name: &str, load: &str, active: &str) -> Unit {

@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::canonical::{explained, is_login};
-use crate::capture::{Capture, Section};
+use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
+use crate::sections::Section;
 
 /// What the deploy tool said about an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub struct Observation {
     pub code: &'static str,
     /// What it does to the verdict.
     pub weight: Weight,
+    /// Where the machine differs; absent for what is no difference.
+    pub section: Option<Section>,
     /// Path, unit, operation.
     pub subject: String,
     /// One sentence.
@@ -118,7 +121,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn observe(&mut self, code: &'static str, weight: Weight, subject: &str, summary: String, window: Option<usize>) {
         let (subject, evidence) = (subject.to_owned(), Vec::new());
-        self.out.observations.push(Observation { code, weight, subject, summary, window, evidence });
+        self.out.observations.push(Observation { code, weight, section: None, subject, summary, window, evidence });
     }
 
     fn completeness(&mut self) {
@@ -180,20 +183,15 @@ impl Judge<'_> {
             None => speechless(),
         };
         let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
-        let what = match change.section {
-            Section::Files => String::new(),
-            Section::Packages => "package ".to_owned(),
-            Section::Users => "user ".to_owned(),
-            Section::Groups => "group ".to_owned(),
-            Section::Units => "unit ".to_owned(),
-            Section::Sockets => "socket ".to_owned(),
-        };
+        let noun = change.section.noun();
+        let what = if noun.is_empty() { String::new() } else { format!("{noun} ") };
         let silent = if reported { "" } else { ", and the deploy tool did not say so" };
         let summary = format!("the second deploy {} {what}`{}`{silent}", verb(change), change.subject);
         let evidence = change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
         self.out.observations.push(Observation {
             code,
             weight: Weight::Fails,
+            section: Some(change.section),
             subject: change.subject.clone(),
             summary,
             window: window.map(|window| window.number),
@@ -210,13 +208,14 @@ impl Judge<'_> {
         match change.section {
             Section::Files if change.kind == ChangeKind::Removed => parent(&change.subject).and_then(|p| ctime(&p)),
             Section::Files => ctime(&change.subject),
-            Section::Packages => ctime("/var/lib/dpkg/status"),
-            Section::Users => ctime("/etc/passwd"),
-            Section::Groups => ctime("/etc/group"),
             Section::Units => {
                 self.s2.units.get(&change.subject).map(|unit| unit.since).filter(|since| *since > self.began)
             }
-            Section::Sockets => None,
+            // A file that is as it was says nothing about when a value beside it changed.
+            section => {
+                let source = [self.s2, self.s1].into_iter().find_map(|s| s.source(section, &change.subject))?;
+                ctime(source).filter(|new| self.s1.files.get(source).is_none_or(|old| old.ctime != *new))
+            }
         }
     }
 

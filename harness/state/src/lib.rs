@@ -6,14 +6,25 @@ mod canonical;
 mod capture;
 mod diff;
 mod entries;
+mod files;
 mod judge;
 mod path;
+mod sections;
+mod settings;
 #[cfg(test)]
 mod testing;
+mod trend;
 
-pub use canonical::{CLASSES, Class};
-pub use capture::{Capture, CaptureError, Gap, Header, Reader, Record, Section};
+pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of};
+pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
-pub use entries::{FileEntry, FileKind, Group, Package, Socket, Unit, User};
+pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
+pub use files::{Files, walk_order};
 pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
 pub use path::escape;
+pub use sections::{Record, Section};
+pub use settings::{
+    Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,
+    KernelModule, LocaleSetting, Mount, Shadow, SshdOption, SudoRule, Swap, Sysctl, TimeZone, Timer,
+};
+pub use trend::{Trend, Trends};

@@ -80,7 +80,7 @@ pub(super) async fn read(
             Ok((machines.iter().map(|machine| InventoryHost::plain(&machine.name)).collect(), Vec::new()))
         }
         Tool::Shell => {
-            let file = controller.servers.join(&inventory);
+            let file = controller.servers().join(&inventory);
             let text = std::fs::read_to_string(file).map_err(ControllerError::io("cannot read the inventory"))?;
             Ok((from_lines(&text), Vec::new()))
         }

@@ -5,20 +5,23 @@ mod checkout;
 mod inventory;
 mod shims;
 mod ssh_home;
+mod surroundings;
 mod venv;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use redrill_machines::process::{Guard, RUN_VARIABLE};
 use redrill_machines::{Address, Home, MachineError};
-use redrill_model::{Deploy, Pass, SourceReport, Tool};
+use redrill_model::{Claim, Deploy, Pass, Perturbation, SourceReport, Tool};
 use thiserror::Error;
 use tokio::process::Command;
 
 use crate::loaded::{Loaded, ScenarioError};
 use crate::tools::{self, Found};
 pub(crate) use inventory::InventoryHost;
+use surroundings::Surroundings;
 
 /// Is told what goes on.
 pub(crate) type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -54,8 +57,10 @@ impl ControllerError {
 /// A controller that is ready to deploy.
 #[derive(Debug)]
 pub(crate) struct Controller {
-    /// The checkout.
-    pub(crate) servers: PathBuf,
+    /// Where it deploys from now.
+    here: Surroundings,
+    /// Where it deploys from first, and for the second time.
+    places: [Surroundings; 2],
     /// Where it came from.
     pub(crate) source: SourceReport,
     /// What deploys it, and with which files.
@@ -87,21 +92,27 @@ impl Controller {
     ) -> Result<Self, ControllerError> {
         let directory = run.join("controller");
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
-        let servers = directory.join("servers");
+        let here = Surroundings::first(&directory);
         let repo = loaded.directory.join(&loaded.scenario.servers.path);
-        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &servers).await?;
+        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
             checkout::copy_private(&keys, &directory.join("keys"))?;
         }
-        let found = tools::resolve(&servers, &loaded.scenario.deploy)
+        let found = tools::resolve(&here.servers, &loaded.scenario.deploy)
             .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
         let venv = match &found.requirements {
-            Some(file) => Some(venv::make(&servers.join(file), &home.cache, guard, run, progress).await?),
+            Some(file) => Some(venv::make(&here.servers.join(file), &home.cache, guard, run, progress).await?),
             None => None,
         };
+        let elsewhere = if loaded.scenario.claims.contains(&Claim::Idempotent) {
+            elsewhere(loaded, &directory, &source.commit, &repo, &here).await?
+        } else {
+            here.clone()
+        };
         let mut controller = Self {
-            servers,
+            places: [here.clone(), elsewhere],
+            here,
             source,
             found,
             deploy: loaded.scenario.deploy.clone(),
@@ -120,6 +131,22 @@ impl Controller {
         (controller.hosts, controller.remarks) = (hosts, remarks);
         inventory::compare(&controller.hosts, &loaded.scenario.machines)?;
         Ok(controller)
+    }
+
+    /// The checkout.
+    pub(crate) fn servers(&self) -> &Path {
+        &self.here.servers
+    }
+
+    /// Where this deploy runs from: the second from elsewhere, all others from the same place.
+    pub(crate) fn stand(&mut self, pass: Pass) {
+        let [first, second] = &self.places;
+        self.here = if pass == Pass::Second { second.clone() } else { first.clone() };
+    }
+
+    /// What is another for the second deploy, in words.
+    pub(crate) fn perturbed(&self) -> Vec<&'static str> {
+        self.places[1].differs(&self.places[0])
     }
 
     /// Lays what we bring beside the checkout: helpers of the tools, and ways to the machines.
@@ -177,12 +204,12 @@ impl Controller {
         // paramiko starts its proxy for each connection anew; only what a script does is unknown otherwise.
         let noting = (self.found.tool == Tool::Shell).then_some(contact.as_path());
         let ways = ssh_home::Ways { redrill: self.guard.program(), noting };
-        ssh_home::write(&self.home(), &self.hosts, addresses, &ways)
+        self.places.iter().try_for_each(|place| ssh_home::write(&place.home, &self.hosts, addresses, &ways))
     }
 
     /// The configuration of every SSH connection, whatever the inventory names.
     pub(crate) fn ssh_config(&self) -> PathBuf {
-        self.home().join(".ssh/config")
+        self.here.home.join(".ssh/config")
     }
 
     /// The key that every machine admits; known once machines are connected.
@@ -192,24 +219,18 @@ impl Controller {
 
     /// The host keys of the machines.
     pub(crate) fn known_hosts(&self) -> PathBuf {
-        self.home().join(".ssh/known_hosts")
-    }
-
-    fn home(&self) -> PathBuf {
-        self.directory.join("home")
+        self.here.home.join(".ssh/known_hosts")
     }
 
     /// A guarded command in the checkout, with an environment that was chosen and not inherited.
     pub(crate) fn command(&self, program: &str) -> Command {
         let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
         let in_venv = venv.as_ref().map(|bin| bin.join(program)).filter(|path| path.exists());
-        let mut command = self.guard.command(in_venv.unwrap_or_else(|| PathBuf::from(program)));
-        command.env_clear().current_dir(&self.servers);
+        let mut command = self.here.command(&self.guard, in_venv.unwrap_or_else(|| PathBuf::from(program)));
         command.env(RUN_VARIABLE, &self.run);
         let own = [Some(self.bin()), venv].into_iter().flatten();
         let path: String = own.map(|bin| format!("{}:", bin.display())).collect();
         command.env("PATH", format!("{path}/usr/local/bin:/usr/bin:/bin"));
-        command.env("HOME", self.home()).env("LANG", "C.UTF-8").env("TZ", "UTC").env("USER", "redrill");
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(&self.deploy.env);
         command
@@ -249,4 +270,28 @@ impl Controller {
             Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
         }
     }
+}
+
+/// Lays out the place of the second deploy: a checkout of its own where paths may differ, keys beside it, a home.
+async fn elsewhere(
+    loaded: &Loaded,
+    directory: &Path,
+    commit: &str,
+    repo: &Path,
+    first: &Surroundings,
+) -> Result<Surroundings, ControllerError> {
+    let deploy = &loaded.scenario.deploy;
+    let rename = !deploy.same.contains_key(&Perturbation::HostName) && surroundings::can_rename().await;
+    let there = Surroundings::second(directory, deploy, rename, SystemTime::now());
+    std::fs::create_dir_all(&there.home).map_err(ControllerError::io("cannot make the second controller"))?;
+    if there.servers != first.servers {
+        if let Some(above) = there.servers.parent() {
+            std::fs::create_dir_all(above).map_err(ControllerError::io("cannot make the second controller"))?;
+            if let Some(keys) = loaded.keys() {
+                checkout::copy_private(&keys, &above.join("keys"))?;
+            }
+        }
+        checkout::checkout(repo, commit, &there.servers).await?;
+    }
+    Ok(there)
 }

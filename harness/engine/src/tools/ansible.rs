@@ -37,7 +37,7 @@ fn plugins(tools: &Path) -> PathBuf {
 /// One of Ansible's programs in the checkout, with the repo's configuration where that leads nowhere else.
 pub(crate) fn command(controller: &Controller, program: &str) -> Command {
     let mut command = controller.command(program);
-    let configuration = configuration(&controller.servers, &controller.found.script);
+    let configuration = configuration(controller.servers(), &controller.found.script);
     let text = configuration.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
     let mut callbacks = plugins(&controller.tools()).display().to_string();
     if let (Some(own), Some(file)) = (setting(&text, "callback_plugins"), &configuration) {
@@ -45,7 +45,7 @@ pub(crate) fn command(controller: &Controller, program: &str) -> Command {
         own.split(':').for_each(|own| callbacks.push_str(&format!(":{}", beside.join(own).display())));
     }
     command.envs(configuration.map(|file| ("ANSIBLE_CONFIG", file)));
-    command.env("ANSIBLE_CALLBACK_PLUGINS", callbacks).env("REDRILL_ROOT", &controller.servers);
+    command.env("ANSIBLE_CALLBACK_PLUGINS", callbacks).env("REDRILL_ROOT", controller.servers());
     // Facts of production, and files outside the run, are no part of a drill.
     command.env("ANSIBLE_CACHE_PLUGIN", "memory").env("ANSIBLE_RETRY_FILES_ENABLED", "0");
     command.env("ANSIBLE_LOG_PATH", controller.tools().join("ansible.log"));
@@ -85,7 +85,7 @@ pub(super) async fn deploy(
     command.env("REDRILL_EVENTS", controller.events_file(&run.label));
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
     let variables = controller.tools().join("connection.json");
-    std::fs::create_dir_all(controller.servers.join(SOCKETS))
+    std::fs::create_dir_all(controller.servers().join(SOCKETS))
         .and_then(|()| std::fs::write(&variables, connection(controller).to_string()))
         .map_err(|source| MachineError::Io { what: "cannot write the controller's tools".into(), source })?;
     if let Some(inventory) = &controller.found.inventory {

@@ -45,8 +45,7 @@ pub(crate) struct Run {
 impl Run {
     /// The whole deploy.
     pub(crate) fn whole(pass: Pass) -> Self {
-        let label = if pass == Pass::First { "deploy-1" } else { "deploy-2" };
-        Self { pass, label: label.to_owned(), cut: None }
+        Self { pass, label: format!("deploy-{}", pass.number()), cut: None }
     }
 
     /// The deploy up to this boundary.

@@ -35,7 +35,7 @@ fn helper(tools: &Path) -> PathBuf {
 /// pyinfra with its helper, in the checkout.
 pub(crate) fn command(controller: &Controller) -> Command {
     let mut command = controller.command("python");
-    command.arg(helper(&controller.tools())).env("REDRILL_ROOT", &controller.servers);
+    command.arg(helper(&controller.tools())).env("REDRILL_ROOT", controller.servers());
     command
 }
 

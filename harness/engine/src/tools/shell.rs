@@ -31,7 +31,7 @@ pub(super) async fn deploy(
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
     let script = controller.found.script.display().to_string();
-    let text = std::fs::read_to_string(controller.servers.join(&script)).unwrap_or_default();
+    let text = std::fs::read_to_string(controller.servers().join(&script)).unwrap_or_default();
     let log = log_dir.join(format!("{}.log", run.label));
     let began = running::now();
     if run.cut.is_some() {
@@ -82,15 +82,15 @@ fn interpreter(text: &str) -> Vec<String> {
 fn on_controller(controller: &Controller, run: &Run, text: &str) -> Command {
     let words = interpreter(text);
     let mut command = controller.command(&words[0]);
-    command.args(&words[1..]).arg(controller.servers.join(&controller.found.script));
+    command.args(&words[1..]).arg(controller.servers().join(&controller.found.script));
     command.args(controller.arguments(run.pass));
     command
 }
 
 /// The checkout and the keys go into a directory that is gone when the script has ended.
 fn on_machine(controller: &Controller, run: &Run, host: &str, text: &str) -> Command {
-    let base = controller.servers.parent().unwrap_or(Path::new("/"));
-    let checkout = controller.servers.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let base = controller.servers().parent().unwrap_or(Path::new("/"));
+    let checkout = controller.servers().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let keys = if base.join("keys").is_dir() { "keys" } else { "" };
     let words = interpreter(text).into_iter().chain([format!("./{}", controller.found.script.display())]);
     let words = words.chain(controller.arguments(run.pass));

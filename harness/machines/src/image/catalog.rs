@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use redrill_model::{ImageRecipe, InputError};
+use redrill_model::{ImageSource, InputError};
 use thiserror::Error;
 
 /// The directories in which recipes lie; an earlier one wins.
@@ -11,7 +11,7 @@ pub struct Catalog {
     directories: Vec<PathBuf>,
 }
 
-/// A recipe and its name.
+/// What an `image.toml` says, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// The directory's name.
@@ -19,7 +19,7 @@ pub struct Recipe {
     /// Its `image.toml`.
     pub path: PathBuf,
     /// What it says.
-    pub recipe: ImageRecipe,
+    pub source: ImageSource,
 }
 
 /// A recipe could not be had.
@@ -92,8 +92,8 @@ impl Catalog {
             Ok(text) => text,
             Err(source) => return Err(CatalogError::Unreadable { path, source }),
         };
-        match ImageRecipe::parse(&text) {
-            Ok(recipe) => Ok(Recipe { name: name.to_owned(), path, recipe }),
+        match ImageSource::parse(&text) {
+            Ok(source) => Ok(Recipe { name: name.to_owned(), path, source }),
             Err(error) => Err(CatalogError::Invalid { path, text, error }),
         }
     }

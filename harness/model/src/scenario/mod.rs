@@ -105,6 +105,49 @@ pub struct Deploy {
     pub again_args: Vec<String>,
     /// Added to the tool's environment.
     pub env: BTreeMap<String, String>,
+    /// What stays as it was in the second deploy, each with the reason.
+    pub same: BTreeMap<Perturbation, String>,
+    /// An operation that reports a change and makes none fails too.
+    pub strict: bool,
+}
+
+/// What differs about the controller in the second deploy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Perturbation {
+    /// Where the checkout lies, with new times of its files.
+    Path,
+    /// `HOME`.
+    Home,
+    /// `USER` and `LOGNAME`.
+    User,
+    /// The host's name.
+    HostName,
+    /// `TZ`, and with it the day.
+    TimeZone,
+    /// `LANG`.
+    Language,
+    /// `PYTHONHASHSEED`, and with it the order of sets.
+    HashSeed,
+}
+
+impl Perturbation {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Path, Self::Home, Self::User, Self::HostName, Self::TimeZone, Self::Language, Self::HashSeed];
+
+    /// The word for it in `scenario.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Home => "home",
+            Self::User => "user",
+            Self::HostName => "host-name",
+            Self::TimeZone => "time-zone",
+            Self::Language => "language",
+            Self::HashSeed => "hash-seed",
+        }
+    }
 }
 
 /// What machines are made of.

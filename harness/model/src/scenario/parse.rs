@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_spanned::Spanned;
 
 use super::checks::ChecksFile;
-use super::{BackendKind, Deploy, Limits, MachineSpec, Network, RunsOn, Scenario, Servers, Tool};
+use super::{BackendKind, Deploy, Limits, MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, Tool};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::verdict::Claim;
@@ -65,6 +65,10 @@ struct DeployFile {
     again_args: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    same: BTreeMap<Perturbation, Spanned<String>>,
+    #[serde(default)]
+    strict: bool,
 }
 
 #[derive(Deserialize)]
@@ -190,7 +194,16 @@ fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
         args: file.args,
         again_args: file.again_args,
         env: file.env,
+        same: file.same.into_iter().map(|(what, why)| reason(why).map(|why| (what, why))).collect::<Result<_, _>>()?,
+        strict: file.strict,
     })
+}
+
+fn reason(text: Spanned<String>) -> Result<String, InputError> {
+    match text.get_ref().trim() {
+        "" => Err(InputError::new(text.span(), "what stays the same needs a reason", "a few words")),
+        _ => Ok(text.into_inner()),
+    }
 }
 
 /// What is deployed must come from the checkout: no way out of it.

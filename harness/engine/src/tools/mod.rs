@@ -38,7 +38,7 @@ pub(crate) struct Run {
     /// Names the log files in the run directory, such as `deploy-1`.
     pub(crate) label: String,
     /// Kills the tool right before the operation with this number (from 1) would start, on whichever host is first. The
-    /// numbers are those of [`Boundary`]. pyinfra and Ansible only; a script is cut before its marker.
+    /// numbers are those of [`Boundary`]. A script has none: a run of it that shall be cut is `Unclear` and did nothing.
     pub(crate) cut: Option<usize>,
 }
 

@@ -272,6 +272,12 @@ fn record(
     Deployed { run, windows, began, ended, remarks, boundaries, cut: None, passed_over: Vec::new() }
 }
 
+/// A tool that somebody killed says nothing about the deploy, unless an operation had failed before.
+fn killed(name: &str, finished: &running::Finished, executions: &[Execution]) -> Option<Ended> {
+    let signal = finished.signal().filter(|_| executions.iter().all(|execution| execution.said != Said::Failed))?;
+    Some(Ended::Unclear(format!("{name} was killed (signal {signal})")))
+}
+
 /// The last operation that failed against its author's will, as the end of a deploy.
 fn failure(executions: &[Execution], otherwise: impl FnOnce() -> Vec<String>) -> Option<Ended> {
     let failed = executions.iter().rev().find(|execution| execution.said == Said::Failed)?;

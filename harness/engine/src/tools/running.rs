@@ -46,6 +46,11 @@ impl Finished {
     pub(super) fn exit(&self) -> Option<i32> {
         self.status.and_then(|status| status.code())
     }
+
+    /// The signal that ended it: somebody's, or the kernel's when memory ran out. The guard tells it as shells do.
+    pub(super) fn signal(&self) -> Option<i32> {
+        self.exit().map(|exit| exit - 128).filter(|signal| (1..=64).contains(signal))
+    }
 }
 
 /// Runs `command` to its end, or kills it at its deadline. Lines go to the events and to `LABEL.log` as they come.

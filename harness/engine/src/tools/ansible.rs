@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Said, Told};
-use super::{Deployed, Ended, QUOTED, Run, failure, record};
+use super::{Deployed, Ended, QUOTED, Run, failure, killed, record};
 use crate::controller::{Controller, ControllerError};
 use crate::events::Events;
 
@@ -158,6 +158,9 @@ fn ended(finished: &Finished, told: &Told) -> Ended {
             _ => Ended::Well,
         };
     }
+    if let Some(killed) = killed("Ansible", finished, &told.executions) {
+        return killed;
+    }
     let trouble = || last_lines(finished);
     failure(&told.executions, trouble).unwrap_or_else(|| {
         let (operation, host): (Option<OperationRef>, _) = told.unfinished.clone().unzip();
@@ -262,6 +265,9 @@ mod tests {
             assert!(matches!(read(&events, 0, "").ended, Ended::Unclear(_)), "{events}");
         }
         assert!(matches!(read(&EVENTS.replacen("\"v\": 1", "\"v\": 7", 1), 0, "").ended, Ended::Unclear(_)));
+        assert!(
+            matches!(read(&until("web : role task"), 137, "").ended, Ended::Unclear(why) if why.contains("killed"))
+        );
     }
 
     #[test]

@@ -6,6 +6,8 @@
 
 mod ansible;
 mod detect;
+#[cfg(test)]
+mod helpers;
 mod pyinfra;
 mod running;
 mod shell;
@@ -36,7 +38,7 @@ pub(crate) struct Run {
     /// Names the log files in the run directory, such as `deploy-1`.
     pub(crate) label: String,
     /// Kills the tool right before the operation with this number (from 1) would start, on whichever host is first. The
-    /// numbers are those of [`Boundary`]. pyinfra and Ansible only; a script is cut before its marker.
+    /// numbers are those of [`Boundary`]. A script has none: a run of it that shall be cut is `Unclear` and did nothing.
     pub(crate) cut: Option<usize>,
 }
 
@@ -268,6 +270,12 @@ fn record(
     };
     let boundaries = told::boundaries(&executions);
     Deployed { run, windows, began, ended, remarks, boundaries, cut: None, passed_over: Vec::new() }
+}
+
+/// A tool that somebody killed says nothing about the deploy, unless an operation had failed before.
+fn killed(name: &str, finished: &running::Finished, executions: &[Execution]) -> Option<Ended> {
+    let signal = finished.signal().filter(|_| executions.iter().all(|execution| execution.said != Said::Failed))?;
+    Some(Ended::Unclear(format!("{name} was killed (signal {signal})")))
 }
 
 /// The last operation that failed against its author's will, as the end of a deploy.

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Execution, Said, Told};
 use super::transcript::{self, Line};
-use super::{Deployed, Ended, QUOTED, Run, failure, record};
+use super::{Deployed, Ended, QUOTED, Run, failure, killed, record};
 use crate::controller::{Controller, ControllerError};
 use crate::events::Events;
 
@@ -230,6 +230,9 @@ fn ended(
             _ => Ended::Well,
         };
     }
+    if let Some(killed) = killed("pyinfra", finished, executions) {
+        return killed;
+    }
     let trouble = || last_output(seen, &finished.stderr);
     failure(executions, trouble).unwrap_or_else(|| {
         // An exception in the deploy, a host out of reach, a syntax error: the last operation had begun, or none.
@@ -343,6 +346,17 @@ mod tests {
         assert!(matches!(read_with(true, EVENTS_STDOUT, EVENTS_STDERR, torn, 0).ended, Ended::Unclear(_)));
         let other_form = r#"{"plan": [], "results": {"steps": [], "failed_hosts": []}}"#;
         assert!(matches!(read_with(true, other_form, EVENTS_STDERR, EVENTS, 0).ended, Ended::Unclear(_)));
+    }
+
+    #[test]
+    fn a_tool_that_was_killed_says_nothing_about_the_deploy() {
+        let begun: String = EVENTS.lines().take(9).map(|line| format!("{line}\n")).collect();
+        let Ended::Unclear(why) = read_with(true, "", "", &begun, 137).ended else { panic!("no verdict") };
+        assert_eq!(why, "pyinfra was killed (signal 9)");
+        assert!(matches!(
+            read("", "--> Starting operation: x\n    [web] Error: executed 0 commands\n", 137).ended,
+            Ended::Failed { .. }
+        ));
     }
 
     #[test]

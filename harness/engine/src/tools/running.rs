@@ -22,6 +22,8 @@ pub(super) enum Stdout {
     Document,
     /// Lines for people.
     Lines,
+    /// The same, each with the machine's time before it, as `probe stamp` writes it.
+    Stamped,
 }
 
 /// A process that came to its end.
@@ -44,6 +46,11 @@ impl Finished {
     pub(super) fn exit(&self) -> Option<i32> {
         self.status.and_then(|status| status.code())
     }
+
+    /// The signal that ended it: somebody's, or the kernel's when memory ran out. The guard tells it as shells do.
+    pub(super) fn signal(&self) -> Option<i32> {
+        self.exit().map(|exit| exit - 128).filter(|signal| (1..=64).contains(signal))
+    }
 }
 
 /// Runs `command` to its end, or kills it at its deadline. Lines go to the events and to `LABEL.log` as they come.
@@ -64,11 +71,15 @@ pub(super) async fn run(
     let both = async {
         match stdout {
             Stdout::Document => {
-                let (document, stderr) = tokio::join!(collect(out), follow(err, &log, events));
+                let (document, stderr) = tokio::join!(collect(out), follow(err, false, &log, events));
                 (document, Vec::new(), stderr)
             }
             Stdout::Lines => {
-                let (stdout, stderr) = tokio::join!(follow(out, &log, events), follow(err, &log, events));
+                let (stdout, stderr) = tokio::join!(follow(out, false, &log, events), follow(err, false, &log, events));
+                (String::new(), stdout, stderr)
+            }
+            Stdout::Stamped => {
+                let (stdout, stderr) = tokio::join!(follow(out, true, &log, events), follow(err, false, &log, events));
                 (String::new(), stdout, stderr)
             }
         }
@@ -115,13 +126,21 @@ async fn collect(pipe: Option<impl AsyncRead + Unpin>) -> String {
 }
 
 /// Passes every line on as it comes.
-async fn follow(pipe: Option<impl AsyncRead + Unpin>, log: &Mutex<Option<File>>, events: &Events) -> Vec<Line> {
+async fn follow(
+    pipe: Option<impl AsyncRead + Unpin>,
+    stamped: bool,
+    log: &Mutex<Option<File>>,
+    events: &Events,
+) -> Vec<Line> {
     let mut lines = Vec::new();
+    let mut stamps = Vec::new();
     let Some(pipe) = pipe else { return lines };
     let mut segments = BufReader::new(pipe).split(b'\n');
     while let Ok(Some(segment)) = segments.next_segment().await {
         let time = now();
-        let raw = String::from_utf8_lossy(&segment).trim_end().to_owned();
+        let text = String::from_utf8_lossy(&segment).trim_end().to_owned();
+        let (stamp, raw) = if stamped { unstamp(text) } else { (None, text) };
+        stamps.push(stamp);
         let line = events.redactor().clean(&raw);
         if let Some(log) = log.lock().await.as_mut() {
             let stamp = humantime::format_rfc3339_millis(SystemTime::now());
@@ -131,10 +150,45 @@ async fn follow(pipe: Option<impl AsyncRead + Unpin>, log: &Mutex<Option<File>>,
         // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
         lines.push((time, raw));
     }
-    lines
+    in_time(lines, &stamps)
+}
+
+/// A line and the time before it.
+fn unstamp(text: String) -> (Option<i64>, String) {
+    let stamp = text.split_once(' ').map_or(text.as_str(), |(stamp, _)| stamp).parse();
+    match stamp {
+        Ok(stamp) => (Some(stamp), text.split_once(' ').map(|(_, rest)| rest.to_owned()).unwrap_or_default()),
+        Err(_) => (None, text),
+    }
+}
+
+/// Puts lines at the time of their stamps. These are the machine's: how far its clock is behind ours is no more than
+/// what the quickest line took.
+fn in_time(lines: Vec<Line>, stamps: &[Option<i64>]) -> Vec<Line> {
+    let Some(behind) = lines.iter().zip(stamps).filter_map(|((came, _), stamp)| Some(came - (*stamp)?)).min() else {
+        return lines;
+    };
+    let told = lines.into_iter().zip(stamps);
+    told.map(|((came, text), stamp)| (stamp.map_or(came, |stamp| stamp + behind), text)).collect()
 }
 
 pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_tell_when_a_line_was_written_and_not_when_it_came() {
+        let line = |text: &str| unstamp(text.to_owned());
+        assert_eq!(line("17 redrill-op: a b"), (Some(17), "redrill-op: a b".to_owned()));
+        assert_eq!((line("17"), line("no time")), ((Some(17), String::new()), (None, "no time".to_owned())));
+        let lines = vec![(1000, "a".to_owned()), (1500, "b".to_owned()), (1501, "c".to_owned())];
+        let seen = in_time(lines.clone(), &[Some(100), Some(110), Some(400)]);
+        assert_eq!(seen.iter().map(|(time, _)| *time).collect::<Vec<_>>(), [1000, 1010, 1300], "`b` came late");
+        assert_eq!(in_time(lines.clone(), &[None, None, None]), lines);
+    }
 }

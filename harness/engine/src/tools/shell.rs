@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use redrill_machines::{Deadline, MachineError};
+use redrill_machines::{Deadline, MachineError, PROBE};
 use redrill_model::RunsOn;
 use tokio::process::Command;
 
@@ -58,7 +58,7 @@ pub(super) async fn deploy(
         RunsOn::Machine => {
             for host in controller.hosts.iter().map(|host| host.name.clone()) {
                 let command = on_machine(controller, run, &host, &text);
-                let finished = running::run(controller, command, Stdout::Lines, &log, events, deadline).await?;
+                let finished = running::run(controller, command, Stdout::Stamped, &log, events, deadline).await?;
                 let operations = told.operations(&finished);
                 let here = on_host(&operations, &host);
                 exit = finished.exit();
@@ -99,7 +99,7 @@ fn on_machine(controller: &Controller, run: &Run, host: &str, text: &str) -> Com
     let call = call.collect::<Vec<_>>().join(" ");
     let there = format!(
         "d=$(mktemp -d /var/tmp/deploy.XXXXXXXX) && trap 'rm -rf \"$d\"' EXIT && tar -xf - -C \"$d\" && \
-         cd \"$d\"/{} && {call} </dev/null",
+         cd \"$d\"/{} && {{ {call} </dev/null; echo $? >\"$d\"/status; }} | {PROBE} stamp; exit \"$(cat \"$d\"/status)\"",
         quoted(&checkout)
     );
     let mut command = controller.command("sh");

@@ -39,7 +39,7 @@ mod walk;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
             let options = capture::Options { key: options.contains(&"--key"), times: options.contains(&"--times") };
             capture::write(std::io::stdout().lock(), options)
         }
+        ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list),
         ["clock"] => clock(),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),

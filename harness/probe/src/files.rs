@@ -333,6 +333,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_does_not_hold_still_is_a_gap_unless_it_may_change_all_the_time() {
+        let tree = Tree::new("restless-gap");
+        let content = tree.file("/content", "x");
+        let gaps = |path: &str| {
+            let mut bytes = Vec::new();
+            let mut sink = Sink::new(&mut bytes);
+            sink.header(redrill_state::Header::new(String::new(), 0)).expect("written");
+            let kept = Kept::create(&tree.0.join("list"));
+            let mut writer = Writer { sink: &mut sink, kept, clock: LATER, databases: Vec::new() };
+            let metadata = content.metadata().expect("there");
+            let mut pending = pending(&content, &metadata, &mut Known::new(None::<&[u8]>)).expect("readable");
+            pending.entry.path = path.to_owned();
+            let content = Content { still: false, ..hashing::read(&content).ok().expect("readable") };
+            writer.one(pending, Some(Ok(content))).expect("written");
+            let mut reader = Reader::default();
+            sink.end().expect("written");
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(bytes.as_slice()).read_to_string(&mut text).expect("whole");
+            text.lines().for_each(|line| reader.line(line).expect("a record"));
+            reader.finish().expect("whole").gaps.len()
+        };
+        assert_eq!((gaps("/etc/app.conf"), gaps("/var/log/syslog")), (1, 0));
+    }
+
+    #[test]
     fn what_changed_just_now_is_not_kept() {
         let tree = Tree::new("racy");
         tree.file("/root/a", "1");

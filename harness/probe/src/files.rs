@@ -345,7 +345,7 @@ mod tests {
             let metadata = content.metadata().expect("there");
             let mut pending = pending(&content, &metadata, &mut Known::new(None::<&[u8]>)).expect("readable");
             pending.entry.path = path.to_owned();
-            let content = Content { still: false, ..hashing::read(&content).ok().expect("readable") };
+            let content = Content { still: false, ..hashing::read(&content).expect("readable") };
             writer.one(pending, Some(Ok(content))).expect("written");
             let mut reader = Reader::default();
             sink.end().expect("written");

@@ -11,6 +11,7 @@ use redrill_state::Capture;
 use tokio::sync::watch;
 
 use crate::controller::Controller;
+use crate::details::Contents;
 use crate::events::{Event, Events};
 use crate::loaded::{Loaded, ScenarioError};
 use crate::prove::{self, Evidence, Trouble};
@@ -69,6 +70,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) offsets: BTreeMap<String, i64>,
     /// S1 and S2 of each machine, until they are judged.
     pub(crate) compared: BTreeMap<String, (Capture, Capture)>,
+    /// By machine: texts of the files that the first deploy wrote, as they were at S1.
+    pub(crate) kept: BTreeMap<String, Contents>,
     /// What secrets are told by in captures of this drill.
     pub(crate) key: [u8; 32],
     pub(crate) evidence: Evidence,
@@ -118,10 +121,11 @@ impl<B: Backend> Drill<B> {
             reports.push(report);
         }
         let claims = self.claims(&progress.evidence);
-        let deploys = [&progress.evidence.first, &progress.evidence.second];
+        let Evidence { first, second, later, .. } = &progress.evidence;
+        let deploys: Vec<_> = first.iter().chain(second).chain(later).map(|deployed| deployed.run.clone()).collect();
         let source = progress.controller.as_ref().map(|controller| controller.source.clone());
         if let Some(controller) = &progress.controller {
-            self.tools.insert("pyinfra".to_owned(), controller.tool_version.clone());
+            self.tools.insert(controller.found.tool.name().to_owned(), controller.tool_version.clone());
         }
         Ok(Report {
             schema: SCHEMA,
@@ -134,7 +138,7 @@ impl<B: Backend> Drill<B> {
             seconds: began.elapsed().as_secs_f64(),
             claims,
             stages: reports,
-            deploys: deploys.into_iter().flatten().map(|deployed| deployed.run.clone()).collect(),
+            deploys,
             machines: progress.reports,
             host: self.host.clone(),
             tools: self.tools.clone(),
@@ -155,6 +159,7 @@ impl<B: Backend> Drill<B> {
             offsets: BTreeMap::new(),
             key: redrill_machines::run_key(),
             compared: BTreeMap::new(),
+            kept: BTreeMap::new(),
             evidence: Evidence::default(),
             remarks: Vec::new(),
         }

@@ -70,6 +70,14 @@ pub enum MachineError {
         /// The end of the console.
         tail: Vec<String>,
     },
+    /// cloud-init, which makes a machine of a published image, failed.
+    #[error("`{machine}`: cloud-init failed: {said}")]
+    FirstBoot {
+        /// Machine.
+        machine: String,
+        /// Its errors.
+        said: String,
+    },
     /// It never answered.
     #[error("`{machine}` not ready, last seen: {last_seen}")]
     NotReady {

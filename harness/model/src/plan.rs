@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::scenario::Scenario;
 use crate::verdict::Claim;
 
-/// Which of the two deploys.
+/// Which deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pass {
@@ -13,6 +13,32 @@ pub enum Pass {
     First,
     /// The same again, which must change nothing.
     Second,
+    /// Where the second changed something: what becomes of it.
+    Third,
+    /// Where the third took that back: whether it stays so.
+    Fourth,
+}
+
+impl Pass {
+    /// The ordinal, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Second => "second",
+            Self::Third => "third",
+            Self::Fourth => "fourth",
+        }
+    }
+
+    /// From 1; names the deploy's log in the run directory.
+    pub fn number(self) -> usize {
+        match self {
+            Self::First => 1,
+            Self::Second => 2,
+            Self::Third => 3,
+            Self::Fourth => 4,
+        }
+    }
 }
 
 /// When a capture is taken.
@@ -28,6 +54,10 @@ pub enum Moment {
     /// What was left alone for as long as the second deploy took, which measures the noise: twins of the machines as
     /// they were at S1, or the machines themselves after S2.
     Idled,
+    /// S3: after a third deploy.
+    Third,
+    /// After a fourth.
+    Fourth,
 }
 
 impl Moment {
@@ -37,7 +67,9 @@ impl Moment {
             Self::Clean => "s0-clean",
             Self::Deployed => "s1-deployed",
             Self::Redeployed => "s2-redeployed",
-            Self::Idled => "s3-idled",
+            Self::Idled => "s2-idled",
+            Self::Third => "s3-third",
+            Self::Fourth => "s4-fourth",
         }
     }
 }
@@ -60,6 +92,9 @@ pub enum Stage {
     Twin,
     /// Nothing happens for as long as the second deploy took.
     Idle,
+    /// Where the second deploy left a difference: a third deploy, and a fourth if that took it back, to tell what
+    /// settles late from what never does.
+    Trend,
     /// Every check of the scenario.
     Check,
     /// Machines ended, disks removed.
@@ -87,7 +122,7 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
         stages.extend(fork.then_some(Stage::Twin));
         stages.extend([Stage::Deploy(Pass::Second), Stage::Capture(Moment::Redeployed)]);
         stages.extend((!fork).then_some(Stage::Idle));
-        stages.push(Stage::Capture(Moment::Idled));
+        stages.extend([Stage::Capture(Moment::Idled), Stage::Trend]);
     }
     if scenario.claims.contains(&Claim::Serves) {
         stages.push(Stage::Check);

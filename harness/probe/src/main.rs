@@ -11,6 +11,7 @@ mod apt;
 mod capture;
 mod connect;
 mod containers;
+mod contents;
 mod cron;
 mod databases;
 mod files;
@@ -35,11 +36,12 @@ mod sysctl;
 mod timers;
 mod units;
 mod walk;
+mod watch;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | contents | watch [MILLISECONDS PORT...] | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -51,6 +53,9 @@ fn main() -> ExitCode {
         }
         ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list),
         ["clock"] => clock(),
+        ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["watch"] => watch::list(std::io::stdout().lock()),
+        ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),
         ["forward", port, socket] => forward::serve(port, socket),

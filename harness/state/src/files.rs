@@ -71,6 +71,13 @@ impl Files {
     }
 }
 
+/// For those who make up machines: a path that comes twice is a mistake of theirs.
+impl FromIterator<FileEntry> for Files {
+    fn from_iter<I: IntoIterator<Item = FileEntry>>(entries: I) -> Self {
+        Self::new(entries.into_iter().collect()).expect("no path comes twice")
+    }
+}
+
 impl Index<&str> for Files {
     type Output = FileEntry;
 

@@ -20,6 +20,8 @@ pub enum Outcome {
     Unchanged,
     /// It ended in an error.
     Failed,
+    /// It ran; the tool never says whether that changed anything.
+    Ran,
 }
 
 /// When an operation ran on this machine: nanoseconds since 1970 on the machine's clock.
@@ -29,6 +31,8 @@ pub struct Window {
     pub number: usize,
     /// Its name.
     pub name: String,
+    /// File and line in the servers repo, where the tool tells.
+    pub place: Option<String>,
     /// Its beginning.
     pub start: i64,
     /// Its end.
@@ -57,6 +61,8 @@ pub struct Observation {
     pub code: &'static str,
     /// What it does to the verdict.
     pub weight: Weight,
+    /// Where the machine differs; absent for what is no difference.
+    pub section: Option<Section>,
     /// Path, unit, operation.
     pub subject: String,
     /// One sentence.
@@ -115,7 +121,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn observe(&mut self, code: &'static str, weight: Weight, subject: &str, summary: String, window: Option<usize>) {
         let (subject, evidence) = (subject.to_owned(), Vec::new());
-        self.out.observations.push(Observation { code, weight, subject, summary, window, evidence });
+        self.out.observations.push(Observation { code, weight, section: None, subject, summary, window, evidence });
     }
 
     fn completeness(&mut self) {
@@ -169,7 +175,13 @@ impl Judge<'_> {
 
     fn change(&mut self, change: &Change, when: Option<i64>) {
         let window = when.and_then(|when| self.window_at(when));
-        let reported = window.is_some_and(|window| window.outcome == Outcome::Changed);
+        // A tool that never speaks of changes keeps none silent.
+        let speechless = || !self.windows.is_empty() && self.windows.iter().all(|w| w.outcome == Outcome::Ran);
+        let reported = match window {
+            // A failure is no silence either.
+            Some(window) => window.outcome != Outcome::Unchanged,
+            None => speechless(),
+        };
         let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
         let noun = change.section.noun();
         let what = if noun.is_empty() { String::new() } else { format!("{noun} ") };
@@ -179,6 +191,7 @@ impl Judge<'_> {
         self.out.observations.push(Observation {
             code,
             weight: Weight::Fails,
+            section: Some(change.section),
             subject: change.subject.clone(),
             summary,
             window: window.map(|window| window.number),
@@ -330,6 +343,7 @@ mod tests {
             start: from * SECOND,
             end: (from + 1) * SECOND,
             outcome,
+            place: None,
         };
         vec![
             window(1, "packages", 10, Outcome::Unchanged),
@@ -360,6 +374,15 @@ mod tests {
     fn a_reported_change_is_put_down_to_its_operation() {
         let (s1, s2) = (one("1", 1.0), one("2", 11.5));
         assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    }
+
+    #[test]
+    fn a_tool_that_never_speaks_of_changes_keeps_none_silent() {
+        let (s1, s2) = (one("1", 1.0), one("2", 10.5));
+        let ran: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Ran, ..w }).collect();
+        let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), &ran, 10 * SECOND);
+        let seen: Vec<_> = judgement.observations.iter().map(|o| (o.code, o.window)).collect();
+        assert_eq!(seen, [("REAL_CHANGE", Some(1))], "and nothing is called a false report");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod sections;
 mod settings;
 #[cfg(test)]
 mod testing;
+mod trend;
 
 pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of};
 pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader};
@@ -26,3 +27,4 @@ pub use settings::{
     Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,
     KernelModule, LocaleSetting, Mount, Shadow, SshdOption, SudoRule, Swap, Sysctl, TimeZone, Timer,
 };
+pub use trend::{Trend, Trends};

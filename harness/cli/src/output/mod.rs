@@ -22,7 +22,7 @@ pub(crate) fn story(line: &str) {
 }
 
 /// A line of the result.
-fn result_line(line: &str) {
+pub(crate) fn result_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -61,12 +61,17 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Boot => "boot clean machines",
         Stage::Deploy(Pass::First) => "first deploy",
         Stage::Deploy(Pass::Second) => "second deploy",
+        Stage::Deploy(Pass::Third) => "third deploy",
+        Stage::Deploy(Pass::Fourth) => "fourth deploy",
         Stage::Capture(Moment::Clean) => "capture the clean state",
         Stage::Capture(Moment::Deployed) => "capture after the first deploy",
         Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
         Stage::Capture(Moment::Idled) => "capture after idling, compare",
         Stage::Twin => "freeze, fork twins",
         Stage::Idle => "idle",
+        Stage::Trend => "follow what differs",
+        Stage::Capture(Moment::Third) => "capture after the third deploy",
+        Stage::Capture(Moment::Fourth) => "capture after the fourth deploy",
         Stage::Check => "checks",
         Stage::Teardown => "end machines",
     }

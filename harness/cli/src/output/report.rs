@@ -69,7 +69,9 @@ fn findings(out: &mut String, claim: &ClaimReport, style: Style) {
 
 fn detail(out: &mut String, finding: &Finding, style: Style) {
     if let Some(operation) = &finding.operation {
-        let _ = writeln!(out, "    operation {}: {}", operation.number, style.bold(&operation.name));
+        let item = operation.item.as_ref().map(|item| format!(" [{item}]")).unwrap_or_default();
+        let place = operation.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        let _ = writeln!(out, "    operation {}: {}{item}{place}", operation.number, style.bold(&operation.name));
     }
     if let Some(waived) = &finding.waived {
         let _ = writeln!(out, "    waived: {waived}");

@@ -56,12 +56,15 @@ pub(crate) fn images(images: &[Image]) {
         result_line("no images: redrill image build");
     }
     for image in images {
+        let (made, of) = match &image.manifest.origin {
+            None => ("built", format!("{} packages", image.manifest.packages.len())),
+            Some(origin) => ("taken", format!("{}, {}", origin.url, &origin.checksum.to_string()[..19])),
+        };
         result_line(&format!(
-            "{:<12}  {}  built {}  {} packages  {} MiB",
+            "{:<12}  {}  {made} {}  {of}  {} MiB",
             image.manifest.name,
             &image.digest[..12],
             image.manifest.built,
-            image.manifest.packages.len(),
             image.bytes() / (1024 * 1024),
         ));
     }

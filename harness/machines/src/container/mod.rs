@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redrill_model::{ImageUsed, MachineSpec};
+use redrill_model::{ImageSource, ImageUsed, MachineSpec};
 use testcontainers::{ContainerAsync, GenericImage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
 use crate::deadline::Deadline;
-use crate::image::{Builder, Catalog, Image, Progress, Store};
+use crate::image::{Builder, Catalog, Image, Progress, Recipe, Store};
 use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 use crate::personal::{self, Person};
 use crate::process::{Guard, RUN_VARIABLE};
@@ -102,6 +102,17 @@ impl Containers {
     }
 }
 
+/// An image from elsewhere is a disk with a bootloader and a kernel, for which a container has no use. `Err` says so.
+pub fn usable(recipe: &Recipe) -> Result<(), String> {
+    match recipe.source {
+        ImageSource::Recipe(_) => Ok(()),
+        ImageSource::Elsewhere(_) => Err(format!(
+            "`{}` is a disk from elsewhere, which boots itself: containers are made of images with a recipe",
+            recipe.name
+        )),
+    }
+}
+
 /// The engine's containers are no children of ours: a process that waits for our end removes them.
 fn reaper(guard: &Guard, run: &Path) -> Result<Child, MachineError> {
     let mut command = Command::new(guard.program());
@@ -174,6 +185,7 @@ impl Backend for Containers {
             let failed =
                 |source: Box<dyn std::error::Error + Send + Sync>| MachineError::Image { image: name.clone(), source };
             let recipe = self.catalog.get(name).map_err(|error| failed(error.into()))?;
+            usable(&recipe).map_err(|why| failed(why.into()))?;
             let image = builder.image(&recipe, false).await.map_err(|error| failed(error.into()))?;
             progress("importing into the container engine, unless it is there");
             let (repository, tag) = self.means.engine.import(&image).await?;

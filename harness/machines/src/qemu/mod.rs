@@ -8,6 +8,7 @@ mod credentials;
 mod freeze;
 mod initrd;
 mod qmp;
+mod seed;
 mod start;
 mod template;
 mod usernet;

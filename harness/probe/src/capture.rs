@@ -96,6 +96,18 @@ pub(crate) fn write(out: impl Write, options: Options) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes the files below a directory and nothing else, with a list of digests of its own: for measurements.
+pub(crate) fn write_files(out: impl Write, root: &str, list: &str) -> io::Result<()> {
+    let clock = crate::now();
+    let mut sink = Sink::new(out);
+    let mut header = Header::new(crate::boot_id(), clock);
+    header.walked.push(root.to_owned());
+    let mounts = mounts::Mounts { walked: header.walked.clone(), ..mounts::Mounts::default() };
+    sink.header(header)?;
+    files::write(&mut sink, &mounts, Path::new(list), clock)?;
+    sink.end()
+}
+
 fn key(options: Options) -> io::Result<Key> {
     let mut key = Key::default();
     if options.key {

@@ -1,7 +1,7 @@
 //! Jobs of cron: the system's crontabs, those of accounts, and the scripts of `/etc/cron.daily` and its kin. Commands
 //! are told by their first word and a digest: arguments may be secrets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redrill_state::{CronJob, Section};
 
@@ -41,7 +41,7 @@ fn is_run(path: &Path) -> bool {
     !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
-fn crontab(found: &mut Found, root: &Root, path: &PathBuf, owner: Option<&str>) {
+fn crontab(found: &mut Found, root: &Root, path: &Path, owner: Option<&str>) {
     let Some(text) = found.text_at(root, path) else { return };
     let file = root.inside(path);
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use redrill_state::{Digest, Exposure, FileEntry, FileKind, Section, class_of, escape};
 
-use crate::hashing::{self, Unread, in_parallel, stamp};
+use crate::hashing::{self, Content, Unread, in_parallel, stamp};
 use crate::known::{Kept, Known, Stamp};
 use crate::mounts::Mounts;
 use crate::sink::Sink;
@@ -56,7 +56,7 @@ pub(crate) fn write<W: Write>(
             Err(error) => writer.sink.gap(Section::Files, format!("{}: {error}", shown(path)))?,
         }
         if piece.len() == PIECE {
-            writer.write(piece.drain(..).collect())?;
+            writer.write(std::mem::take(&mut piece))?;
         }
     }
     writer.write(piece)?;
@@ -135,7 +135,7 @@ impl<W: Write> Writer<'_, W> {
             .filter(|pending| pending.entry.kind == FileKind::File && pending.known.is_none())
             .map(|pending| pending.path.as_path())
             .collect();
-        let mut read = in_parallel(&unknown, |path| hashing::digest(path)).into_iter();
+        let mut read = in_parallel(&unknown, |path| hashing::read(path)).into_iter();
         let read: Vec<_> = piece
             .iter()
             .map(|pending| match (pending.entry.kind, pending.known) {
@@ -149,28 +149,25 @@ impl<W: Write> Writer<'_, W> {
         Ok(())
     }
 
-    fn one(&mut self, pending: Pending, read: Option<Result<(Digest, Metadata), Unread>>) -> io::Result<()> {
+    fn one(&mut self, pending: Pending, read: Option<Result<Content, Unread>>) -> io::Result<()> {
         let Pending { path, stamp: mut seen, mut entry, known } = pending;
-        let (digest, metadata) = match read {
-            None => (known, None),
-            Some(Ok((digest, metadata))) => (Some(digest), Some(metadata)),
+        let content = match read {
+            None => None,
+            Some(Ok(content)) => Some(content),
             Some(Err(Unread::Gone)) => return Ok(()),
-            Some(Err(Unread::Restless(digest, metadata))) => {
-                // What a class leaves out need not hold still: a log that is being written to.
-                if class_of(&entry.path).is_none() {
-                    let text = format!("{}: it was written to while it was read, twice", entry.path);
-                    self.sink.gap(Section::Files, text)?;
-                }
-                (Some(digest), Some(metadata))
-            }
             Some(Err(Unread::Failed(error))) => {
                 self.sink.gap(Section::Files, format!("{}: {error}", entry.path))?;
-                (None, None)
+                None
             }
         };
-        if let Some(metadata) = metadata {
-            describe(&mut entry, &metadata);
-            seen = stamp(&metadata);
+        // What a class leaves out need not hold still: a log that is being written to.
+        if content.as_ref().is_some_and(|content| !content.still) && class_of(&entry.path).is_none() {
+            self.sink.gap(Section::Files, format!("{}: it was written to while it was read, twice", entry.path))?;
+        }
+        let digest = known.or(content.as_ref().map(|content| content.digest));
+        if let Some(content) = &content {
+            describe(&mut entry, &content.metadata);
+            seen = stamp(&content.metadata);
         }
         entry.digest = digest;
         if let Some(digest) = digest.filter(|_| seen.ctime < self.clock - RACY) {
@@ -210,7 +207,7 @@ fn exposure(entry: &FileEntry) -> Option<Exposure> {
 fn is_database(path: &Path, size: u64) -> bool {
     let mut magic = [0; SQLITE.len()];
     size > 0
-        && size % 512 == 0
+        && size.is_multiple_of(512)
         && DATA.iter().any(|data| path.starts_with(data))
         && File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok()
         && magic == SQLITE
@@ -333,6 +330,31 @@ mod tests {
         let again = capture(&tree, "/none", LATER);
         assert_eq!(again.files["/a"].digest, first.files["/a"].digest, "it was read again");
         assert_eq!(again.files["/b"].digest, first.files["/b"].digest);
+    }
+
+    #[test]
+    fn a_file_that_does_not_hold_still_is_a_gap_unless_it_may_change_all_the_time() {
+        let tree = Tree::new("restless-gap");
+        let content = tree.file("/content", "x");
+        let gaps = |path: &str| {
+            let mut bytes = Vec::new();
+            let mut sink = Sink::new(&mut bytes);
+            sink.header(redrill_state::Header::new(String::new(), 0)).expect("written");
+            let kept = Kept::create(&tree.0.join("list"));
+            let mut writer = Writer { sink: &mut sink, kept, clock: LATER, databases: Vec::new() };
+            let metadata = content.metadata().expect("there");
+            let mut pending = pending(&content, &metadata, &mut Known::new(None::<&[u8]>)).expect("readable");
+            pending.entry.path = path.to_owned();
+            let content = Content { still: false, ..hashing::read(&content).expect("readable") };
+            writer.one(pending, Some(Ok(content))).expect("written");
+            let mut reader = Reader::default();
+            sink.end().expect("written");
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(bytes.as_slice()).read_to_string(&mut text).expect("whole");
+            text.lines().for_each(|line| reader.line(line).expect("a record"));
+            reader.finish().expect("whole").gaps.len()
+        };
+        assert_eq!((gaps("/etc/app.conf"), gaps("/var/log/syslog")), (1, 0));
     }
 
     #[test]

@@ -22,25 +22,25 @@ const BLOCK: usize = 1 << 20;
 pub(crate) enum Unread {
     /// It is not there any more, or no file.
     Gone,
-    /// It was written to while it was read, twice; the digest is that of what was read last.
-    Restless(Digest, Metadata),
     Failed(io::Error),
 }
 
-/// A file's digest, and what the file was at that moment.
-pub(crate) fn digest(path: &Path) -> Result<(Digest, Metadata), Unread> {
-    match read(path)? {
-        (digest, metadata, true) => return Ok((digest, metadata)),
-        (_, _, false) => {}
-    }
-    match read(path)? {
-        (digest, metadata, true) => Ok((digest, metadata)),
-        (digest, metadata, false) => Err(Unread::Restless(digest, metadata)),
-    }
+/// What a file was when it was read.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) digest: Digest,
+    pub(crate) metadata: Metadata,
+    /// It was not written to while it was read.
+    pub(crate) still: bool,
 }
 
-/// Digest, metadata, and whether the file held still.
-fn read(path: &Path) -> Result<(Digest, Metadata, bool), Unread> {
+/// Reads a file; one that is written to meanwhile is read once more.
+pub(crate) fn read(path: &Path) -> Result<Content, Unread> {
+    let content = once(path)?;
+    if content.still { Ok(content) } else { once(path) }
+}
+
+fn once(path: &Path) -> Result<Content, Unread> {
     let file = open(path)?;
     let before = file.metadata().map_err(Unread::Failed)?;
     if !before.is_file() {
@@ -48,9 +48,8 @@ fn read(path: &Path) -> Result<(Digest, Metadata, bool), Unread> {
     }
     let digest = if before.size() > LARGE { of_blocks(&file, before.size()) } else { whole(&file) };
     let digest = digest.map_err(Unread::Failed)?;
-    let after = file.metadata().map_err(Unread::Failed)?;
-    let still = stamp(&before) == stamp(&after);
-    Ok((digest, after, still))
+    let metadata = file.metadata().map_err(Unread::Failed)?;
+    Ok(Content { digest, still: stamp(&before) == stamp(&metadata), metadata })
 }
 
 /// What tells that a file is as it was.
@@ -172,10 +171,10 @@ mod tests {
     fn the_digest_of_a_file_is_blake3() {
         let tree = Tree::new("digest");
         let path = tree.file("/empty", "");
-        let (digest, metadata) = digest(&path).expect("readable");
+        let content = read(&path).expect("readable");
         // From the test vectors of the BLAKE3 team: the empty input.
-        assert_eq!(digest.to_string(), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
-        assert_eq!(metadata.size(), 0);
+        assert_eq!(content.digest.to_string(), "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262");
+        assert_eq!((content.metadata.size(), content.still), (0, true));
     }
 
     #[test]
@@ -194,7 +193,7 @@ mod tests {
         .expect("made");
         let _socket = std::os::unix::net::UnixListener::bind(tree.0.join("socket")).expect("bound");
         for name in ["link", "loop", "pipe", "socket", "none"] {
-            assert!(matches!(digest(&tree.0.join(name)), Err(Unread::Gone)), "{name}");
+            assert!(matches!(read(&tree.0.join(name)), Err(Unread::Gone)), "{name}");
         }
     }
 
@@ -206,7 +205,7 @@ mod tests {
             let file = OpenOptions::new().write(true).open(&path).expect("opened");
             file.set_len(size).expect("a hole");
             data.iter().for_each(|(at, bytes)| file.write_all_at(bytes, *at).expect("written"));
-            digest(&path).expect("readable").0
+            read(&path).expect("readable").digest
         };
         let began = Instant::now();
         let huge = 20 << 30;
@@ -234,13 +233,14 @@ mod tests {
                     log.write_all(b"more\n").expect("written");
                 }
             });
-            let noticed = (0..20).any(|_| matches!(digest(&path), Err(Unread::Restless(..))));
+            let noticed = (0..20).any(|_| !read(&path).expect("readable").still);
             done.store(true, Ordering::Relaxed);
             assert!(noticed, "a file that grows all the time was taken for one that holds still");
         });
         // Once it rests it is read as any other.
-        let (digest, metadata) = digest(&path).expect("at rest");
-        assert_eq!(metadata.size(), fs::metadata(&path).expect("there").size());
-        assert_eq!(digest, Digest(*blake3::hash(&fs::read(&path).expect("readable")).as_bytes()));
+        let content = read(&path).expect("at rest");
+        assert!(content.still);
+        assert_eq!(content.metadata.size(), fs::metadata(&path).expect("there").size());
+        assert_eq!(content.digest, Digest(*blake3::hash(&fs::read(&path).expect("readable")).as_bytes()));
     }
 }

@@ -43,7 +43,7 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -53,6 +53,7 @@ fn main() -> ExitCode {
             let options = capture::Options { key: options.contains(&"--key"), times: options.contains(&"--times") };
             capture::write(std::io::stdout().lock(), options)
         }
+        ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list),
         ["clock"] => clock(),
         ["stamp"] => stamp(std::io::stdin().lock(), std::io::stdout().lock(), now),
         ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),

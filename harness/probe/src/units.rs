@@ -41,7 +41,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
         files.names().map(|name| (name.clone(), files.unit(name, "not loaded", "inactive"))).collect();
     match list_units() {
         Ok(text) => {
-            for (name, load, active) in text.lines().filter_map(listed) {
+            for (name, load, active) in text.lines().filter_map(listed).filter(|listed| is_unit(*listed)) {
                 // An idle unit that has a file is known to the manager at some moments and not at others.
                 let load = if load == "loaded" && active == "inactive" { "not loaded" } else { load };
                 units.insert(name.to_owned(), files.unit(name, load, active));
@@ -81,6 +81,11 @@ fn list_units() -> Result<String, String> {
 fn listed(line: &str) -> Option<(&str, &str, &str)> {
     let mut words = line.split_whitespace();
     Some((words.next()?, words.next()?, words.next()?))
+}
+
+/// A name that another unit mentions, and that no file makes a unit, is listed until the manager next tidies up.
+fn is_unit((_, load, active): (&str, &str, &str)) -> bool {
+    !(load == "not-found" && active == "inactive")
 }
 
 /// The id of a unit's current run, and when that began.
@@ -342,5 +347,12 @@ mod tests {
         assert!((crate::now() - since).abs() < 60_000_000_000);
         assert_eq!(invocation(&tree.0, "b.service"), None);
         assert_eq!(listed("a.service loaded active running A service"), Some(("a.service", "loaded", "active")));
+    }
+
+    #[test]
+    fn a_name_without_a_unit_is_none_and_a_running_unit_without_its_file_is_one() {
+        assert!(!is_unit(("a.service", "not-found", "inactive")));
+        assert!(is_unit(("a.service", "not-found", "active")), "its file was removed while it runs");
+        assert!(is_unit(("a.service", "masked", "inactive")));
     }
 }

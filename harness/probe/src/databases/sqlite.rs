@@ -51,7 +51,7 @@ fn schema(path: &Path) -> Result<Vec<Object>, Broken> {
         3 => Some(u16::from_be_bytes as fn([u8; 2]) -> u16),
         _ => return Err(Broken("an unknown encoding")),
     };
-    let text = |bytes: &[u8]| match wide {
+    let text = move |bytes: &[u8]| match wide {
         None => String::from_utf8_lossy(bytes).into_owned(),
         Some(read) => {
             let units: Vec<u16> = bytes.chunks_exact(2).map(|pair| read([pair[0], pair[1]])).collect();
@@ -79,7 +79,7 @@ fn schema(path: &Path) -> Result<Vec<Object>, Broken> {
             Some(0x0d) => {
                 for cell in 0..cells {
                     let at = number(&page, start + 8 + 2 * cell, 2)? as usize;
-                    objects.extend(object_of(&pages.payload(&page, at)?, &text)?);
+                    objects.extend(object_of(&pages.payload(&page, at)?, text)?);
                 }
             }
             _ => return Err(Broken("its schema is no table")),
@@ -258,11 +258,11 @@ mod tests {
     fn data_is_no_part_of_it_and_a_damaged_file_is_a_gap() {
         let tree = Tree::new("sqlite-damaged");
         let path = tree.file("/srv/app.db", FILE);
-        let found = read(&[path.clone()], &[1; 32]);
+        let found = read(std::slice::from_ref(&path), &[1; 32]);
         assert_eq!((found.entries.len(), found.gaps.len()), (10, 0));
         for damage in [&FILE[..700], &[&FILE[..100], &[0xff; 4000]].concat(), b"SQLite format 3\0"] {
             std::fs::write(&path, damage).expect("written");
-            let found = read(&[path.clone()], &[1; 32]);
+            let found = read(std::slice::from_ref(&path), &[1; 32]);
             assert_eq!((found.entries.len(), found.gaps.len()), (0, 1));
         }
     }

@@ -10,6 +10,8 @@ class Editor(FactBase):
         return "echo 'export EDITOR=vi' >> /etc/profile.d/editor.sh; cat /etc/profile.d/editor.sh"
 
 
+editor = host.get_fact(Editor)
+
 files.directory(
     name="Create the application's directory",
     path="/opt/app",
@@ -18,6 +20,12 @@ files.directory(
 server.user(
     name="Create the application's account",
     user="app",
-    shell="/usr/sbin/nologin" if host.get_fact(Editor) else "/bin/sh",
+    shell="/bin/sh" if editor else "/usr/sbin/nologin",
     ensure_home=False,
+)
+
+files.put(
+    name="Install the application's settings",
+    src="files/app.conf",
+    dest="/opt/app/app.conf",
 )

@@ -7,6 +7,6 @@ files.template(
     name="Configure the application",
     src="templates/app.conf.j2",
     dest="/etc/app.conf",
-    user=getpass.getuser(),
+    deployer=getpass.getuser(),
     controller=socket.gethostname(),
 )

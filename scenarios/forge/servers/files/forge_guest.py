@@ -1,5 +1,6 @@
 """What the scripts of this repo share: being a guest of the forge, with a key that is let in for a moment."""
 
+import fcntl
 import os
 import subprocess
 import tempfile
@@ -8,6 +9,7 @@ from pathlib import Path
 
 REPOSITORIES = Path("/srv/git")
 ADMITTED = Path("/run/forge/authorized_keys")
+ONE_AT_A_TIME = Path("/run/forge/guest.lock")
 HOST_KEY = Path("/etc/forge/ssh_host_ed25519_key.pub")
 ADDRESS = "git@127.0.0.1"
 PORT = 2222
@@ -38,7 +40,8 @@ class Guest:
 @contextmanager
 def guest(who):
     """A guest whose key is admitted until the end, and who believes the declared host key only."""
-    with tempfile.TemporaryDirectory(prefix=f"{who}.") as home:
+    with ONE_AT_A_TIME.open("w") as lock, tempfile.TemporaryDirectory(prefix=f"{who}.") as home:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         home = Path(home)
         run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", who, "-f", home / "key"])
         (home / "known_hosts").write_text(f"[127.0.0.1]:{PORT} {HOST_KEY.read_text()}")

@@ -111,12 +111,14 @@ impl<B: Backend> Drill<B> {
                     }
                 },
             };
-            over |= report.status != Status::Done;
+            over |= ends(stage, report.status);
+            progress.evidence.restores.took.push((stage, report.seconds));
             self.events.send(Event::StageEnded { report: report.clone() });
             reports.push(report);
         }
         let claims = self.claims(&progress.evidence);
-        let deploys = [&progress.evidence.first, &progress.evidence.second];
+        let evidence = &progress.evidence;
+        let deploys = [&evidence.first, &evidence.second, &evidence.rebuilt, &evidence.third];
         let source = progress.controller.as_ref().map(|controller| controller.source.clone());
         if let Some(controller) = &progress.controller {
             self.tools.insert("pyinfra".to_owned(), controller.tool_version.clone());
@@ -134,6 +136,9 @@ impl<B: Backend> Drill<B> {
             stages: reports,
             deploys: deploys.into_iter().flatten().map(|deployed| deployed.run.clone()).collect(),
             machines: progress.reports,
+            restores: prove::restore_reports(&self.loaded.scenario, &progress.evidence, &self.host),
+            losses: progress.evidence.restores.losses,
+            mutants: progress.evidence.restores.mutants,
             host: self.host.clone(),
             tools: self.tools.clone(),
             remarks: progress.remarks,
@@ -203,7 +208,7 @@ impl<B: Backend> Drill<B> {
 
     fn claims(&self, evidence: &Evidence) -> Vec<redrill_model::ClaimReport> {
         let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let mut claims = prove::claims(&self.loaded.scenario, evidence, &today[..10]);
+        let mut claims = prove::claims(&self.loaded.scenario, evidence, &self.host, &today[..10]);
         let redactor = self.events.redactor();
         for finding in claims.iter_mut().flat_map(|claim| &mut claim.findings) {
             finding.summary = redactor.clean(&finding.summary);
@@ -264,6 +269,14 @@ fn remarks(can: Capabilities) -> Vec<String> {
         "noise was measured by leaving the machines alone afterwards, since they cannot be forked with their memory";
     let lacking = [(can.own_kernel, kernel), (can.memory_fork, fork)];
     lacking.into_iter().filter(|(able, _)| !able).map(|(_, text)| text.to_owned()).collect()
+}
+
+/// Whether nothing can come of the stages after this one. A red check is an answer, and others are still to be had.
+fn ends(stage: Stage, status: Status) -> bool {
+    match stage {
+        Stage::Check | Stage::CheckAgain(_) => !matches!(status, Status::Done | Status::Failed),
+        _ => status != Status::Done,
+    }
 }
 
 fn not_run(stage: Stage) -> StageReport {

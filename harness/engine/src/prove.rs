@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Claim, ClaimReport, Finding, OperationRef, Scenario, Severity, apply_waivers};
+use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, OperationRef, Scenario, Severity, apply_waivers};
 use redrill_state::{Capture, Control, Judgement, Weight, Window, judge};
 
 use crate::checks::{Checked, Seen};
+pub(crate) use crate::prove_restores::restore_reports;
+use crate::prove_restores::{restored_summary, restores, survives_reboot};
+use crate::restore::Restores;
 use crate::tools::{Deployed, Ended};
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
@@ -27,15 +30,22 @@ pub(crate) struct Trouble {
 pub(crate) struct Evidence {
     pub(crate) first: Option<Deployed>,
     pub(crate) second: Option<Deployed>,
+    /// Into the clean machines that a backup made here is restored into.
+    pub(crate) rebuilt: Option<Deployed>,
+    /// After the restore.
+    pub(crate) third: Option<Deployed>,
     /// By machine: what the captures say of the second deploy.
     pub(crate) judged: BTreeMap<String, Judgement>,
     /// In the order of the scenario; shorter if the drill ended early.
     pub(crate) checked: Vec<Checked>,
+    /// The same, made again later.
+    pub(crate) checked_again: BTreeMap<After, Vec<Checked>>,
+    pub(crate) restores: Restores,
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// One verdict for each claim this version knows. `today` is an ISO date.
-pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> Vec<ClaimReport> {
+pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts, today: &str) -> Vec<ClaimReport> {
     let subject = scenario.machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" ");
     let mut reports = Vec::new();
     for claim in Claim::ALL {
@@ -46,7 +56,9 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> V
         let (counts, mut findings) = match claim {
             Claim::Rebuilds => with_idle_machines(scenario, evidence.first.as_ref(), rebuilds(evidence)),
             Claim::Idempotent => with_idle_machines(scenario, evidence.second.as_ref(), idempotent(scenario, evidence)),
-            Claim::Serves => serves(scenario, evidence),
+            Claim::Serves => serves(scenario, evidence, &evidence.checked),
+            Claim::SurvivesReboot => survives_reboot(scenario, evidence),
+            Claim::Restores => restores(scenario, evidence, host),
         };
         let complete = counts.1 > 0 && counts.0 >= counts.1;
         apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
@@ -58,7 +70,7 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> V
     reports
 }
 
-type Counted = ((usize, usize, &'static str), Vec<Finding>);
+pub(crate) type Counted = ((usize, usize, &'static str), Vec<Finding>);
 
 /// A machine to which nothing was deployed proves nothing, however well the others did.
 fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts, mut findings): Counted) -> Counted {
@@ -96,7 +108,7 @@ fn rebuilds(evidence: &Evidence) -> Counted {
 }
 
 /// The finding under a deploy that did not end well.
-fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
+pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
     match &deployed.ended {
         Ended::Well => None,
         Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
@@ -199,10 +211,11 @@ fn observed(machine: &str, judgement: &Judgement, second: &Deployed) -> Vec<Find
     judgement.observations.iter().map(finding).collect()
 }
 
-fn serves(scenario: &Scenario, evidence: &Evidence) -> Counted {
+/// What came of these checks.
+pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checked]) -> Counted {
     let mut findings = Vec::new();
     let mut answered = 0;
-    for (check, checked) in scenario.checks.iter().zip(&evidence.checked) {
+    for (check, checked) in scenario.checks.iter().zip(checked) {
         let (code, severity, text, complaints) = match &checked.seen {
             Ok(Seen::Holds) => {
                 answered += 1;
@@ -223,13 +236,13 @@ fn serves(scenario: &Scenario, evidence: &Evidence) -> Counted {
         finding.evidence = [vec![format!("why it matters: {}", check.why)], complaints].concat();
         findings.push(finding);
     }
-    if evidence.checked.len() < scenario.checks.len() {
+    if checked.len() < scenario.checks.len() {
         findings.push(not_reached(evidence));
     }
     ((answered, scenario.checks.len(), "checks"), findings)
 }
 
-fn not_reached(evidence: &Evidence) -> Finding {
+pub(crate) fn not_reached(evidence: &Evidence) -> Finding {
     let (code, text, lines) = match &evidence.trouble {
         Some(trouble) => (trouble.code, trouble.text.clone(), trouble.evidence.clone()),
         None => ("NOT_RUN", "the drill did not get that far".to_owned(), Vec::new()),
@@ -297,6 +310,12 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
             }
         }
         (Claim::Serves, Verdict::Proven) => "every check holds".to_owned(),
+        (Claim::SurvivesReboot, Verdict::Proven) => "every check holds after a reboot".to_owned(),
+        (Claim::SurvivesReboot, Verdict::Failed) => {
+            format!("{fails} of {} checks do not hold after a reboot", report.declared)
+        }
+        (Claim::Restores, Verdict::Proven) => restored_summary(evidence),
+        (Claim::Restores, Verdict::Failed) => first_failure(report),
         (Claim::Serves, Verdict::Failed) => format!("{fails} of {} checks do not hold", report.declared),
     }
 }
@@ -376,17 +395,17 @@ mod tests {
             second: Some(deployed(&operations.map(|(name, _)| (name, Outcome::Unchanged)), Ended::Well)),
             judged: BTreeMap::from([("web".to_owned(), Judgement::default())]),
             checked: vec![green()],
-            trouble: None,
+            ..Evidence::default()
         }
     }
 
     fn verdicts(evidence: &Evidence) -> [Verdict; 3] {
-        let reports = claims(&scenario(""), evidence, "2026-11-22");
+        let reports = claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22");
         [reports[0].verdict, reports[1].verdict, reports[2].verdict]
     }
 
     fn codes(evidence: &Evidence, claim: usize) -> Vec<String> {
-        claims(&scenario(""), evidence, "2026-11-22")[claim].findings.iter().map(|f| f.code.clone()).collect()
+        claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22")[claim].findings.iter().map(|f| f.code.clone()).collect()
     }
 
     use Verdict::{Failed, Proven, Unproven};
@@ -410,7 +429,7 @@ mod tests {
     fn a_machine_that_nothing_was_deployed_to_proves_nothing() {
         let two = SCENARIO.replace("port = 22", "port = 22\nmachine = 'web'");
         let two = Scenario::parse(&format!("{two}[[machine]]\nname = 'db'\nimage = 'debian-13'\n")).expect("valid");
-        let reports = claims(&two, &proven(), "2026-11-22");
+        let reports = claims(&two, &proven(), &HostFacts::default(), "2026-11-22");
         assert_eq!((reports[0].verdict, reports[1].verdict), (Unproven, Unproven));
         assert!(reports[0].summary.contains("no operation on `db`"), "{}", reports[0].summary);
     }
@@ -421,7 +440,7 @@ mod tests {
         let ended = Ended::Failed { operation, host: Some("web".to_owned()), evidence: vec!["boom".to_owned()] };
         let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
         let evidence = Evidence { first: Some(deployed(&operations, ended)), ..Evidence::default() };
-        let reports = claims(&scenario(""), &evidence, "2026-11-22");
+        let reports = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22");
         assert_eq!(verdicts(&evidence), [Failed, Unproven, Unproven]);
         assert!(reports[0].summary.contains("at operation `b`"), "{}", reports[0].summary);
         assert_eq!(
@@ -489,7 +508,7 @@ mod tests {
         };
         let judgement = Judgement { observations: vec![observation; 40], ..Judgement::default() };
         evidence.judged.insert("web".to_owned(), judgement);
-        let reports = claims(&scenario(""), &evidence, "2026-11-22");
+        let reports = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22");
         assert_eq!(reports[1].verdict, Failed);
         assert!(reports[1].summary.contains("by `b`"), "{}", reports[1].summary);
         assert_eq!(reports[1].findings.len(), SHOWN);
@@ -501,16 +520,16 @@ mod tests {
         let mut evidence = proven();
         evidence.checked = vec![Checked { seen: Ok(Seen::Not(vec!["port 22 is closed".to_owned()])), seconds: 1.0 }];
         let waiver = "[[waiver]]\nclaim = 'serves'\npath = 'ssh'\nreason = 'r'\nby = 'ada'\nuntil = 2026-12-31\n";
-        let verdict = |today| claims(&scenario(waiver), &evidence, today)[2].verdict;
+        let verdict = |today| claims(&scenario(waiver), &evidence, &HostFacts::default(), today)[2].verdict;
         assert_eq!((verdict("2026-11-22"), verdict("2027-01-01")), (Verdict::Waived, Failed));
-        assert_eq!(claims(&scenario(waiver), &proven(), "2026-11-22")[2].verdict, Failed, "it covers nothing any more");
+        assert_eq!(claims(&scenario(waiver), &proven(), &HostFacts::default(), "2026-11-22")[2].verdict, Failed, "it covers nothing any more");
     }
 
     #[test]
     fn a_red_check_fails_and_one_that_could_not_be_made_leaves_open() {
         let mut evidence = proven();
         evidence.checked = vec![Checked { seen: Ok(Seen::Not(vec!["closed".to_owned()])), seconds: 1.0 }];
-        let report = &claims(&scenario(""), &evidence, "2026-11-22")[2];
+        let report = &claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22")[2];
         assert_eq!(report.verdict, Failed);
         assert!(report.findings[0].evidence[0].contains("operators sign in"), "the reason is told");
         let lost = MachineError::Lost { machine: "web".to_owned(), said: "gone".to_owned() };

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Scenario;
+use crate::scenario::{Origin, Scenario};
 use crate::verdict::Claim;
 
-/// Which of the two deploys.
+/// Which deploy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pass {
@@ -13,6 +13,32 @@ pub enum Pass {
     First,
     /// The same again, which must change nothing.
     Second,
+    /// Into the clean machines that a backup made in this drill is restored into.
+    Rebuilt,
+    /// After a restore: it must not fight the restored data.
+    Third,
+}
+
+impl Pass {
+    /// The name of its log in the run directory, without the ending.
+    pub fn file_stem(self) -> &'static str {
+        match self {
+            Self::First => "deploy-1",
+            Self::Second => "deploy-2",
+            Self::Rebuilt => "deploy-rebuilt",
+            Self::Third => "deploy-restored",
+        }
+    }
+
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::First => "the first deploy",
+            Self::Second => "the second deploy",
+            Self::Rebuilt => "the deploy into the machines to be restored",
+            Self::Third => "the deploy after the restore",
+        }
+    }
 }
 
 /// When a capture is taken.
@@ -28,6 +54,12 @@ pub enum Moment {
     /// What was left alone for as long as the second deploy took, which measures the noise: twins of the machines as
     /// they were at S1, or the machines themselves after S2.
     Idled,
+    /// With the seeded data, right after the backup was made of it.
+    BackedUp,
+    /// After the restore.
+    Restored,
+    /// After the deploy that follows the restore.
+    Settled,
 }
 
 impl Moment {
@@ -38,6 +70,9 @@ impl Moment {
             Self::Deployed => "s1-deployed",
             Self::Redeployed => "s2-redeployed",
             Self::Idled => "s3-idled",
+            Self::BackedUp => "s4-backed-up",
+            Self::Restored => "s5-restored",
+            Self::Settled => "s6-settled",
         }
     }
 }
@@ -62,8 +97,28 @@ pub enum Stage {
     Idle,
     /// Every check of the scenario.
     Check,
+    /// The service filled, and the repo's own backup job run.
+    BackUp,
+    /// The machines replaced by clean ones.
+    Renew,
+    /// Every backup restored into targets that were found empty, and its data looked at.
+    Restore,
+    /// Every machine rebooted.
+    Reboot,
+    /// Every check again.
+    CheckAgain(After),
     /// Machines ended, disks removed.
     Teardown,
+}
+
+/// What came before checks that are made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum After {
+    /// The deploy after a restore.
+    Redeploy,
+    /// A reboot.
+    Reboot,
 }
 
 /// What a drill will do, in order.
@@ -89,11 +144,46 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
         stages.extend((!fork).then_some(Stage::Idle));
         stages.push(Stage::Capture(Moment::Idled));
     }
-    if scenario.claims.contains(&Claim::Serves) {
-        stages.push(Stage::Check);
+    let restores = scenario.claims.contains(&Claim::Restores);
+    if restores {
+        stages.extend(restore(scenario, idempotent));
+    }
+    // What a service shows of its data it shows after the restore.
+    let reboots = scenario.claims.contains(&Claim::SurvivesReboot);
+    let looked_at = restores || reboots || scenario.claims.contains(&Claim::Serves);
+    let checks = looked_at && !scenario.checks.is_empty();
+    stages.extend(checks.then_some(Stage::Check));
+    if restores {
+        stages.extend([
+            Stage::Capture(Moment::Restored),
+            Stage::Deploy(Pass::Third),
+            Stage::Capture(Moment::Settled),
+        ]);
+        stages.extend(checks.then_some(Stage::CheckAgain(After::Redeploy)));
+    }
+    if reboots {
+        stages.extend([Stage::Reboot, Stage::CheckAgain(After::Reboot)]);
     }
     stages.push(Stage::Teardown);
     Plan { stages }
+}
+
+/// Up to the restored data. A backup that is made in the drill is restored into machines that never saw the data.
+fn restore(scenario: &Scenario, captured: bool) -> Vec<Stage> {
+    let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
+    let mut stages = Vec::new();
+    if made {
+        // The loss report needs what the deploy made of the machine before it was filled.
+        stages.extend((!captured).then_some(Stage::Capture(Moment::Deployed)));
+        stages.extend([
+            Stage::BackUp,
+            Stage::Capture(Moment::BackedUp),
+            Stage::Renew,
+            Stage::Deploy(Pass::Rebuilt),
+        ]);
+    }
+    stages.push(Stage::Restore);
+    stages
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod files;
 mod forward;
 mod hashing;
 mod identity;
+mod manifest;
 mod mounts;
 mod packages;
 mod sink;
@@ -21,13 +22,14 @@ mod units;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture | manifest TARGET... | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
         ["capture"] => capture::write(std::io::stdout().lock()),
+        ["manifest", targets @ ..] => manifest::write(targets, std::io::stdout().lock()),
         ["clock"] => clock(),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),

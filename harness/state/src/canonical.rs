@@ -92,6 +92,11 @@ impl Class {
     }
 }
 
+/// Why what lies at this path comes, goes and changes by itself, if it does.
+pub fn moves_by_itself(path: &str) -> Option<&'static str> {
+    CLASSES.iter().find(|class| class.holds(path)).map(|class| class.reason)
+}
+
 /// Attributes that say what is in a file, as opposed to who may do what with it.
 const CONTENT: [&str; 3] = ["content", "size", "target"];
 

@@ -9,7 +9,7 @@ mod tables;
 use std::io::Write;
 
 use redrill_machines::Swept;
-use redrill_model::{Moment, Pass, Report, Stage};
+use redrill_model::{After, Moment, Pass, Report, Stage};
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
@@ -61,13 +61,24 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Boot => "boot clean machines",
         Stage::Deploy(Pass::First) => "first deploy",
         Stage::Deploy(Pass::Second) => "second deploy",
+        Stage::Deploy(Pass::Rebuilt) => "deploy into the clean machines",
+        Stage::Deploy(Pass::Third) => "deploy after the restore",
         Stage::Capture(Moment::Clean) => "capture the clean state",
         Stage::Capture(Moment::Deployed) => "capture after the first deploy",
         Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
         Stage::Capture(Moment::Idled) => "capture after idling, compare",
+        Stage::Capture(Moment::BackedUp) => "capture with the data that was backed up",
+        Stage::Capture(Moment::Restored) => "capture after the restore",
+        Stage::Capture(Moment::Settled) => "capture after that deploy, compare the data",
         Stage::Twin => "freeze, fork twins",
         Stage::Idle => "idle",
         Stage::Check => "checks",
+        Stage::BackUp => "fill the service, run its backup job",
+        Stage::Renew => "clean machines in place of the old",
+        Stage::Restore => "restore",
+        Stage::Reboot => "reboot",
+        Stage::CheckAgain(After::Redeploy) => "checks after that deploy",
+        Stage::CheckAgain(After::Reboot) => "checks after the reboot",
         Stage::Teardown => "end machines",
     }
     .to_owned()

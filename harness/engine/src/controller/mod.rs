@@ -141,8 +141,11 @@ impl Controller {
 
     /// A guarded command in the checkout, with an environment that was chosen and not inherited.
     pub(crate) fn command(&self, program: &str) -> Command {
-        let in_venv = self.venv.join("bin").join(program);
-        let mut command = self.guard.command(in_venv);
+        self.command_at(&self.venv.join("bin").join(program))
+    }
+
+    fn command_at(&self, program: &Path) -> Command {
+        let mut command = self.guard.command(program);
         command.env_clear().current_dir(&self.servers);
         command.env(RUN_VARIABLE, &self.run);
         command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.venv.join("bin").display()));
@@ -150,6 +153,24 @@ impl Controller {
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(&self.env);
         command
+    }
+
+    /// Runs a program of the checkout, of the tool's environment, or of the host, to its end. It finds the way to the
+    /// machines in `REDRILL_SSH_CONFIG`, since OpenSSH looks for its own in the account's home.
+    pub(crate) async fn run(&self, words: &[String]) -> Result<redrill_machines::Output, MachineError> {
+        let [program, arguments @ ..] = words else {
+            return Err(MachineError::Program { program: "controller".into(), said: "nothing to run".into() });
+        };
+        let (here, in_venv) = (self.servers.join(program), self.venv.join("bin").join(program));
+        let found = if here.is_file() { here } else if in_venv.is_file() { in_venv } else { PathBuf::from(program) };
+        let mut command = self.command_at(&found);
+        command.args(arguments).env("REDRILL_SSH_CONFIG", self.ssh_config());
+        let output = crate::process::output(&self.guard, command, program).await?;
+        Ok(redrill_machines::Output {
+            status: output.status.code().unwrap_or(1),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 
     /// Starts what [`Controller::command`] made.

@@ -44,8 +44,7 @@ pub(super) async fn deploy(
     let began = now();
     let mut process = controller.spawn(&mut command, "pyinfra")?;
     let (stdout, stderr) = (process.child().stdout.take(), process.child().stderr.take());
-    let number = if pass == Pass::First { 1 } else { 2 };
-    let log = log_dir.join(format!("deploy-{number}.log"));
+    let log = log_dir.join(format!("{}.log", pass.file_stem()));
     let both = async { tokio::join!(collect(stdout), follow(stderr, &log, events)) };
     let Ok((stdout, lines)) = deadline.limit(both).await else {
         let _ = process.kill().await; // The deadline is the answer; what the kill says changes nothing.
@@ -53,7 +52,7 @@ pub(super) async fn deploy(
         return Ok(told(pass, began, now(), None, Vec::new(), Ended::Unclear(text), Vec::new()));
     };
     let status = process.wait().await.map_err(|source| MachineError::Spawn { program: "pyinfra".into(), source })?;
-    let json = log_dir.join(format!("deploy-{number}.json"));
+    let json = log_dir.join(format!("{}.json", pass.file_stem()));
     let written = std::fs::write(json, events.redactor().clean(&stdout));
     written.map_err(|source| MachineError::Io { what: "cannot write the deploy's output".into(), source })?;
     Ok(understand(pass, (began, now()), Some(status), &stdout, &lines))

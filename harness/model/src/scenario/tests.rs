@@ -35,7 +35,7 @@ fn check(table: &str) -> String {
 #[test]
 fn the_least_scenario_gets_sensible_defaults() {
     let scenario = valid(&format!("{HEAD}{MACHINE}{CHECK}"));
-    assert_eq!(scenario.claims, Claim::ALL);
+    assert_eq!(scenario.claims, Claim::DEFAULT);
     assert_eq!(scenario.servers.commit, "HEAD");
     assert_eq!(scenario.deploy.requirements, PathBuf::from("requirements.txt"));
     assert_eq!(scenario.network, Network::Mirror);
@@ -87,7 +87,9 @@ fn a_scenario_must_prove_something() {
     rejects(&format!("{HEAD}{MACHINE}"), "", "no checks");
     rejects(&format!("claims = []\n{HEAD}{MACHINE}{CHECK}"), "claims", "must claim something");
     rejects(&format!("claims = ['serves', 'serves']\n{HEAD}{MACHINE}{CHECK}"), "claims", "twice");
-    rejects(&format!("claims = ['restores']\n{HEAD}{MACHINE}{CHECK}"), "claims", "unknown variant `restores`");
+    rejects(&format!("claims = ['restores']\n{HEAD}{MACHINE}{CHECK}"), "claims", "at least one `[[backup]]`");
+    rejects(&format!("claims = ['survives-reboot']\n{HEAD}{MACHINE}"), "claims", "at least one check");
+    rejects(&format!("claims = ['lasts']\n{HEAD}{MACHINE}{CHECK}"), "claims", "unknown variant `lasts`");
     assert!(valid(&format!("claims = ['rebuilds']\n{HEAD}{MACHINE}")).checks.is_empty());
 }
 

@@ -3,6 +3,7 @@
 mod failure;
 mod listener;
 mod report;
+mod restores;
 mod style;
 mod tables;
 

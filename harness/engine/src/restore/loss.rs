@@ -113,7 +113,8 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
     };
     match change.section {
         Section::Files => {
-            if is_below(subject, COPIES) || lives.apart.iter().any(|path| is_below(subject, path)) {
+            // What lies below /run is gone at each boot, if it is on a disk at all.
+            if is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(|path| is_below(subject, path)) {
                 return None;
             }
             if let Some(declared) = lives.ephemeral.iter().find(|declared| declared.covers(subject)) {
@@ -229,7 +230,7 @@ mod tests {
         let lived = [
             ("/etc/machine-id", "1"), ("/etc/key.pem", "k"), ("/usr/bin/x", "p"), ("/srv/notes.db", "filled"),
             ("/srv/docs/a", "1"), ("/home/ada/todo", "1"), ("/var/spool/mail", "1"), ("/srv/backup/pack", "1"),
-            ("/var/log/syslog", "1"), ("/etc/same", "s"),
+            ("/var/log/syslog", "1"), ("/etc/same", "s"), ("/run/redrill/digests", "d"),
         ];
         let rebuilt = [("/etc/machine-id", "2"), ("/etc/key.pem", "other"), ("/srv/notes.db", "empty"), ("/etc/same", "s"), ("/new", "n")];
         let (backed_up, restored) = (capture(&lived, &["root", "notes", "ada"]), capture(&rebuilt, &["root", "notes"]));

@@ -50,6 +50,8 @@ pub struct Drill<B> {
     pub events: Events,
     /// Becomes true when the user wants an end.
     pub stop: Stop,
+    /// Plant faults into what was restored, and see who notices.
+    pub mutate: bool,
     /// What becomes of the machines.
     pub keep: Keep,
     /// The command that repeats the drill.
@@ -64,6 +66,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) frozen: Vec<B::Frozen>,
     /// Forks of the same that are left alone.
     pub(crate) twins: Vec<B::Machine>,
+    /// Machines as they were before the restore, where faults will be planted into backups.
+    pub(crate) unrestored: Vec<(String, B::Frozen)>,
     pub(crate) reports: Vec<MachineReport>,
     /// Nanoseconds that each machine's clock is ahead, measured at the second deploy.
     pub(crate) offsets: BTreeMap<String, i64>,
@@ -98,7 +102,7 @@ impl<B: Backend> Drill<B> {
         let can = self.backend.capabilities();
         let forks = can.memory_fork;
         progress.remarks.extend(remarks(can));
-        for stage in plan(&self.loaded.scenario, forks).stages {
+        for stage in plan(&self.loaded.scenario, forks).with_mutants(self.mutate).stages {
             let report = match stage {
                 // Judged first: whether the machines stay may depend on the verdicts.
                 Stage::Teardown => self.teardown(&mut progress).await,
@@ -154,6 +158,7 @@ impl<B: Backend> Drill<B> {
             machines: Vec::new(),
             frozen: Vec::new(),
             twins: Vec::new(),
+            unrestored: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
             compared: BTreeMap::new(),

@@ -40,6 +40,7 @@ pub(crate) async fn run<B: Backend>(
         Stage::BackUp => restore::back_up(drill, progress, deadline).await,
         Stage::Renew => restore::renew(drill, progress, deadline).await,
         Stage::Restore => restore::restore(drill, progress, deadline).await,
+        Stage::Mutate => restore::mutate(drill, progress, deadline).await,
         Stage::Reboot => restore::reboot(drill, progress, deadline).await,
         Stage::Teardown => Outcome::Done(String::new()),
     }
@@ -197,7 +198,7 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
         // Alone, a machine has nobody to talk to.
         lan: (scenario.machines.len() > 1).then_some(seat),
         lease: u8::try_from(number).unwrap_or(u8::MAX),
-        freezable: scenario.claims.contains(&Claim::Idempotent),
+        freezable: drill.mutate || scenario.claims.contains(&Claim::Idempotent),
     }
 }
 

@@ -105,6 +105,8 @@ pub enum Stage {
     Restore,
     /// Every machine rebooted.
     Reboot,
+    /// Faults planted into forks of the restored machines.
+    Mutate,
     /// Every check again.
     CheckAgain(After),
     /// Machines ended, disks removed.
@@ -126,6 +128,17 @@ pub enum After {
 pub struct Plan {
     /// The stages.
     pub stages: Vec<Stage>,
+}
+
+impl Plan {
+    /// With faults planted at the end, if there is something to plant them into.
+    pub fn with_mutants(mut self, wanted: bool) -> Self {
+        if wanted && self.stages.contains(&Stage::Restore) {
+            let last = self.stages.len().saturating_sub(1);
+            self.stages.insert(last, Stage::Mutate);
+        }
+        self
+    }
 }
 
 /// The stages that the claims of `scenario` need, and no others. Where machines `fork` with their memory, twins measure
@@ -208,5 +221,45 @@ mod tests {
         let twin = forked.iter().position(|s| *s == Stage::Twin).expect("twins");
         assert_eq!(forked[twin + 1], Stage::Deploy(Pass::Second), "the twin idles while the deploy runs");
         assert!(!forked.contains(&Stage::Idle), "{forked:?}");
+    }
+
+    #[test]
+    fn a_backup_is_restored_before_the_checks_and_deployed_over_afterwards() {
+        let machine = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
+            [[machine]]\nname = 'web'\nimage = 'debian-13'\n[[check.tcp]]\nname = 'ssh'\nwhy = 'w'\nport = 22\n\
+            [[backup]]\nname = 'n'\nkind = 'directory'\ninto = ['/d']\n";
+        let stages = |claims: &str, more: &str| {
+            let scenario = Scenario::parse(&format!("claims = {claims}\n{machine}{more}")).expect("valid");
+            plan(&scenario, false).with_mutants(true).stages
+        };
+        let local = stages("['restores', 'survives-reboot']", "repository = 'r'\n");
+        assert_eq!(
+            local[4..],
+            [
+                Stage::Restore,
+                Stage::Check,
+                Stage::Capture(Moment::Restored),
+                Stage::Deploy(Pass::Third),
+                Stage::Capture(Moment::Settled),
+                Stage::CheckAgain(After::Redeploy),
+                Stage::Reboot,
+                Stage::CheckAgain(After::Reboot),
+                Stage::Mutate,
+                Stage::Teardown,
+            ]
+        );
+        let made = stages("['restores']", "[backup.job]\nrun = ['j']\n");
+        assert_eq!(
+            made[4..9],
+            [
+                Stage::Capture(Moment::Deployed),
+                Stage::BackUp,
+                Stage::Capture(Moment::BackedUp),
+                Stage::Renew,
+                Stage::Deploy(Pass::Rebuilt),
+            ]
+        );
+        let rebuilds = stages("['rebuilds']", "repository = 'r'\n");
+        assert!(!rebuilds.contains(&Stage::Restore) && !rebuilds.contains(&Stage::Mutate), "{rebuilds:?}");
     }
 }

@@ -40,6 +40,13 @@ pub(crate) fn swept(found: &[Swept]) {
     }
 }
 
+/// Text as it is, for programs: what does not arrive whole is an error.
+pub(crate) fn raw(text: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text).and_then(|()| out.flush());
+    written.map_err(|error| Failure::unknown("cannot write the result", &error))
+}
+
 /// The report, on standard output.
 pub(crate) fn result(report: &Report, json: bool) {
     if json {
@@ -78,6 +85,7 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Renew => "clean machines in place of the old",
         Stage::Restore => "restore",
         Stage::Reboot => "reboot",
+        Stage::Mutate => "plant faults",
         Stage::CheckAgain(After::Redeploy) => "checks after that deploy",
         Stage::CheckAgain(After::Reboot) => "checks after the reboot",
         Stage::Teardown => "end machines",

@@ -5,6 +5,7 @@ mod faults;
 mod kinds;
 mod loss;
 mod made;
+mod mutate;
 mod oracle;
 mod redeploy;
 mod repository;
@@ -15,13 +16,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
-use redrill_machines::{Backend, Deadline, Exec, Machine};
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
 use redrill_model::{Backup, Finding, Found, LossReport, Mutant, Origin, Report, RepositoryReport, RestoreReport, Severity, Stage, is_below};
 use redrill_state::Manifest;
 
 use crate::drill::{Drill, Outcome, Progress};
 pub(crate) use faults::Fault;
 pub(crate) use made::{back_up, finding as loss_finding, losses, renew};
+pub(crate) use mutate::mutate;
 use oracle::{Judged, Known};
 pub(crate) use redeploy::{after_redeploy, before_redeploy};
 use repository::{Contents, Source};
@@ -66,9 +68,14 @@ pub(crate) struct Restored {
 /// Restores every backup in turn. One that fails keeps no other from being tried: each gets its own sentence.
 pub(crate) async fn restore<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
     let last = last_report(drill);
+    if drill.mutate
+        && let Err(error) = keep_unrestored(drill, progress, deadline).await
+    {
+        return crate::stages::unknown("MACHINE_LOST", &error);
+    }
     for backup in &drill.loaded.scenario.backups {
         drill.events.progress(&format!("restoring `{}` into `{}`", backup.name, backup.machine));
-        let restored = one(drill, progress, backup, last.as_ref(), deadline).await;
+        let restored = one(drill, progress, backup, None, last.as_ref(), deadline).await;
         for fault in &restored.faults {
             drill.events.progress(&format!("{}: {}", backup.name, fault.text));
         }
@@ -92,6 +99,7 @@ async fn one<B: Backend>(
     drill: &Drill<B>,
     progress: &Progress<B>,
     backup: &Backup,
+    instead: Option<&Source>,
     last: Option<&Report>,
     deadline: &Deadline,
 ) -> Restored {
@@ -103,7 +111,7 @@ async fn one<B: Backend>(
         ..RestoreReport::default()
     };
     let mut judged = Judged::default();
-    if let Err(fault) = through(drill, progress, backup, last, deadline, (&mut report, &mut judged)).await {
+    if let Err(fault) = through(drill, progress, backup, (instead, last), deadline, (&mut report, &mut judged)).await {
         judged.faults.push(fault);
     }
     report.oracles = judged.oracles;
@@ -116,19 +124,15 @@ async fn through<B: Backend>(
     drill: &Drill<B>,
     progress: &Progress<B>,
     backup: &Backup,
-    last: Option<&Report>,
+    (instead, last): (Option<&Source>, Option<&Report>),
     deadline: &Deadline,
     (report, judged): (&mut RestoreReport, &mut Judged),
 ) -> Result<(), Fault> {
     let machine = progress.machines.iter().find(|machine| machine.name() == backup.machine);
     let machine = machine.ok_or_else(|| Fault::unknown("MACHINE_LOST", "its machine is not there"))?;
     let restores = &progress.evidence.restores;
-    let source = match &backup.origin {
-        Origin::Local(path) => Source::Tree(drill.loaded.directory.join(path)),
-        Origin::Made { .. } => restores.made.get(&backup.name).map(|made| made.source.clone()).ok_or_else(|| {
-            Fault::unknown("NOT_RUN", "its job did not leave a backup")
-        })?,
-    };
+    let source = instead.cloned().or_else(|| source_of(drill, progress, backup));
+    let source = source.ok_or_else(|| Fault::unknown("NOT_RUN", "its job did not leave a backup"))?;
     report.repository.place = source.path().display().to_string();
     let before = read(&source).await?;
     report.repository = RepositoryReport {
@@ -180,6 +184,28 @@ async fn through<B: Backend>(
     judged.faults.splice(0..0, early);
     oracle::ask(backup, machine, deadline, judged).await;
     Ok(())
+}
+
+/// Where the repository is read from.
+fn source_of<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, backup: &Backup) -> Option<Source> {
+    match &backup.origin {
+        Origin::Local(path) => Some(Source::Tree(drill.loaded.directory.join(path))),
+        Origin::Made { .. } => progress.evidence.restores.made.get(&backup.name).map(|made| made.source.clone()),
+    }
+}
+
+/// Freezes the machines as they are before a restore, for bad backups to be restored into; forks of them go on.
+async fn keep_unrestored<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    deadline: &Deadline,
+) -> Result<(), MachineError> {
+    progress.unrestored = mutate::freeze(drill, progress, "to-be-restored", deadline).await?;
+    let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
+    match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
+        Some(Err(error)) => Err(MachineError::Program { program: "controller".to_owned(), said: error.to_string() }),
+        _ => Ok(()),
+    }
 }
 
 /// Empty, filled, looked at. The services start when the data has been looked at: they may write.

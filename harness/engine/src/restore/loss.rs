@@ -38,6 +38,8 @@ pub(crate) struct Lives<'a> {
     pub(crate) ephemeral: &'a [Ephemeral],
     /// All tables of all databases, when the backup was made and after the restore.
     pub(crate) tables: (&'a Manifest, &'a Manifest),
+    /// Accounts of database servers, at the same moments.
+    pub(crate) accounts: (&'a BTreeSet<String>, &'a BTreeSet<String>),
     /// Databases that a backup fills.
     pub(crate) databases: &'a [String],
 }
@@ -57,11 +59,14 @@ pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
         let owner = if lives.databases.iter().any(|name| name == database) { BACKUP } else { NOBODY };
         groups.entry(owner.to_owned()).or_default().push(format!("table {} {}", table.subject, table.what));
     }
+    for account in lives.accounts.0.difference(lives.accounts.1) {
+        groups.entry(NOBODY.to_owned()).or_default().push(format!("{account} is gone"));
+    }
     let counted = [Section::Files, Section::Users, Section::Groups, Section::Packages];
     let compared = counted.iter().map(|section| lives.backed_up.count(*section)).sum::<usize>();
     let mut groups: Vec<LossGroup> = groups.into_iter().map(|(owner, entries)| group(owner, entries)).collect();
     groups.sort_by_key(|group| (rank(&group.owner), group.owner.clone()));
-    LossReport { machine: lives.machine.to_owned(), compared: compared + lives.tables.0.tables.len(), groups }
+    LossReport { machine: lives.machine.to_owned(), compared: compared + lives.tables.0.tables.len() + lives.accounts.0.len(), groups }
 }
 
 fn group(owner: String, mut entries: Vec<String>) -> LossGroup {
@@ -220,6 +225,7 @@ mod tests {
             apart: &["/srv/backup".to_owned()],
             ephemeral: &ephemeral,
             tables,
+            accounts: (&BTreeSet::from(["role a".to_owned(), "role b".to_owned()]), &BTreeSet::from(["role a".to_owned()])),
             databases: &["notes".to_owned()],
         };
         report(&lives).groups.into_iter().map(|group| (group.owner, group.entries)).collect()
@@ -236,7 +242,7 @@ mod tests {
         let (backed_up, restored) = (capture(&lived, &["root", "notes", "ada"]), capture(&rebuilt, &["root", "notes"]));
         let found = groups(&backed_up, &restored, (&Manifest::default(), &Manifest::default()));
         let of = |owner: &str| found.iter().find(|(name, _)| name == owner).map(|(_, entries)| entries.clone()).unwrap_or_default();
-        assert_eq!(of("nobody"), ["/home/ada/todo is gone", "/srv/notes.db content filled -> empty", "user ada is gone"]);
+        assert_eq!(of("nobody"), ["/home/ada/todo is gone", "/srv/notes.db content filled -> empty", "user ada is gone", "role b is gone"]);
         assert_eq!(of("backup"), ["/srv/docs/a is gone"]);
         assert_eq!(of("deploy"), ["/etc/key.pem content k -> other"]);
         assert_eq!(of("package"), ["/usr/bin/x is gone"]);
@@ -244,7 +250,7 @@ mod tests {
         assert_eq!(of("ephemeral: sent again"), ["/var/spool/mail is gone"]);
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");
-        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 9, "the repository is no loss");
+        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 10, "the repository is no loss");
     }
 
     #[test]
@@ -257,7 +263,7 @@ mod tests {
         let empty = capture(&[], &[]);
         let found = groups(&empty, &empty, (&with(5), &with(0)));
         assert_eq!(found, [
-            ("nobody".to_owned(), vec!["table wiki.pages 0 rows, and had 5".to_owned()]),
+            ("nobody".to_owned(), vec!["table wiki.pages 0 rows, and had 5".to_owned(), "role b is gone".to_owned()]),
             ("backup".to_owned(), vec!["table notes.documents 0 rows, and had 5".to_owned()]),
         ]);
     }

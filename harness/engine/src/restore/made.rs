@@ -27,6 +27,13 @@ const DATABASES: &str = "command -v psql >/dev/null && runuser -u postgres -- ps
     \"select concat('mariadb:', schema_name) from information_schema.schemata where schema_name not in \
     ('information_schema', 'performance_schema', 'mysql', 'sys')\" 2>/dev/null; true";
 
+/// Accounts of database servers: no dump of a database has them.
+const ACCOUNTS: &str = "command -v psql >/dev/null && runuser -u postgres -- psql -X -A -t -c \
+    \"select 'PostgreSQL role ' || rolname || case when rolcanlogin then ', may log in' else '' end \
+    || case when rolsuper then ', superuser' else '' end from pg_roles where rolname !~ '^pg_'\" 2>/dev/null; \
+    command -v mariadb >/dev/null && mariadb --batch --skip-column-names -e \
+    \"select concat('MariaDB account ', user, '@', host) from mysql.user\" 2>/dev/null; true";
+
 /// A backup that was made in this drill.
 #[derive(Debug)]
 pub(super) struct Made {
@@ -39,6 +46,7 @@ pub(super) struct Made {
 #[derive(Debug, Default)]
 pub(super) struct Lived {
     databases: Vec<String>,
+    accounts: BTreeSet<String>,
     tables: Manifest,
     packaged: BTreeSet<String>,
 }
@@ -149,15 +157,16 @@ async fn collect<B: Backend>(
 
 async fn remember<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Lived, Fault> {
     let limit = deadline.child("questions about the machine", ASKING);
-    let databases = databases(machine, &limit).await?;
+    let databases: Vec<String> = lines(machine, DATABASES, &limit).await?.into_iter().collect();
+    let accounts = lines(machine, ACCOUNTS, &limit).await?;
     let tables = if databases.is_empty() { Manifest::default() } else { oracle::look(machine, &databases, &limit).await? };
     let lists = machine.exec(&Exec::new(["sh", "-c", "cat /var/lib/dpkg/info/*.list"]), b"", &limit).await?;
     let packaged = lists.text().lines().map(str::to_owned).collect();
-    Ok(Lived { databases, tables, packaged })
+    Ok(Lived { databases, accounts, tables, packaged })
 }
 
-async fn databases<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Vec<String>, Fault> {
-    let output = machine.exec(&Exec::new(["sh", "-c", DATABASES]), b"", deadline).await?;
+async fn lines<M: Machine>(machine: &M, shell: &str, deadline: &Deadline) -> Result<BTreeSet<String>, Fault> {
+    let output = machine.exec(&Exec::new(["sh", "-c", shell]), b"", deadline).await?;
     Ok(output.text().lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
@@ -206,6 +215,7 @@ async fn of_machine<B: Backend>(
     } else {
         oracle::look(machine, &lived.databases, &limit).await?
     };
+    let accounts = lines(machine, ACCOUNTS, &limit).await?;
     let dir = drill.run_dir.path().join("captures");
     let read = |moment| read(&dir, name, moment);
     let (clean, deployed) = (read(Moment::Clean).ok(), read(Moment::Deployed)?);
@@ -235,6 +245,7 @@ async fn of_machine<B: Backend>(
         apart: &apart,
         ephemeral: &drill.loaded.scenario.ephemeral,
         tables: (&lived.tables, &tables),
+        accounts: (&lived.accounts, &accounts),
         databases: &databases,
     }))
 }

@@ -61,6 +61,10 @@ impl<M: Machine> Session<'_, M> {
     ) -> Result<Output, Fault> {
         let began = Instant::now();
         let [program, arguments @ ..] = words else { return Err(Fault::unknown("TOOL_MISSING", "nothing to run")) };
+        if !on_host(program) {
+            let text = format!("neither the machine nor this host has `{program}`");
+            return Err(Fault::unknown("TOOL_MISSING", text));
+        }
         let mut command = self.guard.command(program);
         command.args(arguments).envs(env.iter().copied()).current_dir(self.scratch);
         let ran = async {
@@ -134,6 +138,12 @@ impl<M: Machine> Session<'_, M> {
     }
 }
 
+/// Whether a program is in the host's PATH.
+fn on_host(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+}
+
 fn choose(point: &Point, points: &[(String, Option<String>)], seed: u64) -> Result<PointReport, Fault> {
     let Some(newest) = points.len().checked_sub(1) else { return Err(faults::no_points()) };
     let (at, seed) = match point {
@@ -160,6 +170,11 @@ mod tests {
     fn picked(point: Point, ids: &[&str], seed: u64) -> Result<String, &'static str> {
         let points: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
         choose(&point, &points, seed).map(|point| point.id).map_err(|fault| fault.code)
+    }
+
+    #[test]
+    fn a_missing_program_of_the_host_is_noticed_before_it_is_started() {
+        assert!(on_host("sh") && !on_host("redrill-no-such-program"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 from pyinfra.operations import apt, files, server
 
-apt.packages(name="Install what restores", packages=["restic", "borgbackup", "sqlite3", "postgresql"], update=True)
+# Not Borg: where the machine lacks a tool, the host restores with its own.
+apt.packages(name="Install what restores", packages=["restic", "sqlite3", "postgresql"], update=True)
 directories = ["not-empty", "speaks-of-trouble", "canary", "wrong-manifest"]
 for name in directories:
     files.directory(name=f"Make the target {name}", path=f"/srv/in/{name}")

@@ -69,7 +69,8 @@ fn restores(report: &Value) -> &Value {
 /// Codes of findings that leave the claim unproven, by backup.
 fn codes(report: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let mut codes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let bad = list(restores(report), "findings").iter().filter(|f| f["severity"] == "fails" || f["severity"] == "unknown");
+    let bad =
+        list(restores(report), "findings").iter().filter(|f| f["severity"] == "fails" || f["severity"] == "unknown");
     for finding in bad {
         codes.entry(text(finding, "subject").to_owned()).or_default().insert(text(finding, "code").to_owned());
     }
@@ -167,7 +168,10 @@ fn losses() {
     };
     assert_eq!(of("nobody"), ["/srv/by-hand is gone", "user by-hand is gone", "group by-hand is gone"], "{groups:#?}");
     let attachments = [1, 2, 3].map(|number| format!("/var/lib/notes/attachments/{number}.txt is gone"));
-    assert_eq!(of("backup").iter().filter(|entry| entry.contains("attachments/")).cloned().collect::<Vec<_>>(), attachments);
+    assert_eq!(
+        of("backup").iter().filter(|entry| entry.contains("attachments/")).cloned().collect::<Vec<_>>(),
+        attachments
+    );
     let codes = codes(&report);
     assert!(codes["notes"].contains("DATA_DIFFERS") && codes["notes.example.org"].contains("LOST"), "{codes:?}");
 }

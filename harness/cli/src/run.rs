@@ -248,7 +248,20 @@ struct Making {
 impl Making {
     fn with<B>(self, backend: B, guard: Guard) -> Drill<B> {
         let Self { loaded, run_dir, home, host, tools, events, keep, mutate, leash, repeat } = self;
-        Drill { loaded, backend, guard, run_dir, home, host, tools, events, stop: watch_signals(leash), mutate, keep, repeat }
+        Drill {
+            loaded,
+            backend,
+            guard,
+            run_dir,
+            home,
+            host,
+            tools,
+            events,
+            stop: watch_signals(leash),
+            mutate,
+            keep,
+            repeat,
+        }
     }
 }
 

@@ -405,7 +405,11 @@ mod tests {
     }
 
     fn codes(evidence: &Evidence, claim: usize) -> Vec<String> {
-        claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22")[claim].findings.iter().map(|f| f.code.clone()).collect()
+        claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22")[claim]
+            .findings
+            .iter()
+            .map(|f| f.code.clone())
+            .collect()
     }
 
     use Verdict::{Failed, Proven, Unproven};
@@ -522,7 +526,11 @@ mod tests {
         let waiver = "[[waiver]]\nclaim = 'serves'\npath = 'ssh'\nreason = 'r'\nby = 'ada'\nuntil = 2026-12-31\n";
         let verdict = |today| claims(&scenario(waiver), &evidence, &HostFacts::default(), today)[2].verdict;
         assert_eq!((verdict("2026-11-22"), verdict("2027-01-01")), (Verdict::Waived, Failed));
-        assert_eq!(claims(&scenario(waiver), &proven(), &HostFacts::default(), "2026-11-22")[2].verdict, Failed, "it covers nothing any more");
+        assert_eq!(
+            claims(&scenario(waiver), &proven(), &HostFacts::default(), "2026-11-22")[2].verdict,
+            Failed,
+            "it covers nothing any more"
+        );
     }
 
     #[test]

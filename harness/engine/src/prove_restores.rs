@@ -76,9 +76,12 @@ fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<
         match holds {
             Some(true) => {}
             Some(false) => {
-                faults.push(Fault::fails("CHECK_FAILED", format!("check `{name}`, which reads the data, does not hold")));
+                faults
+                    .push(Fault::fails("CHECK_FAILED", format!("check `{name}`, which reads the data, does not hold")));
             }
-            None => faults.push(Fault::unknown("NOT_RUN", format!("check `{name}`, which reads the data, was not made"))),
+            None => {
+                faults.push(Fault::unknown("NOT_RUN", format!("check `{name}`, which reads the data, was not made")))
+            }
         }
         oracles.push(OracleReport { name: format!("check {name}"), holds, said: said.to_owned() });
     }
@@ -95,7 +98,8 @@ fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &Ho
     };
     let (boot, pass) = if made { (Stage::Renew, Pass::Rebuilt) } else { (Stage::Boot, Pass::First) };
     let around = took(boot) + took(Stage::Deploy(pass)) + took(Stage::Check);
-    let restore: f64 = restored.report.phases.iter().filter(|phase| phase.name != "look").map(|phase| phase.seconds).sum();
+    let restore: f64 =
+        restored.report.phases.iter().filter(|phase| phase.name != "look").map(|phase| phase.seconds).sum();
     let bytes = restored.report.found.bytes.max(restored.report.repository.bytes);
     let estimate = backup.real_size_mib.filter(|_| restore > 0.0 && bytes > 0).map(|real| {
         let speed = bytes as f64 / restore;
@@ -103,7 +107,10 @@ fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &Ho
     });
     let mut remarks = Vec::new();
     if host.slowness > QUICK {
-        remarks.push(format!("measured on a host that is {:.0} times slower than one with hardware virtualization", host.slowness));
+        remarks.push(format!(
+            "measured on a host that is {:.0} times slower than one with hardware virtualization",
+            host.slowness
+        ));
     }
     if estimate.is_some() {
         remarks.push("the estimate takes the measured speed for the declared real size".to_owned());
@@ -119,7 +126,9 @@ fn too_slow(backup: &Backup, recovery: &Option<Recovery>) -> Option<Fault> {
         return None;
     }
     let what = if recovery.estimate.is_some() { "would take, by the measured speed," } else { "took" };
-    let text = format!("from a clean machine to green checks it {what} {seconds:.0} s, at most {limit:.0} s are declared (`rto`)");
+    let text = format!(
+        "from a clean machine to green checks it {what} {seconds:.0} s, at most {limit:.0} s are declared (`rto`)"
+    );
     match recovery.remarks.first().filter(|remark| remark.starts_with("measured on")) {
         Some(remark) => Some(Fault::unknown("RTO_UNKNOWN", format!("{text}; {remark}"))),
         None => Some(Fault::fails("RTO_MISSED", text)),
@@ -144,7 +153,8 @@ fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
     }
     findings.extend(evidence.restores.fights.iter().cloned());
     let before = names(scenario, &evidence.checked);
-    let after = evidence.checked_again.get(&After::Redeploy).map(|checked| names(scenario, checked)).unwrap_or_default();
+    let after =
+        evidence.checked_again.get(&After::Redeploy).map(|checked| names(scenario, checked)).unwrap_or_default();
     for (name, _) in after.iter().filter(|(name, holds)| !**holds && before.get(*name) == Some(&true)) {
         let text = format!("check `{name}` held after the restore, and no longer after the deploy that follows");
         findings.push(Finding::new("REDEPLOY_FIGHTS", Severity::Fails, *name, text));
@@ -153,8 +163,7 @@ fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
 }
 
 fn lost(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
-    let mut findings: Vec<Finding> =
-        evidence.restores.losses.iter().filter_map(crate::restore::loss_finding).collect();
+    let mut findings: Vec<Finding> = evidence.restores.losses.iter().filter_map(crate::restore::loss_finding).collect();
     findings.extend(evidence.restores.no_losses.as_ref().map(|fault| {
         Finding::new(fault.code, Severity::Unknown, "loss report", format!("there is no loss report: {}", fault.text))
     }));
@@ -182,7 +191,8 @@ pub(crate) fn restore_reports(scenario: &Scenario, evidence: &Evidence, host: &H
 pub(crate) fn restored_summary(evidence: &Evidence) -> String {
     let restored = &evidence.restores.restored;
     let found = restored.iter().map(|one| &one.report.found);
-    let (files, rows) = found.fold((0, 0), |(files, rows), found| (files + found.files, rows + found.rows.values().sum::<u64>()));
+    let (files, rows) =
+        found.fold((0, 0), |(files, rows), found| (files + found.files, rows + found.rows.values().sum::<u64>()));
     format!(
         "{} backups came back into empty targets, with {files} files and {rows} rows; their repositories are unchanged, \
          and a deploy afterwards left the data alone",
@@ -214,13 +224,23 @@ mod tests {
     }
 
     fn deployed(ended: Ended) -> Deployed {
-        let run = DeployRun { pass: Pass::Third, seconds: 1.0, exit: Some(0), operations: 1, changed: 0, unchanged: 1, failed: 0, runs: Vec::new() };
+        let run = DeployRun {
+            pass: Pass::Third,
+            seconds: 1.0,
+            exit: Some(0),
+            operations: 1,
+            changed: 0,
+            unchanged: 1,
+            failed: 0,
+            runs: Vec::new(),
+        };
         Deployed { run, windows: Vec::new(), began: 0, ended, remarks: Vec::new() }
     }
 
     /// A drill in which all went well.
     fn proven() -> Evidence {
-        let mut evidence = Evidence { third: Some(deployed(Ended::Well)), checked: vec![checked(true)], ..Evidence::default() };
+        let mut evidence =
+            Evidence { third: Some(deployed(Ended::Well)), checked: vec![checked(true)], ..Evidence::default() };
         let report = RestoreReport {
             backup: "notes".into(),
             machine: "web".into(),
@@ -313,7 +333,8 @@ mod tests {
 
     #[test]
     fn recovery_is_measured_scaled_and_honest_about_slow_hosts() {
-        let with = |keys: &str, slowness| of(Claim::Restores, &scenario(&format!("{keys}{ORACLE}")), &proven(), slowness);
+        let with =
+            |keys: &str, slowness| of(Claim::Restores, &scenario(&format!("{keys}{ORACLE}")), &proven(), slowness);
         assert_eq!(with("rto = '1m'\n", 1.0), (Proven, vec![]), "36 s");
         assert_eq!(with("rto = '30s'\n", 1.0), (Failed, vec!["RTO_MISSED".into()]));
         assert_eq!(with("rto = '30s'\n", 8.0), (Unproven, vec!["RTO_UNKNOWN".into()]));

@@ -29,7 +29,12 @@ mod tests {
     #[test]
     fn the_newest_canary_of_a_name_is_found_in_any_text() {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
-        let text = format!("<p>{}</p>\n\"{}\", {}", canary_text("notes", at(10)), canary_text("notes", at(50)), canary_text("wiki", at(70)));
+        let text = format!(
+            "<p>{}</p>\n\"{}\", {}",
+            canary_text("notes", at(10)),
+            canary_text("notes", at(50)),
+            canary_text("wiki", at(70))
+        );
         assert_eq!(canary_age("notes", &text, at(60)), Some(Duration::from_secs(10)));
         assert_eq!(canary_age("notes", &text, at(5)), Some(Duration::ZERO));
         assert_eq!(canary_age("mail", &text, at(60)), None);

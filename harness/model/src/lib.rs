@@ -26,8 +26,8 @@ pub use restore_report::{
 };
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
-    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Point, Query, Run, Scenario, Servers, Site,
-    Target, TcpCheck, Tool, UnitCheck, View, is_below,
+    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Point, Query, Run, Scenario, Servers,
+    Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -167,11 +167,7 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     let checks = looked_at && !scenario.checks.is_empty();
     stages.extend(checks.then_some(Stage::Check));
     if restores {
-        stages.extend([
-            Stage::Capture(Moment::Restored),
-            Stage::Deploy(Pass::Third),
-            Stage::Capture(Moment::Settled),
-        ]);
+        stages.extend([Stage::Capture(Moment::Restored), Stage::Deploy(Pass::Third), Stage::Capture(Moment::Settled)]);
         stages.extend(checks.then_some(Stage::CheckAgain(After::Redeploy)));
     }
     if reboots {
@@ -188,12 +184,7 @@ fn restore(scenario: &Scenario, captured: bool) -> Vec<Stage> {
     if made {
         // The loss report needs what the deploy made of the machine before it was filled.
         stages.extend((!captured).then_some(Stage::Capture(Moment::Deployed)));
-        stages.extend([
-            Stage::BackUp,
-            Stage::Capture(Moment::BackedUp),
-            Stage::Renew,
-            Stage::Deploy(Pass::Rebuilt),
-        ]);
+        stages.extend([Stage::BackUp, Stage::Capture(Moment::BackedUp), Stage::Renew, Stage::Deploy(Pass::Rebuilt)]);
     }
     stages.push(Stage::Restore);
     stages

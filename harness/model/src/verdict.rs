@@ -22,8 +22,7 @@ pub enum Claim {
 
 impl Claim {
     /// All claims that this version can prove.
-    pub const ALL: [Self; 5] =
-        [Self::Rebuilds, Self::Idempotent, Self::Serves, Self::SurvivesReboot, Self::Restores];
+    pub const ALL: [Self; 5] = [Self::Rebuilds, Self::Idempotent, Self::Serves, Self::SurvivesReboot, Self::Restores];
     /// What a scenario claims that names no claims.
     pub const DEFAULT: [Self; 3] = [Self::Rebuilds, Self::Idempotent, Self::Serves];
 

@@ -204,7 +204,10 @@ mod tests {
         assert_eq!(told(|m| m.tables.clear()), ["notes.documents is missing, with 12 rows"]);
         let edit = |edit: fn(&mut Leaf)| told(|m| edit(m.paths.get_mut("/d/a").expect("there")));
         assert_eq!(edit(|leaf| leaf.size = Some(1)), ["/d/a content is 1 bytes, one, and was 3 bytes, one"]);
-        assert_eq!(edit(|leaf| leaf.digest = Some("two".into())), ["/d/a content is 3 bytes, two, and was 3 bytes, one"]);
+        assert_eq!(
+            edit(|leaf| leaf.digest = Some("two".into())),
+            ["/d/a content is 3 bytes, two, and was 3 bytes, one"]
+        );
         assert_eq!(edit(|leaf| leaf.owner = "root:root".into()), ["/d/a owner is root:root, and was notes:notes"]);
         assert_eq!(edit(|leaf| leaf.mode = "0666".into()), ["/d/a mode is 0666, and was 0640"]);
         assert_eq!(edit(|leaf| leaf.mtime = 99), [""; 0], "a restore may set times");

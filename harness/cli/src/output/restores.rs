@@ -68,7 +68,12 @@ fn one(out: &mut String, restored: &RestoreReport, style: Style) {
 }
 
 fn lost(out: &mut String, losses: &LossReport, style: Style) {
-    let _ = writeln!(out, "\n{}: compared {} things with the machine that was backed up", style.bold(&losses.machine), losses.compared);
+    let _ = writeln!(
+        out,
+        "\n{}: compared {} things with the machine that was backed up",
+        style.bold(&losses.machine),
+        losses.compared
+    );
     if losses.groups.is_empty() {
         let _ = writeln!(out, "  nothing is lost, nothing differs");
     }
@@ -144,7 +149,13 @@ mod tests {
             machine: "web".into(),
             kind: "restic".into(),
             point: Some(PointReport { id: "ab".repeat(32), of: Some(7), ..PointReport::default() }),
-            repository: RepositoryReport { files: 3, bytes: 20_480, before: "a".into(), after: "a".into(), ..RepositoryReport::default() },
+            repository: RepositoryReport {
+                files: 3,
+                bytes: 20_480,
+                before: "a".into(),
+                after: "a".into(),
+                ..RepositoryReport::default()
+            },
             phases: vec![Phase { name: "load".into(), seconds: 1.5 }],
             oracles: vec![OracleReport { name: "manifest".into(), holds: Some(false), said: "1 of 9".into() }],
             age: Some(60.0),
@@ -154,8 +165,12 @@ mod tests {
         let mut out = String::new();
         one(&mut out, &restored, PLAIN);
         for said in [
-            "notes: restic into web", "abababababab, of 7", "3 files, 20 KiB: unchanged, a before and after",
-            "load 1.5 s", "1m old, at most 2h declared", "fails manifest: 1 of 9",
+            "notes: restic into web",
+            "abababababab, of 7",
+            "3 files, 20 KiB: unchanged, a before and after",
+            "load 1.5 s",
+            "1m old, at most 2h declared",
+            "fails manifest: 1 of 9",
         ] {
             assert!(out.contains(said), "{said:?} is not in {out}");
         }
@@ -167,15 +182,35 @@ mod tests {
 
     #[test]
     fn losses_and_survivors_are_told() {
-        let group = |owner: &str, count| LossGroup { owner: owner.into(), count, entries: vec!["/x is gone".into(); count.min(200)] };
+        let group = |owner: &str, count| LossGroup {
+            owner: owner.into(),
+            count,
+            entries: vec!["/x is gone".into(); count.min(200)],
+        };
         let mut out = String::new();
-        lost(&mut out, &LossReport { machine: "web".into(), compared: 9, groups: vec![group("nobody", 20), group("deploy", 1)] }, PLAIN);
-        assert!(out.contains("lost: owned by nobody, 20") && out.contains("and 8 more") && out.contains("differs: deploy, 1"), "{out}");
+        lost(
+            &mut out,
+            &LossReport { machine: "web".into(), compared: 9, groups: vec![group("nobody", 20), group("deploy", 1)] },
+            PLAIN,
+        );
+        assert!(
+            out.contains("lost: owned by nobody, 20")
+                && out.contains("and 8 more")
+                && out.contains("differs: deploy, 1"),
+            "{out}"
+        );
         let mutant = |killed_by: Vec<String>, suggestion: Option<&str>| Mutant {
-            fault: "f".into(), machine: "web".into(), killed_by, unknown: None, suggestion: suggestion.map(str::to_owned),
+            fault: "f".into(),
+            machine: "web".into(),
+            killed_by,
+            unknown: None,
+            suggestion: suggestion.map(str::to_owned),
         };
         let mut out = String::new();
         mutants(&mut out, &[mutant(vec!["manifest".into()], None), mutant(vec![], Some("a check"))], PLAIN);
-        assert!(out.contains("1 of 2 planted faults") && out.contains("survived  f on web\n            a check"), "{out}");
+        assert!(
+            out.contains("1 of 2 planted faults") && out.contains("survived  f on web\n            a check"),
+            "{out}"
+        );
     }
 }

@@ -162,7 +162,13 @@ impl Controller {
             return Err(MachineError::Program { program: "controller".into(), said: "nothing to run".into() });
         };
         let (here, in_venv) = (self.servers.join(program), self.venv.join("bin").join(program));
-        let found = if here.is_file() { here } else if in_venv.is_file() { in_venv } else { PathBuf::from(program) };
+        let found = if here.is_file() {
+            here
+        } else if in_venv.is_file() {
+            in_venv
+        } else {
+            PathBuf::from(program)
+        };
         let mut command = self.command_at(&found);
         command.args(arguments).env("REDRILL_SSH_CONFIG", self.ssh_config());
         let output = crate::process::output(&self.guard, command, program).await?;

@@ -65,7 +65,10 @@ impl From<MachineError> for Fault {
 }
 
 fn disk_full() -> Fault {
-    Fault::unknown("DISK_FULL", "the machine's disk was full before all was restored: this says nothing about the backup")
+    Fault::unknown(
+        "DISK_FULL",
+        "the machine's disk was full before all was restored: this says nothing about the backup",
+    )
 }
 
 fn full(text: &str) -> bool {
@@ -83,7 +86,12 @@ const SAID: &[(&str, &str, Severity, &str)] = &[
     ("No route to host", "UNREACHABLE", Severity::Unknown, AWAY),
     ("Connection timed out", "UNREACHABLE", Severity::Unknown, AWAY),
     ("unable to open config file", "NO_REPOSITORY", Severity::Fails, "there is no repository in it"),
-    ("Is there a repository at the following location", "NO_REPOSITORY", Severity::Fails, "there is no repository in it"),
+    (
+        "Is there a repository at the following location",
+        "NO_REPOSITORY",
+        Severity::Fails,
+        "there is no repository in it",
+    ),
     ("is not a valid repository", "NO_REPOSITORY", Severity::Fails, "there is no repository in it"),
     ("repository is already locked", "LOCKED", Severity::Unknown, LOCKED_TEXT),
     ("Failed to create/acquire the lock", "LOCKED", Severity::Unknown, LOCKED_TEXT),
@@ -149,7 +157,9 @@ pub(crate) fn of_output(kind: &BackupKind, what: &str, output: &Output) -> Fault
     // A script may say anything: only what a tool said itself is taken at its word.
     let known = SAID.iter().find(|(text, ..)| said.contains(text));
     match known {
-        Some((text, code, severity, sentence)) if *text != "does not exist" || !matches!(kind, BackupKind::Script(_)) => {
+        Some((text, code, severity, sentence))
+            if *text != "does not exist" || !matches!(kind, BackupKind::Script(_)) =>
+        {
             Fault { code, severity: *severity, text: (*sentence).to_owned(), evidence: Vec::new() }.with(&output.stderr)
         }
         _ => Fault::fails("RESTORE_FAILED", format!("{what} ended with exit status {}", output.status)).with(&said),
@@ -158,9 +168,29 @@ pub(crate) fn of_output(kind: &BackupKind, what: &str, output: &Output) -> Fault
 
 /// Words by which tools announce trouble, in lower case.
 const TROUBLE: &[&str] = &[
-    "error", "fatal", "failed", "failure", "cannot", "can't", "could not", "couldn't", "unable", "denied", "no such",
-    "not found", "missing", "corrupt", "invalid", "refused", "traceback", "exception", "panic", "warning", "skipped",
-    "does not exist", "no space",
+    "error",
+    "fatal",
+    "failed",
+    "failure",
+    "cannot",
+    "can't",
+    "could not",
+    "couldn't",
+    "unable",
+    "denied",
+    "no such",
+    "not found",
+    "missing",
+    "corrupt",
+    "invalid",
+    "refused",
+    "traceback",
+    "exception",
+    "panic",
+    "warning",
+    "skipped",
+    "does not exist",
+    "no space",
 ];
 
 /// Lines of standard error that speak of trouble and are not declared harmless.
@@ -190,9 +220,24 @@ mod tests {
         use BackupKind::{Borg, Postgres, Restic, Sqlite};
         use Severity::{Fails, Unknown};
         means(Restic, "Fatal: wrong password or no key found", "WRONG_PASSPHRASE", Fails);
-        means(Borg, "passphrase supplied in BORG_PASSPHRASE, by BORG_PASSCOMMAND or via BORG_PASSPHRASE_FD is incorrect.", "WRONG_PASSPHRASE", Fails);
-        means(Restic, "Fatal: repository does not exist: unable to open config file: stat /r/config: no such file", "NO_REPOSITORY", Fails);
-        means(Restic, "unable to create lock in backend: repository is already locked exclusively by PID 1", "LOCKED", Unknown);
+        means(
+            Borg,
+            "passphrase supplied in BORG_PASSPHRASE, by BORG_PASSCOMMAND or via BORG_PASSPHRASE_FD is incorrect.",
+            "WRONG_PASSPHRASE",
+            Fails,
+        );
+        means(
+            Restic,
+            "Fatal: repository does not exist: unable to open config file: stat /r/config: no such file",
+            "NO_REPOSITORY",
+            Fails,
+        );
+        means(
+            Restic,
+            "unable to create lock in backend: repository is already locked exclusively by PID 1",
+            "LOCKED",
+            Unknown,
+        );
         means(Borg, "Failed to create/acquire the lock /r/lock.exclusive (timeout).", "LOCKED", Unknown);
         means(Restic, "Fatal: failed to find snapshot: no snapshot found", "NO_POINTS", Fails);
         means(Restic, "decrypting blob 0a failed: ciphertext verification failed", "DAMAGED", Fails);

@@ -66,7 +66,11 @@ pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
     let compared = counted.iter().map(|section| lives.backed_up.count(*section)).sum::<usize>();
     let mut groups: Vec<LossGroup> = groups.into_iter().map(|(owner, entries)| group(owner, entries)).collect();
     groups.sort_by_key(|group| (rank(&group.owner), group.owner.clone()));
-    LossReport { machine: lives.machine.to_owned(), compared: compared + lives.tables.0.tables.len() + lives.accounts.0.len(), groups }
+    LossReport {
+        machine: lives.machine.to_owned(),
+        compared: compared + lives.tables.0.tables.len() + lives.accounts.0.len(),
+        groups,
+    }
 }
 
 fn group(owner: String, mut entries: Vec<String>) -> LossGroup {
@@ -84,7 +88,8 @@ fn told(change: &Change) -> String {
     let what = match change.kind {
         ChangeKind::Removed => "is gone".to_owned(),
         _ => {
-            let differs = |d: &redrill_state::Difference| format!("{} {} -> {}", d.attribute, short(&d.before), short(&d.after));
+            let differs =
+                |d: &redrill_state::Difference| format!("{} {} -> {}", d.attribute, short(&d.before), short(&d.after));
             change.differences.iter().map(differs).collect::<Vec<_>>().join(", ")
         }
     };
@@ -119,7 +124,10 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
     match change.section {
         Section::Files => {
             // What lies below /run is gone at each boot, if it is on a disk at all.
-            if is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(|path| is_below(subject, path)) {
+            if is_below(subject, COPIES)
+                || is_below(subject, "/run")
+                || lives.apart.iter().any(|path| is_below(subject, path))
+            {
                 return None;
             }
             if let Some(declared) = lives.ephemeral.iter().find(|declared| declared.covers(subject)) {
@@ -211,7 +219,13 @@ mod tests {
     /// Owner and entries of everything lost between the two captures.
     fn groups(backed_up: &Capture, restored: &Capture, tables: (&Manifest, &Manifest)) -> Vec<(String, Vec<String>)> {
         let clean = capture(&[("/etc/passwd", "0"), ("/etc/machine-id", "1")], &["root"]);
-        let files = [("/etc/passwd", "0"), ("/etc/machine-id", "1"), ("/etc/key.pem", "k"), ("/usr/bin/x", "p"), ("/srv/notes.db", "empty")];
+        let files = [
+            ("/etc/passwd", "0"),
+            ("/etc/machine-id", "1"),
+            ("/etc/key.pem", "k"),
+            ("/usr/bin/x", "p"),
+            ("/srv/notes.db", "empty"),
+        ];
         let deployed = capture(&files, &["root", "notes"]);
         let ephemeral = [Ephemeral { path: "/var/spool".into(), reason: "sent again".into() }];
         let lives = Lives {
@@ -225,7 +239,10 @@ mod tests {
             apart: &["/srv/backup".to_owned()],
             ephemeral: &ephemeral,
             tables,
-            accounts: (&BTreeSet::from(["role a".to_owned(), "role b".to_owned()]), &BTreeSet::from(["role a".to_owned()])),
+            accounts: (
+                &BTreeSet::from(["role a".to_owned(), "role b".to_owned()]),
+                &BTreeSet::from(["role a".to_owned()]),
+            ),
             databases: &["notes".to_owned()],
         };
         report(&lives).groups.into_iter().map(|group| (group.owner, group.entries)).collect()
@@ -234,15 +251,34 @@ mod tests {
     #[test]
     fn every_loss_has_an_owner() {
         let lived = [
-            ("/etc/machine-id", "1"), ("/etc/key.pem", "k"), ("/usr/bin/x", "p"), ("/srv/notes.db", "filled"),
-            ("/srv/docs/a", "1"), ("/home/ada/todo", "1"), ("/var/spool/mail", "1"), ("/srv/backup/pack", "1"),
-            ("/var/log/syslog", "1"), ("/etc/same", "s"), ("/run/redrill/digests", "d"),
+            ("/etc/machine-id", "1"),
+            ("/etc/key.pem", "k"),
+            ("/usr/bin/x", "p"),
+            ("/srv/notes.db", "filled"),
+            ("/srv/docs/a", "1"),
+            ("/home/ada/todo", "1"),
+            ("/var/spool/mail", "1"),
+            ("/srv/backup/pack", "1"),
+            ("/var/log/syslog", "1"),
+            ("/etc/same", "s"),
+            ("/run/redrill/digests", "d"),
         ];
-        let rebuilt = [("/etc/machine-id", "2"), ("/etc/key.pem", "other"), ("/srv/notes.db", "empty"), ("/etc/same", "s"), ("/new", "n")];
+        let rebuilt = [
+            ("/etc/machine-id", "2"),
+            ("/etc/key.pem", "other"),
+            ("/srv/notes.db", "empty"),
+            ("/etc/same", "s"),
+            ("/new", "n"),
+        ];
         let (backed_up, restored) = (capture(&lived, &["root", "notes", "ada"]), capture(&rebuilt, &["root", "notes"]));
         let found = groups(&backed_up, &restored, (&Manifest::default(), &Manifest::default()));
-        let of = |owner: &str| found.iter().find(|(name, _)| name == owner).map(|(_, entries)| entries.clone()).unwrap_or_default();
-        assert_eq!(of("nobody"), ["/home/ada/todo is gone", "/srv/notes.db content filled -> empty", "user ada is gone", "role b is gone"]);
+        let of = |owner: &str| {
+            found.iter().find(|(name, _)| name == owner).map(|(_, entries)| entries.clone()).unwrap_or_default()
+        };
+        assert_eq!(
+            of("nobody"),
+            ["/home/ada/todo is gone", "/srv/notes.db content filled -> empty", "user ada is gone", "role b is gone"]
+        );
         assert_eq!(of("backup"), ["/srv/docs/a is gone"]);
         assert_eq!(of("deploy"), ["/etc/key.pem content k -> other"]);
         assert_eq!(of("package"), ["/usr/bin/x is gone"]);
@@ -257,15 +293,24 @@ mod tests {
     fn rows_of_a_database_without_a_backup_belong_to_nobody() {
         let table = |rows| Table { rows, ..Table::default() };
         let with = |rows| Manifest {
-            tables: BTreeMap::from([("notes.documents".to_owned(), table(rows)), ("wiki.pages".to_owned(), table(rows))]),
+            tables: BTreeMap::from([
+                ("notes.documents".to_owned(), table(rows)),
+                ("wiki.pages".to_owned(), table(rows)),
+            ]),
             ..Manifest::default()
         };
         let empty = capture(&[], &[]);
         let found = groups(&empty, &empty, (&with(5), &with(0)));
-        assert_eq!(found, [
-            ("nobody".to_owned(), vec!["table wiki.pages 0 rows, and had 5".to_owned(), "role b is gone".to_owned()]),
-            ("backup".to_owned(), vec!["table notes.documents 0 rows, and had 5".to_owned()]),
-        ]);
+        assert_eq!(
+            found,
+            [
+                (
+                    "nobody".to_owned(),
+                    vec!["table wiki.pages 0 rows, and had 5".to_owned(), "role b is gone".to_owned()]
+                ),
+                ("backup".to_owned(), vec!["table notes.documents 0 rows, and had 5".to_owned()]),
+            ]
+        );
     }
 
     #[test]

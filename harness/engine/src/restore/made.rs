@@ -67,7 +67,10 @@ type Named<T> = Result<T, (String, Fault)>;
 async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Named<String> {
     let made: Vec<&Backup> =
         drill.loaded.scenario.backups.iter().filter(|backup| matches!(backup.origin, Origin::Made { .. })).collect();
-    let named = |backup: &Backup| { let name = backup.name.clone(); move |fault| (name, fault) };
+    let named = |backup: &Backup| {
+        let name = backup.name.clone();
+        move |fault| (name, fault)
+    };
     for backup in &made {
         if let Origin::Made { seed: Some(seed), .. } = &backup.origin {
             drill.events.progress(&format!("filling the service of `{}`", backup.name));
@@ -159,7 +162,8 @@ async fn remember<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Lived,
     let limit = deadline.child("questions about the machine", ASKING);
     let databases: Vec<String> = lines(machine, DATABASES, &limit).await?.into_iter().collect();
     let accounts = lines(machine, ACCOUNTS, &limit).await?;
-    let tables = if databases.is_empty() { Manifest::default() } else { oracle::look(machine, &databases, &limit).await? };
+    let tables =
+        if databases.is_empty() { Manifest::default() } else { oracle::look(machine, &databases, &limit).await? };
     let lists = machine.exec(&Exec::new(["sh", "-c", "cat /var/lib/dpkg/info/*.list"]), b"", &limit).await?;
     let packaged = lists.text().lines().map(str::to_owned).collect();
     Ok(Lived { databases, accounts, tables, packaged })
@@ -221,7 +225,8 @@ async fn of_machine<B: Backend>(
     let (clean, deployed) = (read(Moment::Clean).ok(), read(Moment::Deployed)?);
     let (backed_up, restored) = (read(Moment::BackedUp)?, read(Moment::Restored)?);
     let backups: Vec<&Backup> = drill.loaded.scenario.backups.iter().filter(|backup| backup.machine == name).collect();
-    let targets: Vec<String> = backups.iter().flat_map(|backup| &backup.into).filter_map(|t| t.path().map(str::to_owned)).collect();
+    let targets: Vec<String> =
+        backups.iter().flat_map(|backup| &backup.into).filter_map(|t| t.path().map(str::to_owned)).collect();
     let apart: Vec<String> = backups
         .iter()
         .flat_map(|backup| match &backup.origin {

@@ -42,7 +42,9 @@ struct Plant {
 pub(crate) async fn mutate<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
     let plants = match plants(drill, progress, deadline).await {
         Ok(plants) => plants,
-        Err(fault) => return Outcome::Unknown(Trouble { code: fault.code, text: fault.text, evidence: fault.evidence }),
+        Err(fault) => {
+            return Outcome::Unknown(Trouble { code: fault.code, text: fault.text, evidence: fault.evidence });
+        }
     };
     let frozen = match freeze(drill, progress, "unharmed", deadline).await {
         Ok(frozen) => frozen,
@@ -189,7 +191,8 @@ async fn red<B: Backend>(
     let scenario = &drill.loaded.scenario;
     let tries = scenario.checks.iter().filter_map(|check| {
         let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
-        let check = Check { within: patience.map_or(check.within, |patience| patience.min(check.within)), ..check.clone() };
+        let check =
+            Check { within: patience.map_or(check.within, |patience| patience.min(check.within)), ..check.clone() };
         Some(async move {
             let place = Place { machine, machines, directory: &drill.loaded.directory };
             let checked = checks::check(&check, &place, deadline).await;
@@ -237,7 +240,9 @@ async fn plants<B: Backend>(
         }
         let clean = capture::path(&drill.run_dir.path().join("captures"), name, Moment::Clean);
         let clean = capture::read(&clean).ok();
-        let known = |unit: &str| clean.as_ref().is_some_and(|clean| clean.units.get(unit).is_some_and(|unit| unit.active == "active"));
+        let known = |unit: &str| {
+            clean.as_ref().is_some_and(|clean| clean.units.get(unit).is_some_and(|unit| unit.active == "active"))
+        };
         let list = "systemctl list-units --plain --no-legend --no-pager --state=active --type=timer,service \
                     | awk '$4 == \"running\" || $4 == \"waiting\" {print $1}'";
         let units = machine.exec(&Exec::new(["sh", "-c", list]), b"", deadline).await?.text();
@@ -260,7 +265,8 @@ fn of_data(backup: &Backup, found: &Manifest) -> Vec<Plant> {
         match target {
             Target::Path(root) => {
                 let ordinary = |path: &&String| is_below(path, root) && !path.contains('\\');
-                let files = found.paths.iter().filter(|(path, leaf)| ordinary(path) && leaf.size.is_some_and(|size| size > 1));
+                let files =
+                    found.paths.iter().filter(|(path, leaf)| ordinary(path) && leaf.size.is_some_and(|size| size > 1));
                 // The last of the largest: what a cut-off copy would lack.
                 let Some((path, leaf)) = files.max_by_key(|(_, leaf)| leaf.size) else { continue };
                 let half = (leaf.size.unwrap_or_default() / 2).to_string();
@@ -270,15 +276,36 @@ fn of_data(backup: &Backup, found: &Manifest) -> Vec<Plant> {
                     "a `manifest` under the oracle of `NAME` compares every path, with size, content, owner and mode",
                     "a `manifest` under the oracle of `NAME`, or a `[[check.file]]` with `owner`, would tell",
                 );
-                plants.push(plant(format!("file missing: {path}"), words(&["rm", "-f", "--", path]), String::new(), whole));
-                plants.push(plant(format!("file truncated: {path}"), words(&["truncate", "-s", &half, "--", path]), String::new(), whole));
-                plants.push(plant(format!("wrong owner: {path}"), words(&["chown", other, "--", path]), String::new(), owner));
+                plants.push(plant(
+                    format!("file missing: {path}"),
+                    words(&["rm", "-f", "--", path]),
+                    String::new(),
+                    whole,
+                ));
+                plants.push(plant(
+                    format!("file truncated: {path}"),
+                    words(&["truncate", "-s", &half, "--", path]),
+                    String::new(),
+                    whole,
+                ));
+                plants.push(plant(
+                    format!("wrong owner: {path}"),
+                    words(&["chown", other, "--", path]),
+                    String::new(),
+                    owner,
+                ));
             }
             database => {
-                let table = found.tables.iter().filter(|(name, _)| of_database(database, name)).max_by_key(|(_, table)| table.rows);
+                let table = found
+                    .tables
+                    .iter()
+                    .filter(|(name, _)| of_database(database, name))
+                    .max_by_key(|(_, table)| table.rows);
                 let Some((name, _)) = table.filter(|(_, table)| table.rows > 0) else { continue };
                 let (words, input) = emptied(database, name);
-                let suggestion = format!("`min-rows = {{ \"{name}\" = N }}` under the oracle of `NAME`, or its `manifest`, counts rows");
+                let suggestion = format!(
+                    "`min-rows = {{ \"{name}\" = N }}` under the oracle of `NAME`, or its `manifest`, counts rows"
+                );
                 plants.push(plant(format!("table emptied: {name}"), words, input, &suggestion));
             }
         }
@@ -300,10 +327,26 @@ fn of_database(target: &Target, table: &str) -> bool {
 fn emptied(target: &Target, name: &str) -> (Vec<String>, String) {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let parts: Vec<&str> = name.split('.').collect();
-    let quoted = |parts: &[&str], quote: &str| parts.iter().map(|part| format!("{quote}{part}{quote}")).collect::<Vec<_>>().join(".");
+    let quoted = |parts: &[&str], quote: &str| {
+        parts.iter().map(|part| format!("{quote}{part}{quote}")).collect::<Vec<_>>().join(".")
+    };
     match target {
         Target::Postgres(database) => (
-            words(&["runuser", "-u", "postgres", "--", "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", database, "-f", "-"]),
+            words(&[
+                "runuser",
+                "-u",
+                "postgres",
+                "--",
+                "psql",
+                "-X",
+                "-q",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-d",
+                database,
+                "-f",
+                "-",
+            ]),
             format!("truncate table {} cascade;", quoted(&parts[1..], "\"")),
         ),
         Target::Mariadb(database) => (
@@ -312,10 +355,12 @@ fn emptied(target: &Target, name: &str) -> (Vec<String>, String) {
         ),
         Target::Sqlite(path) | Target::Path(path) => (
             words(&[
-                "sh", "-c",
+                "sh",
+                "-c",
                 "if command -v sqlite3 >/dev/null; then exec sqlite3 -bail \"$1\"; fi; \
                  exec python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.stdin.read())' \"$1\"",
-                "sh", path,
+                "sh",
+                path,
             ]),
             format!("delete from {};", quoted(&parts[1..], "\"")),
         ),
@@ -324,7 +369,17 @@ fn emptied(target: &Target, name: &str) -> (Vec<String>, String) {
 
 /// What the deploy runs: its timers, and its services with the ports that they hold.
 fn of_units(machine: &str, listed: &str, clean: impl Fn(&str) -> bool) -> Vec<Plant> {
-    let ours = ["redrill", "user@", "getty@", "serial-getty@", "systemd-", "dbus", "ssh.service", "container-getty@", "console-getty"];
+    let ours = [
+        "redrill",
+        "user@",
+        "getty@",
+        "serial-getty@",
+        "systemd-",
+        "dbus",
+        "ssh.service",
+        "container-getty@",
+        "console-getty",
+    ];
     let fits = |unit: &&str| !clean(unit) && !ours.iter().any(|known| unit.starts_with(known));
     let of = |ending: &str, word: &str, suggestion: &str| {
         let units = listed.lines().map(str::trim).filter(|unit| unit.ends_with(ending)).filter(fits).take(UNITS);
@@ -361,8 +416,11 @@ async fn of_backups<B: Backend>(
     }
     let mut number = first;
     for backup in &drill.loaded.scenario.backups {
-        let Some(restored) = progress.evidence.restores.restored.iter().find(|one| one.report.backup == backup.name).cloned()
-        else { continue };
+        let Some(restored) =
+            progress.evidence.restores.restored.iter().find(|one| one.report.backup == backup.name).cloned()
+        else {
+            continue;
+        };
         for (fault, backup, source) in bad_backups(drill, progress, backup, &restored) {
             drill.events.progress(&format!("planting: {fault}"));
             number += 1;
@@ -371,7 +429,10 @@ async fn of_backups<B: Backend>(
                 machine: backup.machine.clone(),
                 words: Vec::new(),
                 input: String::new(),
-                suggestion: format!("`newest`, `rpo` or a `manifest` under `{}` tells an old or partial backup from the right one", backup.name),
+                suggestion: format!(
+                    "`newest`, `rpo` or a `manifest` under `{}` tells an old or partial backup from the right one",
+                    backup.name
+                ),
             };
             let mutant = match source {
                 Err(why) => unknown(&plant, why),
@@ -383,7 +444,10 @@ async fn of_backups<B: Backend>(
                         let forks = std::mem::replace(&mut progress.machines, real);
                         let _ = crate::stages::teardown(forks, false).await; // The sweep gets what stays.
                         let before: BTreeSet<&str> = restored.faults.iter().map(|fault| fault.code).collect();
-                        let new = again.faults.iter().filter(|fault| fault.severity >= Severity::Unknown && !before.contains(fault.code));
+                        let new = again
+                            .faults
+                            .iter()
+                            .filter(|fault| fault.severity >= Severity::Unknown && !before.contains(fault.code));
                         told(&plant, new.map(|fault| format!("{} ({})", fault.code, fault.text)).collect())
                     }
                 },
@@ -450,14 +514,23 @@ mod tests {
     #[test]
     fn every_target_gets_the_faults_of_its_kind() {
         let mut found = Manifest::default();
-        let leaf = |size| Leaf { kind: "file".into(), size: Some(size), owner: "notes:notes".into(), ..Leaf::default() };
+        let leaf =
+            |size| Leaf { kind: "file".into(), size: Some(size), owner: "notes:notes".into(), ..Leaf::default() };
         found.paths.insert("/d/small".into(), leaf(2));
         found.paths.insert("/d/large".into(), leaf(100));
         found.tables.insert("notes.documents".into(), Table { rows: 9, ..Table::default() });
         found.tables.insert("notes.app.log".into(), Table { rows: 3, ..Table::default() });
         let plants = of_data(&backup("'/d', 'postgres:notes'"), &found);
         let faults: Vec<&str> = plants.iter().map(|plant| plant.fault.as_str()).collect();
-        assert_eq!(faults, ["file missing: /d/large", "file truncated: /d/large", "wrong owner: /d/large", "table emptied: notes.documents"]);
+        assert_eq!(
+            faults,
+            [
+                "file missing: /d/large",
+                "file truncated: /d/large",
+                "wrong owner: /d/large",
+                "table emptied: notes.documents"
+            ]
+        );
         assert_eq!(plants[1].words, ["truncate", "-s", "50", "--", "/d/large"]);
         assert_eq!(plants[2].words, ["chown", "root:root", "--", "/d/large"]);
         assert_eq!(plants[3].input, "truncate table \"documents\" cascade;");
@@ -469,7 +542,8 @@ mod tests {
     #[test]
     fn only_what_the_deploy_runs_is_stopped() {
         let listed = "notes.service\nbackup.timer\napt-daily.timer\nsystemd-networkd.service\nuser@0.service\n";
-        let faults: Vec<String> = of_units("web", listed, |unit| unit == "apt-daily.timer").into_iter().map(|p| p.fault).collect();
+        let faults: Vec<String> =
+            of_units("web", listed, |unit| unit == "apt-daily.timer").into_iter().map(|p| p.fault).collect();
         assert_eq!(faults, ["timer stopped: backup.timer", "service stopped: notes.service"]);
     }
 }

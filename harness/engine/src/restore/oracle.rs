@@ -37,11 +37,7 @@ impl Judged {
 }
 
 /// What is in the targets, by the probe in the machine.
-pub(crate) async fn look<M: Machine>(
-    machine: &M,
-    targets: &[String],
-    deadline: &Deadline,
-) -> Result<Manifest, Fault> {
+pub(crate) async fn look<M: Machine>(machine: &M, targets: &[String], deadline: &Deadline) -> Result<Manifest, Fault> {
     let words = [PROBE, "manifest"].into_iter().map(str::to_owned).chain(targets.iter().cloned()).collect();
     let output = machine.exec(&Exec(words), b"", deadline).await?;
     let failed = |why: String| Fault::unknown("NOT_LOOKED_AT", format!("the restored data could not be read: {why}"));
@@ -144,13 +140,16 @@ fn floors(backup: &Backup, found: &Manifest, judged: &mut Judged) {
 fn shrunk(backup: &Backup, last: Option<&Found>, found: &Found, judged: &mut Judged) {
     let (Some(limit), Some(last)) = (backup.oracle.max_shrink, last) else { return };
     let mut counts = vec![("files".to_owned(), last.files, found.files), ("bytes".to_owned(), last.bytes, found.bytes)];
-    counts.extend(last.rows.iter().map(|(name, rows)| {
-        (format!("rows of `{name}`"), *rows, found.rows.get(name).copied().unwrap_or_default())
-    }));
+    counts.extend(
+        last.rows.iter().map(|(name, rows)| {
+            (format!("rows of `{name}`"), *rows, found.rows.get(name).copied().unwrap_or_default())
+        }),
+    );
     for (what, before, now) in counts {
         let gone = (before.saturating_sub(now)) as f64 * 100.0;
         if before > 0 && gone > limit * before as f64 {
-            let text = format!("{what}: {before} in the last drill, {now} in this one; a shrink of {limit}% is allowed");
+            let text =
+                format!("{what}: {before} in the last drill, {now} in this one; a shrink of {limit}% is allowed");
             judged.faults.push(Fault::fails("SHRUNK", text));
         }
     }
@@ -254,7 +253,21 @@ fn client(on: &Target) -> Exec {
 for row in sqlite3.connect(sys.argv[1]).execute(sys.stdin.read()): print(\"|\".join(\"\" if v is None else str(v) for v in row))' \"$1\"";
     match on {
         Target::Postgres(name) => Exec::new([
-            "runuser", "-u", "postgres", "--", "psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", name, "-f", "-",
+            "runuser",
+            "-u",
+            "postgres",
+            "--",
+            "psql",
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-d",
+            name,
+            "-f",
+            "-",
         ]),
         Target::Mariadb(name) => Exec::new(["mariadb", "--batch", "--raw", "--skip-column-names", name]),
         Target::Sqlite(path) | Target::Path(path) => Exec::new(["sh", "-c", SQLITE, "sh", path]),
@@ -298,7 +311,10 @@ mod tests {
     fn floors_hold_or_fail() {
         let backup = backup("[backup.oracle]\nmin-rows = { 'notes.documents' = 10 }\nmin-files = 1\nmin-bytes = 11\n");
         let none: [&str; 0] = [];
-        assert_eq!(codes(&backup, &NOTHING, &manifest(10, 0)), (vec!["TOO_FEW"], vec![Some(true), Some(true), Some(false)]));
+        assert_eq!(
+            codes(&backup, &NOTHING, &manifest(10, 0)),
+            (vec!["TOO_FEW"], vec![Some(true), Some(true), Some(false)])
+        );
         assert_eq!(codes(&backup, &NOTHING, &manifest(9, 0)).0, ["TOO_FEW", "TOO_FEW"]);
         let missing = Manifest { tables: Default::default(), ..manifest(10, 0) };
         assert_eq!(codes(&backup, &NOTHING, &missing).1[0], Some(false));
@@ -324,11 +340,20 @@ mod tests {
         assert_eq!(codes(&backup, &known, &manifest(10, 50)), (vec![], vec![Some(true)]));
         assert_eq!(codes(&backup, &known, &manifest(9, 0)), (vec!["DATA_DIFFERS"], vec![Some(false)]));
         let unreadable = Err("no such file".to_owned());
-        assert_eq!(codes(&backup, &Known { manifest: Some(&unreadable), ..NOTHING }, &manifest(1, 0)), (vec!["NO_MANIFEST"], vec![None]));
+        assert_eq!(
+            codes(&backup, &Known { manifest: Some(&unreadable), ..NOTHING }, &manifest(1, 0)),
+            (vec!["NO_MANIFEST"], vec![None])
+        );
         let empty = Ok(Manifest::default());
-        assert_eq!(codes(&backup, &Known { manifest: Some(&empty), ..NOTHING }, &manifest(1, 0)), (vec!["EMPTY_MANIFEST", ], vec![None]));
+        assert_eq!(
+            codes(&backup, &Known { manifest: Some(&empty), ..NOTHING }, &manifest(1, 0)),
+            (vec!["EMPTY_MANIFEST",], vec![None])
+        );
         let made = manifest(10, 0);
-        assert_eq!(codes(&self::backup(""), &Known { made: Some(&made), ..NOTHING }, &manifest(3, 0)).0, ["DATA_DIFFERS"]);
+        assert_eq!(
+            codes(&self::backup(""), &Known { made: Some(&made), ..NOTHING }, &manifest(3, 0)).0,
+            ["DATA_DIFFERS"]
+        );
         let ephemeral = [Ephemeral { path: "/d".into(), reason: "r".into() }];
         let lost = Manifest { paths: Default::default(), ..manifest(10, 0) };
         let known = Known { made: Some(&made), ephemeral: &ephemeral, ..NOTHING };

@@ -90,7 +90,8 @@ fn fought(machine: &str, before: &Manifest, after: &Manifest, ephemeral: impl Fn
         !matches!(tables, (Some(before), Some(after)) if grew(before, after))
     });
     all.map(|disagreement| {
-        let text = format!("the deploy after the restore fought the data: {} {}", disagreement.subject, disagreement.what);
+        let text =
+            format!("the deploy after the restore fought the data: {} {}", disagreement.subject, disagreement.what);
         let mut finding = Finding::new("REDEPLOY_FIGHTS", Severity::Fails, disagreement.subject, text);
         finding.machine = Some(machine.to_owned());
         finding
@@ -138,7 +139,9 @@ mod tests {
 
     fn manifest(rows: u64, digest: Option<&str>) -> Manifest {
         let mut manifest = Manifest::default();
-        manifest.tables.insert("notes.documents".into(), Table { rows, highest: Some(rows.to_string()), ..Table::default() });
+        manifest
+            .tables
+            .insert("notes.documents".into(), Table { rows, highest: Some(rows.to_string()), ..Table::default() });
         if let Some(digest) = digest {
             let leaf = Leaf { kind: "file".into(), size: Some(1), digest: Some(digest.into()), ..Leaf::default() };
             manifest.paths.insert("/d/a".into(), leaf);

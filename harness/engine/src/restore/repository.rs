@@ -317,7 +317,8 @@ pub(crate) async fn unpack<M: Machine>(
         }
     }
     drop(parts);
-    let packed = packing.await.map_err(|error| MachineError::Program { program: "tar".into(), said: error.to_string() })?;
+    let packed =
+        packing.await.map_err(|error| MachineError::Program { program: "tar".into(), said: error.to_string() })?;
     sent?;
     packed.map_err(|source| MachineError::Io { what: "cannot read the repository".to_owned(), source })
 }

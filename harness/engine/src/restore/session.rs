@@ -73,7 +73,8 @@ impl<M: Machine> Session<'_, M> {
                 None => crate::process::output(self.guard, command, program).await,
             }
         };
-        let output = self.deadline.limit(ran).await.map_err(|limit| Fault::unknown("TIMED_OUT", limit.to_string()))??;
+        let output =
+            self.deadline.limit(ran).await.map_err(|limit| Fault::unknown("TIMED_OUT", limit.to_string()))??;
         self.took(phase, began);
         let output = Output {
             status: output.status.code().unwrap_or(1),

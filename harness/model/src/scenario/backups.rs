@@ -449,7 +449,11 @@ fn backup(
     let name = said(&file.name, "name")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if !name.chars().all(plain) || name.starts_with('.') {
-        return Err(InputError::new(file.name.span(), format!("`{name}` is no name"), "letters, digits, `.`, `-`, `_`"));
+        return Err(InputError::new(
+            file.name.span(),
+            format!("`{name}` is no name"),
+            "letters, digits, `.`, `-`, `_`",
+        ));
     }
     let machine = super::checks::machine(file.machine.as_ref(), &file.name, machines, "backup")?;
     let into = targets(&file)?;
@@ -517,7 +521,11 @@ fn kind(file: &BackupFile, into: &[Target]) -> Result<BackupKind, InputError> {
     if !matches!(kind, Kind::Restic | Kind::Borg | Kind::Script)
         && let Some(passphrase) = &file.passphrase
     {
-        return Err(InputError::new(passphrase.span(), "this kind has no passphrase", "kinds `restic`, `borg`, `script`"));
+        return Err(InputError::new(
+            passphrase.span(),
+            "this kind has no passphrase",
+            "kinds `restic`, `borg`, `script`",
+        ));
     }
     let only = |fits: fn(&Target) -> bool, expected: &str| match into {
         [target] if fits(target) => Ok(()),
@@ -540,7 +548,10 @@ fn kind(file: &BackupFile, into: &[Target]) -> Result<BackupKind, InputError> {
         }
         Kind::Tar => BackupKind::Tar,
         Kind::Postgres => {
-            only(|t| matches!(t, Target::Postgres(_) | Target::Path(_)), "`postgres:NAME`; a data directory for a base backup")?;
+            only(
+                |t| matches!(t, Target::Postgres(_) | Target::Path(_)),
+                "`postgres:NAME`; a data directory for a base backup",
+            )?;
             BackupKind::Postgres
         }
         Kind::Mariadb => {
@@ -635,9 +646,11 @@ fn query(written: &Spanned<QueryFile>, into: &[Target]) -> Result<Query, InputEr
     let file = written.get_ref();
     let databases: Vec<&Target> = into.iter().filter(|target| !matches!(target, Target::Path(_))).collect();
     let on = match (&file.on, databases.as_slice()) {
-        (Some(on), _) => Target::parse(on.get_ref()).filter(|target| !matches!(target, Target::Path(_))).ok_or_else(
-            || InputError::new(on.span(), format!("`{}` is no database", on.get_ref()), "such as `postgres:NAME`"),
-        )?,
+        (Some(on), _) => {
+            Target::parse(on.get_ref()).filter(|target| !matches!(target, Target::Path(_))).ok_or_else(|| {
+                InputError::new(on.span(), format!("`{}` is no database", on.get_ref()), "such as `postgres:NAME`")
+            })?
+        }
         (None, [only]) => (*only).clone(),
         (None, _) => {
             let message = "this query does not say which database it asks";

@@ -9,7 +9,7 @@ use serde_spanned::Spanned;
 
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
-use super::{Backup, BackendKind, Check, Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool};
+use super::{BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::verdict::Claim;
@@ -128,7 +128,11 @@ impl Scenario {
         }
         let backups = backups::backups(file.backup, &machines, &checks)?;
         if let Some((claim, expected)) = unsupported(&claims, &checks, &backups) {
-            return Err(InputError::new(0..0, format!("the scenario claims `{claim}`, and has nothing to show it"), expected));
+            return Err(InputError::new(
+                0..0,
+                format!("the scenario claims `{claim}`, and has nothing to show it"),
+                expected,
+            ));
         }
         let limit = |written: Option<Limit>, default| written.map_or(default, |limit| limit.0);
         Ok(Self {
@@ -174,7 +178,11 @@ fn claims(written: Option<Spanned<Vec<Claim>>>) -> Result<Vec<Claim>, InputError
     claims.sort();
     claims.dedup();
     if claims.is_empty() {
-        return Err(InputError::new(span, "a scenario must claim something", "`rebuilds`, `idempotent`, `serves`, `survives-reboot` or `restores`"));
+        return Err(InputError::new(
+            span,
+            "a scenario must claim something",
+            "`rebuilds`, `idempotent`, `serves`, `survives-reboot` or `restores`",
+        ));
     }
     if claims.len() < given {
         return Err(InputError::new(span, "a claim stands here twice", "each claim once"));

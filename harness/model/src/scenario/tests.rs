@@ -147,7 +147,8 @@ fn a_waiver_names_reason_owner_and_date() {
     rejects(&waiver(&good.replace("path =", "operation = 'x'\npath =")), "[[waiver]]", "one thing");
 }
 
-const BACKUP: &str = "[[backup]]\nname = 'notes'\nkind = 'directory'\nrepository = 'backups/notes'\ninto = ['/var/lib/notes']\n";
+const BACKUP: &str =
+    "[[backup]]\nname = 'notes'\nkind = 'directory'\nrepository = 'backups/notes'\ninto = ['/var/lib/notes']\n";
 
 fn backup_of(more: &str) -> Backup {
     valid(&format!("claims = ['restores']\n{HEAD}{MACHINE}{BACKUP}{more}")).backups.remove(0)
@@ -164,7 +165,10 @@ fn the_least_backup_gets_sensible_defaults() {
     assert_eq!((backup.machine.as_str(), backup.at.as_str()), ("web", "/srv/redrill/notes"));
     assert_eq!((backup.view, &backup.point), (View::ReadOnly, &Point::Latest));
     assert_eq!(backup.origin, Origin::Local("backups/notes".into()));
-    assert_eq!((backup.into.as_slice(), backup.oracle.count()), ([Target::Path("/var/lib/notes".into())].as_slice(), 1));
+    assert_eq!(
+        (backup.into.as_slice(), backup.oracle.count()),
+        ([Target::Path("/var/lib/notes".into())].as_slice(), 1)
+    );
     assert_eq!(backup_of("").oracle.count(), 0, "unproven, and no mistake");
 }
 
@@ -215,7 +219,11 @@ fn mistakes_in_backups_are_placed() {
     rejects_backup(&format!("{plain}[backup.oracle]\nmin-rows = {{ documents = 1 }}\n"), "min-rows", "names no table");
     rejects_backup(&format!("{plain}[backup.oracle]\nchecks = ['x']\n"), "checks", "no check `x`");
     rejects_backup(&format!("{plain}[backup.oracle]\nmax-shrink = '5'\n"), "max-shrink", "no share");
-    rejects_backup(&format!("{plain}[backup.oracle]\nquery = [{{ sql = 's', equals = 'e' }}]\n"), "query", "which database");
+    rejects_backup(
+        &format!("{plain}[backup.oracle]\nquery = [{{ sql = 's', equals = 'e' }}]\n"),
+        "query",
+        "which database",
+    );
     rejects_backup(&format!("{plain}[backup.oracle]\ncanary = {{ newest = '1h' }}\n"), "canary", "one place");
     let twice = format!("claims = ['restores']\n{HEAD}{MACHINE}{BACKUP}{BACKUP}");
     rejects(&twice, "[[backup]]", "two backups");

@@ -93,7 +93,10 @@ mod tests {
         ];
         let shapes = shapes("notes", &lines).expect("tables");
         assert_eq!((shapes.len(), shapes[0].name.as_str()), (1, "notes.documents"));
-        assert_eq!((shapes[0].key.as_slice(), shapes[0].times.as_slice()), (["`id`".to_owned()].as_slice(), ["`made`".to_owned()].as_slice()));
+        assert_eq!(
+            (shapes[0].key.as_slice(), shapes[0].times.as_slice()),
+            (["`id`".to_owned()].as_slice(), ["`made`".to_owned()].as_slice())
+        );
         assert!(question(&shapes).contains("order by `id` desc limit 1"));
         assert!(super::shapes("notes", &[line("odd")]).is_err());
     }

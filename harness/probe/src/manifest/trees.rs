@@ -55,7 +55,7 @@ fn leaf(path: &Path, names: &Names) -> io::Result<Leaf> {
     let target = if kind == "symlink" { Some(std::fs::read_link(path)?) } else { None };
     Ok(Leaf {
         kind: kind.to_owned(),
-        size: (kind == "file").then(|| metadata.len()),
+        size: (kind == "file").then_some(metadata.len()),
         digest: if kind == "file" { Some(hashing::digest(path)?) } else { None },
         target: target.map(|target| escape(target.as_os_str().as_bytes())),
         owner: format!("{}:{}", name(&names.users, metadata.uid()), name(&names.groups, metadata.gid())),

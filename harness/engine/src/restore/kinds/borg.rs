@@ -109,8 +109,7 @@ impl Tool {
 
     async fn load<M: Machine>(&self, session: &mut Session<'_, M>, archive: &str) -> Result<(), Fault> {
         let arguments = session.backup.arguments.clone();
-        let paths: Vec<String> =
-            session.paths().iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+        let paths: Vec<String> = session.paths().iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         if self.in_machine {
             let mut words = [&["extract", "--numeric-ids"], &words[..], &[archive]].concat();

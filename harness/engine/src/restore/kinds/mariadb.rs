@@ -20,7 +20,9 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
     }
     let arguments = session.backup.arguments.clone();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let line = format!("file=$1 database=$2; shift 2; set -- \"$file\" \"$database\" \"$@\"; {reader} | mariadb \"${{@:3}}\" \"$2\"");
+    let line = format!(
+        "file=$1 database=$2; shift 2; set -- \"$file\" \"$database\" \"$@\"; {reader} | mariadb \"${{@:3}}\" \"$2\""
+    );
     session.pipe("load", &line, &[&[file.as_str(), database.as_str()], &arguments[..]].concat()).await?;
     Ok(point)
 }

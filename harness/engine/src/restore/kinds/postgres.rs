@@ -84,7 +84,9 @@ async fn archive<M: Machine>(
 
 /// A dump of a newer major version may load and still lack what the older server does not know.
 async fn not_newer<M: Machine>(session: &mut Session<'_, M>, text: &str) -> Result<(), Fault> {
-    let Some(dump) = text.lines().find_map(|line| line.split_once(VERSION)).map(|(_, rest)| rest) else { return Ok(()) };
+    let Some(dump) = text.lines().find_map(|line| line.split_once(VERSION)).map(|(_, rest)| rest) else {
+        return Ok(());
+    };
     let dump = dump.trim_matches(|c: char| c == ':' || c.is_whitespace());
     let words = ["runuser", "-u", "postgres", "--", "psql", "-X", "-A", "-t", "-c", "show server_version"];
     let server = session.run("list", &words).await?.text();
@@ -112,7 +114,8 @@ async fn base_backup<M: Machine>(session: &mut Session<'_, M>, data: &str) -> Re
     session.run("load", &["mkdir", "-p", "--", data]).await?;
     session.run("load", &["cp", "-a", "--", &format!("{from}/."), data]).await?;
     // Before the server touches it: afterwards nothing is as the manifest says.
-    let verify = "set -- /usr/lib/postgresql/*/bin/pg_verifybackup \"$1\"; shift $(($# - 2)); exec \"$1\" --quiet \"$2\"";
+    let verify =
+        "set -- /usr/lib/postgresql/*/bin/pg_verifybackup \"$1\"; shift $(($# - 2)); exec \"$1\" --quiet \"$2\"";
     session.run("verify", &["sh", "-c", verify, "sh", data]).await?;
     session.run("load", &["chown", "-R", "-h", "postgres:postgres", "--", data]).await?;
     session.run("load", &["chmod", "0700", "--", data]).await?;

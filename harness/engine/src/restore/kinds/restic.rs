@@ -75,7 +75,12 @@ impl Tool {
         Ok(Self { repository: copy.display().to_string(), passphrase, in_machine: false })
     }
 
-    async fn ask<M: Machine>(&self, session: &mut Session<'_, M>, phase: &str, words: &[&str]) -> Result<Output, Fault> {
+    async fn ask<M: Machine>(
+        &self,
+        session: &mut Session<'_, M>,
+        phase: &str,
+        words: &[&str],
+    ) -> Result<Output, Fault> {
         let words = [&["restic"], &OPTIONS[..], words].concat();
         self.run(session, phase, &words, None).await
     }
@@ -108,7 +113,8 @@ impl Tool {
             return self.run(session, "load", &words, None).await.map(drop);
         }
         let file = session.scratch.join("restored.tar");
-        let words = [&["restic", OPTIONS[0], OPTIONS[1], "dump", "--archive", "tar"], &arguments[..], &[id, "/"]].concat();
+        let words =
+            [&["restic", OPTIONS[0], OPTIONS[1], "dump", "--archive", "tar"], &arguments[..], &[id, "/"]].concat();
         self.run(session, "load", &words, Some(&file)).await?;
         let began = Instant::now();
         repository::unpack(session.machine, &Source::Archive(file), "/", &session.deadline).await?;
@@ -127,7 +133,8 @@ mod tests {
 
     #[test]
     fn snapshots_come_oldest_first() {
-        let json = r#"[{"id":"b","time":"2026-11-23T03:00:00Z","paths":["/x"]},{"id":"a","time":"2026-11-22T03:00:00Z"}]"#;
+        let json =
+            r#"[{"id":"b","time":"2026-11-23T03:00:00Z","paths":["/x"]},{"id":"a","time":"2026-11-22T03:00:00Z"}]"#;
         let output = Output { stdout: json.into(), ..Output::default() };
         let points = points(&output).expect("a list");
         assert_eq!(points.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["a", "b"]);

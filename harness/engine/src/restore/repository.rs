@@ -341,6 +341,26 @@ fn succeeded(output: redrill_machines::Output, program: &str) -> Result<(), Mach
     }
 }
 
+/// Copies of an archive what lies at and below these absolute paths: the directories above are the machine's own.
+pub(crate) fn only_below(archive: &Path, paths: &[String], to: &Path) -> io::Result<()> {
+    let mut read = tar::Archive::new(File::open(archive)?);
+    let mut kept = tar::Builder::new(File::create(to)?);
+    for entry in read.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.into_owned();
+        let absolute = format!("/{}", path.display().to_string().trim_start_matches(['.', '/']).trim_end_matches('/'));
+        if !paths.iter().any(|root| redrill_model::is_below(&absolute, root)) {
+            continue;
+        }
+        let mut header = entry.header().clone();
+        match entry.link_name()?.map(std::borrow::Cow::into_owned) {
+            Some(link) => kept.append_link(&mut header, &path, link)?,
+            None => kept.append_data(&mut header, &path, &mut entry)?,
+        }
+    }
+    kept.into_inner()?.sync_all()
+}
+
 /// A copy on the host, for a restore that runs on the controller.
 pub(crate) fn copy_on_host(source: &Source, to: &Path) -> io::Result<()> {
     std::fs::create_dir_all(to)?;
@@ -450,6 +470,20 @@ mod tests {
         let third = copy.0.join("third");
         copy_on_host(&Source::Tree(root.0.clone()), &third).expect("copied");
         assert_eq!(contents(&third), contents(&root.0));
+    }
+
+    #[test]
+    fn of_an_archive_only_the_targets_are_unpacked() {
+        let (root, copy) = (tree("only"), tree("only-copy"));
+        let (file, kept) = (copy.0.join("all.tar"), copy.0.join("kept.tar"));
+        let mut builder = tar::Builder::new(File::create(&file).expect("file"));
+        builder.follow_symlinks(false);
+        builder.append_dir_all("srv", &root.0).expect("packed");
+        builder.into_inner().expect("finished");
+        only_below(&file, &["/srv/data".to_owned(), "/srv/link".to_owned()], &kept).expect("filtered");
+        let mut paths = Source::Archive(kept).contents().expect("readable").paths;
+        paths.sort();
+        assert_eq!(paths, ["srv/data", "srv/data/00", "srv/data/00/pack", "srv/link"]);
     }
 
     #[test]

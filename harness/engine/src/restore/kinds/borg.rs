@@ -8,7 +8,7 @@ use redrill_model::PointReport;
 use serde::Deserialize;
 
 use super::super::faults::{self, Fault};
-use super::super::repository::{self, Source};
+use super::super::repository;
 use super::super::session::Session;
 
 /// Nobody sits there to answer, and the repository is where it never was.
@@ -122,7 +122,7 @@ impl Tool {
         words.extend(paths.iter().map(String::as_str));
         self.run(session, "load", &words, None).await?;
         let began = Instant::now();
-        repository::unpack(session.machine, &Source::Archive(file), "/", &session.deadline).await?;
+        super::unpack_targets(session, &file).await?;
         session.took("unpack", began);
         Ok(())
     }

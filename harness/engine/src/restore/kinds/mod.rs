@@ -9,10 +9,13 @@ mod restic;
 mod script;
 mod sqlite;
 
+use std::path::Path;
+
 use redrill_machines::Machine;
 use redrill_model::{BackupKind, PointReport};
 
 use super::faults::Fault;
+use super::repository::{self, Source};
 use super::session::Session;
 use crate::controller::Controller;
 
@@ -40,6 +43,15 @@ async fn own<M: Machine>(session: &mut Session<'_, M>) -> Result<(), Fault> {
     let mut words = vec!["chown", "-R", "-h", "--", &owner];
     words.extend(paths.iter().map(String::as_str));
     session.run("load", &words).await.map(drop)
+}
+
+/// Streams the targets out of an archive of the host into the machine, with the numbers of their owners.
+async fn unpack_targets<M: Machine>(session: &Session<'_, M>, archive: &Path) -> Result<(), Fault> {
+    let paths: Vec<String> = session.paths().iter().map(|path| (*path).to_owned()).collect();
+    let kept = archive.with_extension("targets.tar");
+    let filtered = repository::only_below(archive, &paths, &kept);
+    filtered.map_err(|error| Fault::unknown("RESTORE_UNKNOWN", format!("cannot read what was restored: {error}")))?;
+    Ok(repository::unpack(session.machine, &Source::Archive(kept), "/", &session.deadline).await?)
 }
 
 /// Files directly in the repository whose names end like one of these, sorted.

@@ -8,7 +8,7 @@ use redrill_model::PointReport;
 use serde::Deserialize;
 
 use super::super::faults::{self, Fault};
-use super::super::repository::{self, Source};
+use super::super::repository;
 use super::super::session::Session;
 
 /// Read-only repositories take neither a lock nor a cache.
@@ -117,7 +117,7 @@ impl Tool {
             [&["restic", OPTIONS[0], OPTIONS[1], "dump", "--archive", "tar"], &arguments[..], &[id, "/"]].concat();
         self.run(session, "load", &words, Some(&file)).await?;
         let began = Instant::now();
-        repository::unpack(session.machine, &Source::Archive(file), "/", &session.deadline).await?;
+        super::unpack_targets(session, &file).await?;
         session.took("unpack", began);
         Ok(())
     }

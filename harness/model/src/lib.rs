@@ -22,7 +22,8 @@ pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
 pub use restore_report::{
-    Found, LossGroup, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery, RepositoryReport, RestoreReport,
+    Found, LastTime, LossGroup, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery, RepositoryReport,
+    RestoreReport,
 };
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,

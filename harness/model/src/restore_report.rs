@@ -33,6 +33,26 @@ pub struct RestoreReport {
     /// From a clean machine to green checks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery: Option<Recovery>,
+    /// The same in the last drill of this scenario that restored it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastTime>,
+}
+
+/// What an earlier drill measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LastTime {
+    /// When that drill began.
+    pub started: String,
+    /// The age of the newest record, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<f64>,
+    /// From a clean machine to green checks, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<f64>,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
 }
 
 /// What was restored.

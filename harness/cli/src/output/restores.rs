@@ -57,6 +57,13 @@ fn one(out: &mut String, restored: &RestoreReport, style: Style) {
             let _ = writeln!(out, "              {}", style.dim(remark));
         }
     }
+    if let Some(last) = &restored.last {
+        let measured = [("age", last.age), ("recovery", last.recovery)];
+        let told = measured.iter().filter_map(|(name, seconds)| Some(format!("{name} {}", duration((*seconds)?))));
+        let counted = format!("{} rows, {}", last.rows, size(last.bytes));
+        let told: Vec<String> = told.chain([counted]).collect();
+        let _ = writeln!(out, "  last time   {}: {}", last.started, told.join(", "));
+    }
     for oracle in &restored.oracles {
         let word = match oracle.holds {
             Some(true) => style.good("holds"),

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
 use redrill_model::{
-    Backup, Finding, Found, LossReport, Mutant, Origin, Report, RepositoryReport, RestoreReport, Severity, Stage,
-    is_below,
+    Backup, Finding, Found, LastTime, LossReport, Mutant, Origin, Report, RepositoryReport, RestoreReport, Severity,
+    Stage, is_below,
 };
 use redrill_state::Manifest;
 
@@ -114,6 +114,7 @@ async fn one<B: Backend>(
         rpo: backup.rpo.map(|rpo| rpo.as_secs_f64()),
         ..RestoreReport::default()
     };
+    report.last = last.and_then(|last| last_time(last, &backup.name));
     let mut judged = Judged::default();
     if let Err(fault) = through(drill, progress, backup, (instead, last), deadline, (&mut report, &mut judged)).await {
         judged.faults.push(fault);
@@ -336,6 +337,18 @@ fn last_report<B: Backend>(drill: &Drill<B>) -> Option<Report> {
 fn found_last<'a>(last: &'a Report, backup: &str) -> Option<&'a Found> {
     let restored = last.restores.iter().find(|restored| restored.backup == backup)?;
     restored.point.is_some().then_some(&restored.found)
+}
+
+/// What is told of the last drill beside this one.
+fn last_time(last: &Report, backup: &str) -> Option<LastTime> {
+    let restored = last.restores.iter().find(|restored| restored.backup == backup && restored.point.is_some())?;
+    Some(LastTime {
+        started: last.started.clone(),
+        age: restored.age,
+        recovery: restored.recovery.as_ref().map(|recovery| recovery.seconds),
+        rows: restored.found.rows.values().sum(),
+        bytes: restored.found.bytes,
+    })
 }
 
 fn seed() -> u64 {

@@ -1,11 +1,13 @@
 //! `redrill`: the command line. One file per command; only `output` prints.
 
 mod accel;
+mod canary;
 mod clean;
 mod doctor;
 mod idempotence;
 mod image;
 mod internal;
+mod manifest;
 mod output;
 mod plan;
 mod run;
@@ -49,6 +51,9 @@ enum Command {
     Image(image::Args),
     Shell(shell::Args),
     Clean(clean::Args),
+    Manifest(manifest::Args),
+    #[command(subcommand)]
+    Canary(canary::Args),
     #[command(flatten)]
     Internal(internal::Args),
 }
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
         Command::Test(args) => test::exec(&args),
         Command::Shell(args) => shell::exec(&args),
         Command::Clean(args) => clean::exec(&args),
+        Command::Manifest(args) => manifest::exec(&args),
+        Command::Canary(args) => canary::exec(&args),
         Command::Run(args) => runtime(run::exec(args)),
         Command::Idempotence(args) => runtime(idempotence::exec(args)),
         Command::Doctor(args) => runtime(doctor::exec(args)),

@@ -54,6 +54,9 @@ pub(crate) struct Options {
     /// At most so many machines at a time on this host, those of other drills included.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     jobs: Option<u32>,
+    /// Plant faults into forks of the restored machines and copies of the backups, and show which checks notice.
+    #[arg(long)]
+    mutate: bool,
     /// End in order when standard input ends: for whoever starts drills and may be killed.
     #[arg(long, hide = true)]
     leash: bool,
@@ -188,7 +191,7 @@ fn short(shortage: &Shortage) -> Failure {
 
 /// Waits until there is room for all machines of the drill.
 async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
-    let twins = backend == BackendKind::Qemu && loaded.scenario.claims.contains(&Claim::Idempotent);
+    let twins = backend == BackendKind::Qemu && (args.mutate || loaded.scenario.claims.contains(&Claim::Idempotent));
     let wanted = Amount::of(&loaded.scenario.machines, twins);
     let run = format!("{} (process {})", loaded.name, std::process::id());
     let books = Admission::new(&home.state, Amount::of_host(args.jobs));
@@ -230,6 +233,7 @@ async fn drill(
         tools: versions,
         events,
         keep,
+        mutate: args.mutate,
         leash: args.leash,
         repeat,
     };
@@ -269,14 +273,28 @@ struct Making {
     tools: BTreeMap<String, String>,
     events: Events,
     keep: Keep,
+    mutate: bool,
     leash: bool,
     repeat: String,
 }
 
 impl Making {
     fn with<B>(self, backend: B, guard: Guard) -> Drill<B> {
-        let Self { loaded, run_dir, home, host, tools, events, keep, leash, repeat } = self;
-        Drill { loaded, backend, guard, run_dir, home, host, tools, events, stop: watch_signals(leash), keep, repeat }
+        let Self { loaded, run_dir, home, host, tools, events, keep, mutate, leash, repeat } = self;
+        Drill {
+            loaded,
+            backend,
+            guard,
+            run_dir,
+            home,
+            host,
+            tools,
+            events,
+            stop: watch_signals(leash),
+            mutate,
+            keep,
+            repeat,
+        }
     }
 }
 

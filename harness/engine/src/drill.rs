@@ -51,6 +51,8 @@ pub struct Drill<B> {
     pub events: Events,
     /// Becomes true when the user wants an end.
     pub stop: Stop,
+    /// Plant faults into what was restored, and see who notices.
+    pub mutate: bool,
     /// What becomes of the machines.
     pub keep: Keep,
     /// The command that repeats the drill.
@@ -65,6 +67,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) frozen: Vec<B::Frozen>,
     /// Forks of the same that are left alone.
     pub(crate) twins: Vec<B::Machine>,
+    /// Machines as they were before the restore, where faults will be planted into backups.
+    pub(crate) unrestored: Vec<(String, B::Frozen)>,
     pub(crate) reports: Vec<MachineReport>,
     /// Nanoseconds that each machine's clock is ahead, measured at the second deploy.
     pub(crate) offsets: BTreeMap<String, i64>,
@@ -107,7 +111,7 @@ impl<B: Backend> Drill<B> {
         let can = self.backend.capabilities();
         let forks = can.memory_fork;
         progress.remarks.extend(remarks(can));
-        for stage in plan(&self.loaded.scenario, forks).stages {
+        for stage in plan(&self.loaded.scenario, forks).with_mutants(self.mutate).stages {
             let report = match stage {
                 // Judged first: whether the machines stay may depend on the verdicts.
                 Stage::Teardown => self.teardown(&mut progress).await,
@@ -120,13 +124,15 @@ impl<B: Backend> Drill<B> {
                     }
                 },
             };
-            over |= report.status != Status::Done;
+            over |= ends(stage, report.status);
+            progress.evidence.restores.took.push((stage, report.seconds));
             self.events.send(Event::StageEnded { report: report.clone() });
             reports.push(report);
         }
         let claims = self.claims(&progress.evidence);
-        let Evidence { first, second, later, .. } = &progress.evidence;
-        let deploys: Vec<_> = first.iter().chain(second).chain(later).map(|deployed| deployed.run.clone()).collect();
+        let Evidence { first, second, later, rebuilt, restored, .. } = &progress.evidence;
+        let deploys = first.iter().chain(second).chain(later).chain(rebuilt).chain(restored);
+        let deploys: Vec<_> = deploys.map(|deployed| deployed.run.clone()).collect();
         let source = progress.controller.as_ref().map(|controller| controller.source.clone());
         if let Some(controller) = &progress.controller {
             self.tools.insert(controller.found.tool.name().to_owned(), controller.tool_version.clone());
@@ -144,6 +150,9 @@ impl<B: Backend> Drill<B> {
             stages: reports,
             deploys,
             machines: progress.reports,
+            restores: prove::restore_reports(&self.loaded.scenario, &progress.evidence, &self.host),
+            losses: progress.evidence.restores.losses,
+            mutants: progress.evidence.restores.mutants,
             host: self.host.clone(),
             tools: self.tools.clone(),
             remarks: progress.remarks,
@@ -159,6 +168,7 @@ impl<B: Backend> Drill<B> {
             machines: Vec::new(),
             frozen: Vec::new(),
             twins: Vec::new(),
+            unrestored: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
             key: redrill_machines::run_key(),
@@ -217,7 +227,7 @@ impl<B: Backend> Drill<B> {
 
     fn claims(&self, evidence: &Evidence) -> Vec<redrill_model::ClaimReport> {
         let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-        let mut claims = prove::claims(&self.loaded.scenario, evidence, &today[..10]);
+        let mut claims = prove::claims(&self.loaded.scenario, evidence, &self.host, &today[..10]);
         let redactor = self.events.redactor();
         for finding in claims.iter_mut().flat_map(|claim| &mut claim.findings) {
             finding.summary = redactor.clean(&finding.summary);
@@ -278,6 +288,14 @@ fn remarks(can: Capabilities) -> Vec<String> {
         "noise was measured by leaving the machines alone afterwards, since they cannot be forked with their memory";
     let lacking = [(can.own_kernel, kernel), (can.memory_fork, fork)];
     lacking.into_iter().filter(|(able, _)| !able).map(|(_, text)| text.to_owned()).collect()
+}
+
+/// Whether nothing can come of the stages after this one. A red check is an answer, and others are still to be had.
+fn ends(stage: Stage, status: Status) -> bool {
+    match stage {
+        Stage::Check | Stage::CheckAgain(_) => !matches!(status, Status::Done | Status::Failed),
+        _ => status != Status::Done,
+    }
 }
 
 fn not_run(stage: Stage) -> StageReport {

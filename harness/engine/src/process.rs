@@ -1,5 +1,6 @@
 //! Programs of the host, run to their end.
 
+use std::path::Path;
 use std::process::Stdio;
 
 use redrill_machines::MachineError;
@@ -28,4 +29,20 @@ async fn all(pipe: Option<impl AsyncReadExt + Unpin>) -> Vec<u8> {
         let _ = pipe.read_to_end(&mut bytes).await;
     }
     bytes
+}
+
+/// The same, with standard output in a file.
+pub(crate) async fn output_to_file(
+    guard: &Guard,
+    mut command: Command,
+    name: &str,
+    to: &Path,
+) -> Result<std::process::Output, MachineError> {
+    let file = std::fs::File::create(to)
+        .map_err(|source| MachineError::Io { what: format!("cannot write `{}`", to.display()), source })?;
+    command.stdout(file).stderr(Stdio::piped());
+    let mut process = guard.spawn(&mut command, name)?;
+    let stderr = all(process.child().stderr.take()).await;
+    let status = process.wait().await.map_err(|source| MachineError::Spawn { program: name.to_owned(), source })?;
+    Ok(std::process::Output { status, stdout: Vec::new(), stderr })
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs, Seat};
-use redrill_model::{Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Scenario, Stage};
+use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Scenario, Stage};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::capture;
@@ -18,6 +18,7 @@ use crate::drill::{Drill, Outcome, Progress};
 use crate::events::Event;
 use crate::outage::{self, Gaps};
 use crate::prove::{Trouble, add_flip_flops, judge_machine};
+use crate::restore;
 use crate::settle::settle;
 use crate::tools::{self, Deployed, Ended};
 use crate::{details, trend, writes};
@@ -31,14 +32,44 @@ pub(crate) async fn run<B: Backend>(
     match stage {
         Stage::Controller => controller(drill, progress).await,
         Stage::Images => images(drill, progress).await,
-        Stage::Boot => boot(drill, progress, deadline).await,
+        Stage::Boot => boot(drill, progress, "", deadline).await,
         Stage::Deploy(pass) => deploy(drill, progress, pass, deadline).await,
-        Stage::Capture(moment) => take(drill, progress, moment, deadline).await,
+        Stage::Capture(moment) => capture_and_look(drill, progress, moment, deadline).await,
         Stage::Twin => twin(drill, progress, deadline).await,
         Stage::Idle => idle(drill, progress).await,
         Stage::Trend => trend::follow(drill, progress, deadline).await,
-        Stage::Check => check(drill, progress, deadline).await,
+        Stage::Check => check(drill, progress, None, deadline).await,
+        Stage::CheckAgain(after) => check(drill, progress, Some(after), deadline).await,
+        Stage::BackUp => restore::back_up(drill, progress, deadline).await,
+        Stage::Renew => restore::renew(drill, progress, deadline).await,
+        Stage::Restore => restore::restore(drill, progress, deadline).await,
+        Stage::Mutate => restore::mutate(drill, progress, deadline).await,
+        Stage::Reboot => restore::reboot(drill, progress, deadline).await,
         Stage::Teardown => Outcome::Done(String::new()),
+    }
+}
+
+/// What was restored is looked at beside the captures: they do not see into databases.
+async fn capture_and_look<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    moment: Moment,
+    deadline: &Deadline,
+) -> Outcome {
+    let taken = take(drill, progress, moment, deadline).await;
+    let Outcome::Done(note) = taken else { return taken };
+    let looked = match moment {
+        Moment::Restored => {
+            restore::losses(drill, progress, deadline).await;
+            restore::before_redeploy(drill, progress, deadline).await
+        }
+        Moment::Settled => restore::after_redeploy(drill, progress, deadline).await,
+        _ => return Outcome::Done(note),
+    };
+    match looked {
+        Outcome::Done(more) if more.is_empty() => Outcome::Done(note),
+        Outcome::Done(more) => Outcome::Done(format!("{note}; {more}")),
+        other => other,
     }
 }
 
@@ -126,11 +157,17 @@ async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) ->
     }
 }
 
-async fn boot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
+/// Makes every machine; their files lie below `within` of each machine's directory.
+pub(crate) async fn boot<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    within: &str,
+    deadline: &Deadline,
+) -> Outcome {
     let scenario = &drill.loaded.scenario;
     let boots = scenario.machines.iter().enumerate().map(|(number, spec)| async move {
         let deadline = deadline.child(&format!("the boot of `{}`", spec.name), scenario.limits.boot);
-        let dir = machine_dir(drill, &spec.name)?;
+        let dir = machine_dir(drill, &PathBuf::from(&spec.name).join(within).display().to_string())?;
         drill.backend.boot(spec, &needs(drill, number, spec), &dir, &deadline).await
     });
     let mut failed = None;
@@ -151,13 +188,13 @@ async fn boot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline
     connect(progress, format!("{} answered after {slowest:.1} s", progress.machines.len()))
 }
 
-fn machine_dir<B>(drill: &Drill<B>, name: &str) -> Result<PathBuf, MachineError> {
+pub(crate) fn machine_dir<B>(drill: &Drill<B>, name: &str) -> Result<PathBuf, MachineError> {
     let dir = drill.run_dir.dir(PathBuf::from("machines").join(name));
     dir.map_err(|error| MachineError::Io { what: error.to_string(), source: error.source })
 }
 
 /// Lets the deploy tool reach the machines that there are now.
-fn connect<B: Backend>(progress: &mut Progress<B>, done: String) -> Outcome {
+pub(crate) fn connect<B: Backend>(progress: &mut Progress<B>, done: String) -> Outcome {
     let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
     match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
         Some(Err(error)) => unknown("NO_CONTROLLER", &error),
@@ -168,7 +205,7 @@ fn connect<B: Backend>(progress: &mut Progress<B>, done: String) -> Outcome {
 /// The private network of every drill; drills do not hear each other.
 const LAN: [u8; 3] = [10, 77, 0];
 /// The group of the machines that are deployed to, and that of their twins.
-const MAIN: &str = "main";
+pub(crate) const MAIN: &str = "main";
 const TWINS: &str = "twins";
 
 fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Needs {
@@ -183,7 +220,7 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
         // Alone, a machine has nobody to talk to.
         lan: (scenario.machines.len() > 1).then_some(seat),
         lease: u8::try_from(number).unwrap_or(u8::MAX),
-        freezable: scenario.claims.contains(&Claim::Idempotent),
+        freezable: drill.mutate || scenario.claims.contains(&Claim::Idempotent),
     }
 }
 
@@ -228,7 +265,7 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
     if pass == Pass::Second && matches!(deployed.ended, Ended::Failed { .. }) {
         ask_the_first_controller(drill, progress, deadline).await;
     }
-    let which = format!("the {} deploy", pass.name());
+    let which = pass.name();
     let note = told(&deployed);
     let outcome = match &deployed.ended {
         Ended::Well => Outcome::Done(note),
@@ -249,6 +286,8 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
         Pass::First => progress.evidence.first = Some(deployed),
         Pass::Second => progress.evidence.second = Some(deployed),
         Pass::Third | Pass::Fourth => progress.evidence.later.push(deployed),
+        Pass::Rebuilt => progress.evidence.rebuilt = Some(deployed),
+        Pass::Restored => progress.evidence.restored = Some(deployed),
     }
     outcome
 }
@@ -295,7 +334,7 @@ pub(crate) async fn run_deploy<B: Backend>(
     };
     controller.stand(pass);
     let controller = &*controller;
-    let limit = deadline.child(&format!("the {} deploy", pass.name()), scenario.limits.deploy);
+    let limit = deadline.child(pass.name(), scenario.limits.deploy);
     let gaps = Gaps::default();
     let machines = &progress.machines;
     let watching = async {
@@ -506,7 +545,12 @@ fn read_back(dir: &Path, name: &str) -> Result<ReadBack, capture::TakeError> {
 /// Checks made at once: more would only make an emulated machine's answers later.
 const AT_ONCE: usize = 4;
 
-async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
+async fn check<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    again: Option<After>,
+    deadline: &Deadline,
+) -> Outcome {
     let scenario = &drill.loaded.scenario;
     drill.events.progress(&format!("{} checks, side by side", scenario.checks.len()));
     let machines = &progress.machines;
@@ -519,8 +563,12 @@ async fn check<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadlin
         Some(checked)
     });
     let checked: Vec<_> = stream::iter(tries).buffered(AT_ONCE).collect().await;
-    progress.evidence.checked = checked.into_iter().flatten().collect();
-    let green = progress.evidence.checked.iter().filter(|c| matches!(c.seen, Ok(checks::Seen::Holds))).count();
+    let checked: Vec<_> = checked.into_iter().flatten().collect();
+    let green = checked.iter().filter(|c| matches!(c.seen, Ok(checks::Seen::Holds))).count();
+    match again {
+        None => progress.evidence.checked = checked,
+        Some(after) => drop(progress.evidence.checked_again.insert(after, checked)),
+    }
     let note = format!("{green} of {} checks hold", scenario.checks.len());
     if green == scenario.checks.len() { Outcome::Done(note) } else { Outcome::Failed(note) }
 }

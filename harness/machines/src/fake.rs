@@ -17,6 +17,8 @@ use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError
 pub struct Fake {
     /// By the command's words joined with blanks: what it answers, in order; the last answer stays.
     pub answers: BTreeMap<String, Vec<Output>>,
+    /// What it answers to everything else; without it nothing else is known.
+    pub otherwise: Option<Output>,
     /// Where ports lead.
     pub ports: BTreeMap<u16, SocketAddr>,
     /// Why no machine boots, if none shall.
@@ -95,9 +97,10 @@ impl FakeMachine {
         let mut asked = self.asked.lock().expect("no panic while it is held");
         let count = asked.entry(words.clone()).or_default();
         *count += 1;
+        let otherwise = self.fake.otherwise.clone();
         let unknown = || Output { status: 127, stderr: format!("{words}: not prepared"), ..Output::default() };
         let answers = self.fake.answers.get(&words);
-        answers.and_then(|list| list.get(*count - 1).or(list.last())).cloned().unwrap_or_else(unknown)
+        answers.and_then(|list| list.get(*count - 1).or(list.last())).cloned().or(otherwise).unwrap_or_else(unknown)
     }
 }
 

@@ -24,7 +24,9 @@ pub use admission::{Admission, AdmissionError, Amount, Ticket};
 pub use container::{Containers, reap};
 pub use deadline::{Deadline, TimedOut};
 pub use fake::{Fake, FakeMachine};
-pub use machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, Reach, Seat};
+pub use machine::{
+    Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, PROBE_BINARY, Reach, Seat,
+};
 pub use random::run_key;
 pub use relay::pump as relay_pump;
 pub use run_dir::{Home, Left, RunDir, RunDirError, Swept};

@@ -155,7 +155,7 @@ pub const PROBE: &str = "/run/redrill/probe";
 /// The probe's own cache of content digests.
 pub(crate) const DIGESTS: &str = "/run/redrill/digests";
 /// The probe itself.
-pub(crate) const PROBE_BINARY: &[u8] = include_bytes!(env!("REDRILL_PROBE"));
+pub const PROBE_BINARY: &[u8] = include_bytes!(env!("REDRILL_PROBE"));
 
 /// A command for a machine: program and arguments, run as root without a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]

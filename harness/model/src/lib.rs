@@ -2,27 +2,35 @@
 //!
 //! Pure data and pure functions: no I/O, no async, no clock.
 
+mod canary;
 mod duration;
 mod elsewhere;
 mod input;
 mod plan;
 mod recipe;
 mod report;
+mod restore_report;
 mod scenario;
 mod verdict;
 mod waiver;
 
+pub use canary::{canary_age, canary_text};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
 pub use input::{InputError, Position};
-pub use plan::{Moment, Pass, Plan, Stage, plan};
+pub use plan::{After, Moment, Pass, Plan, Stage, plan};
 pub use recipe::{ImageRecipe, ImageSource};
 pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
+pub use restore_report::{
+    Found, LastTime, LossGroup, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery, RepositoryReport,
+    RestoreReport,
+};
 pub use scenario::{
-    BackendKind, Check, CheckKind, CommandCheck, Deploy, Expect, FileCheck, FileType, From, HttpCheck, Limits,
-    MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, TcpCheck, Tool, UnitCheck,
+    BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
+    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query, Run, RunsOn,
+    Scenario, Servers, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::scenario::Scenario;
+use crate::scenario::{Origin, Scenario};
 use crate::verdict::Claim;
 
 /// Which deploy.
@@ -17,26 +17,34 @@ pub enum Pass {
     Third,
     /// Where the third took that back: whether it stays so.
     Fourth,
+    /// Into the clean machines that a backup made in this drill is restored into.
+    Rebuilt,
+    /// After a restore: it must not fight the restored data.
+    Restored,
 }
 
 impl Pass {
-    /// The ordinal, as people write it.
+    /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
-            Self::First => "first",
-            Self::Second => "second",
-            Self::Third => "third",
-            Self::Fourth => "fourth",
+            Self::First => "the first deploy",
+            Self::Second => "the second deploy",
+            Self::Third => "the third deploy",
+            Self::Fourth => "the fourth deploy",
+            Self::Rebuilt => "the deploy into the machines to be restored",
+            Self::Restored => "the deploy after the restore",
         }
     }
 
-    /// From 1; names the deploy's log in the run directory.
-    pub fn number(self) -> usize {
+    /// The name of its log in the run directory, without the ending.
+    pub fn file_stem(self) -> &'static str {
         match self {
-            Self::First => 1,
-            Self::Second => 2,
-            Self::Third => 3,
-            Self::Fourth => 4,
+            Self::First => "deploy-1",
+            Self::Second => "deploy-2",
+            Self::Third => "deploy-3",
+            Self::Fourth => "deploy-4",
+            Self::Rebuilt => "deploy-rebuilt",
+            Self::Restored => "deploy-restored",
         }
     }
 }
@@ -58,6 +66,12 @@ pub enum Moment {
     Third,
     /// After a fourth.
     Fourth,
+    /// With the seeded data, right after the backup was made of it.
+    BackedUp,
+    /// After the restore.
+    Restored,
+    /// After the deploy that follows the restore.
+    Settled,
 }
 
 impl Moment {
@@ -70,6 +84,9 @@ impl Moment {
             Self::Idled => "s2-idled",
             Self::Third => "s3-third",
             Self::Fourth => "s4-fourth",
+            Self::BackedUp => "s5-backed-up",
+            Self::Restored => "s6-restored",
+            Self::Settled => "s7-settled",
         }
     }
 }
@@ -97,8 +114,30 @@ pub enum Stage {
     Trend,
     /// Every check of the scenario.
     Check,
+    /// The service filled, and the repo's own backup job run.
+    BackUp,
+    /// The machines replaced by clean ones.
+    Renew,
+    /// Every backup restored into targets that were found empty, and its data looked at.
+    Restore,
+    /// Every machine rebooted.
+    Reboot,
+    /// Faults planted into forks of the restored machines.
+    Mutate,
+    /// Every check again.
+    CheckAgain(After),
     /// Machines ended, disks removed.
     Teardown,
+}
+
+/// What came before checks that are made again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum After {
+    /// The deploy after a restore.
+    Redeploy,
+    /// A reboot.
+    Reboot,
 }
 
 /// What a drill will do, in order.
@@ -106,6 +145,17 @@ pub enum Stage {
 pub struct Plan {
     /// The stages.
     pub stages: Vec<Stage>,
+}
+
+impl Plan {
+    /// With faults planted at the end, if there is something to plant them into.
+    pub fn with_mutants(mut self, wanted: bool) -> Self {
+        if wanted && self.stages.contains(&Stage::Restore) {
+            let last = self.stages.len().saturating_sub(1);
+            self.stages.insert(last, Stage::Mutate);
+        }
+        self
+    }
 }
 
 /// The stages that the claims of `scenario` need, and no others. Where machines `fork` with their memory, twins measure
@@ -124,11 +174,41 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
         stages.extend((!fork).then_some(Stage::Idle));
         stages.extend([Stage::Capture(Moment::Idled), Stage::Trend]);
     }
-    if scenario.claims.contains(&Claim::Serves) {
-        stages.push(Stage::Check);
+    let restores = scenario.claims.contains(&Claim::Restores);
+    if restores {
+        stages.extend(restore(scenario, idempotent));
+    }
+    // What a service shows of its data it shows after the restore.
+    let reboots = scenario.claims.contains(&Claim::SurvivesReboot);
+    let looked_at = restores || reboots || scenario.claims.contains(&Claim::Serves);
+    let checks = looked_at && !scenario.checks.is_empty();
+    stages.extend(checks.then_some(Stage::Check));
+    if restores {
+        stages.extend([
+            Stage::Capture(Moment::Restored),
+            Stage::Deploy(Pass::Restored),
+            Stage::Capture(Moment::Settled),
+        ]);
+        stages.extend(checks.then_some(Stage::CheckAgain(After::Redeploy)));
+    }
+    if reboots {
+        stages.extend([Stage::Reboot, Stage::CheckAgain(After::Reboot)]);
     }
     stages.push(Stage::Teardown);
     Plan { stages }
+}
+
+/// Up to the restored data. A backup that is made in the drill is restored into machines that never saw the data.
+fn restore(scenario: &Scenario, captured: bool) -> Vec<Stage> {
+    let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
+    let mut stages = Vec::new();
+    if made {
+        // The loss report needs what the deploy made of the machine before it was filled.
+        stages.extend((!captured).then_some(Stage::Capture(Moment::Deployed)));
+        stages.extend([Stage::BackUp, Stage::Capture(Moment::BackedUp), Stage::Renew, Stage::Deploy(Pass::Rebuilt)]);
+    }
+    stages.push(Stage::Restore);
+    stages
 }
 
 #[cfg(test)]
@@ -153,5 +233,45 @@ mod tests {
         let twin = forked.iter().position(|s| *s == Stage::Twin).expect("twins");
         assert_eq!(forked[twin + 1], Stage::Deploy(Pass::Second), "the twin idles while the deploy runs");
         assert!(!forked.contains(&Stage::Idle), "{forked:?}");
+    }
+
+    #[test]
+    fn a_backup_is_restored_before_the_checks_and_deployed_over_afterwards() {
+        let machine = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
+            [[machine]]\nname = 'web'\nimage = 'debian-13'\n[[check.tcp]]\nname = 'ssh'\nwhy = 'w'\nport = 22\n\
+            [[backup]]\nname = 'n'\nkind = 'directory'\ninto = ['/d']\n";
+        let stages = |claims: &str, more: &str| {
+            let scenario = Scenario::parse(&format!("claims = {claims}\n{machine}{more}")).expect("valid");
+            plan(&scenario, false).with_mutants(true).stages
+        };
+        let local = stages("['restores', 'survives-reboot']", "repository = 'r'\n");
+        assert_eq!(
+            local[4..],
+            [
+                Stage::Restore,
+                Stage::Check,
+                Stage::Capture(Moment::Restored),
+                Stage::Deploy(Pass::Third),
+                Stage::Capture(Moment::Settled),
+                Stage::CheckAgain(After::Redeploy),
+                Stage::Reboot,
+                Stage::CheckAgain(After::Reboot),
+                Stage::Mutate,
+                Stage::Teardown,
+            ]
+        );
+        let made = stages("['restores']", "[backup.job]\nrun = ['j']\n");
+        assert_eq!(
+            made[4..9],
+            [
+                Stage::Capture(Moment::Deployed),
+                Stage::BackUp,
+                Stage::Capture(Moment::BackedUp),
+                Stage::Renew,
+                Stage::Deploy(Pass::Rebuilt),
+            ]
+        );
+        let rebuilds = stages("['rebuilds']", "repository = 'r'\n");
+        assert!(!rebuilds.contains(&Stage::Restore) && !rebuilds.contains(&Stage::Mutate), "{rebuilds:?}");
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::{Pass, Stage};
+use crate::restore_report::{LossReport, Mutant, RestoreReport};
 use crate::verdict::{ClaimReport, Verdict};
 
 /// The version of the report's form. A reader that knows schema 1 may rely on every field below; fields may be added.
@@ -38,6 +39,15 @@ pub struct Report {
     pub deploys: Vec<DeployRun>,
     /// The machines.
     pub machines: Vec<MachineReport>,
+    /// What was restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restores: Vec<RestoreReport>,
+    /// What a round trip lost.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<LossReport>,
+    /// Faults that were planted into the restored machines.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mutants: Vec<Mutant>,
     /// What the drill ran on.
     pub host: HostFacts,
     /// Versions of the tools that took part, by name.
@@ -110,7 +120,7 @@ pub struct StageReport {
 /// What the deploy tool said about one run of itself.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DeployRun {
-    /// First or second.
+    /// Which.
     pub pass: Pass,
     /// How long it took.
     pub seconds: f64,
@@ -228,6 +238,9 @@ mod tests {
             }],
             deploys: Vec::new(),
             machines: Vec::new(),
+            restores: Vec::new(),
+            losses: Vec::new(),
+            mutants: Vec::new(),
             host: HostFacts::default(),
             tools: BTreeMap::new(),
             remarks: Vec::new(),

@@ -14,11 +14,17 @@ pub enum Claim {
     Idempotent,
     /// Every check holds.
     Serves,
+    /// After a reboot every check holds again.
+    SurvivesReboot,
+    /// Each backup comes back into an empty machine, and its data is shown to be right.
+    Restores,
 }
 
 impl Claim {
     /// All claims that this version can prove.
-    pub const ALL: [Self; 3] = [Self::Rebuilds, Self::Idempotent, Self::Serves];
+    pub const ALL: [Self; 5] = [Self::Rebuilds, Self::Idempotent, Self::Serves, Self::SurvivesReboot, Self::Restores];
+    /// What a scenario claims that names no claims.
+    pub const DEFAULT: [Self; 3] = [Self::Rebuilds, Self::Idempotent, Self::Serves];
 
     /// The name used in `scenario.toml` and in reports.
     pub fn name(self) -> &'static str {
@@ -26,6 +32,8 @@ impl Claim {
             Self::Rebuilds => "rebuilds",
             Self::Idempotent => "idempotent",
             Self::Serves => "serves",
+            Self::SurvivesReboot => "survives-reboot",
+            Self::Restores => "restores",
         }
     }
 }

@@ -23,6 +23,7 @@ mod identity;
 mod keys;
 mod known;
 mod locale;
+mod manifest;
 mod modules;
 mod mounted;
 mod mounts;
@@ -43,7 +44,7 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             capture::write(std::io::stdout().lock(), options)
         }
         ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list),
+        ["manifest", targets @ ..] => manifest::write(targets, std::io::stdout().lock()),
         ["clock"] => clock(),
         ["stamp"] => stamp(std::io::stdin().lock(), std::io::stdout().lock(), now),
         ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),

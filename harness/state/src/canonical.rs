@@ -168,6 +168,11 @@ pub fn class_of(path: &str) -> Option<&'static Class> {
     CLASSES.iter().find(|class| class.holds(path))
 }
 
+/// Why what lies at this path comes, goes and changes by itself, if it does.
+pub fn moves_by_itself(path: &str) -> Option<&'static str> {
+    class_of(path).map(|class| class.reason)
+}
+
 /// Attributes that say what is in a file, as opposed to who may do what with it.
 const CONTENT: [&str; 3] = ["content", "size", "target"];
 

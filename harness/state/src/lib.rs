@@ -9,6 +9,7 @@ mod entries;
 mod files;
 mod flips;
 mod judge;
+mod manifest;
 mod path;
 mod sections;
 mod settings;
@@ -16,13 +17,14 @@ mod settings;
 mod testing;
 mod trend;
 
-pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of};
+pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of, moves_by_itself};
 pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
 pub use files::{Files, walk_order};
 pub use flips::{Seen, flip_flops};
 pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
+pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use path::escape;
 pub use sections::{Record, Section};
 pub use settings::{

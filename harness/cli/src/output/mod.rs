@@ -3,13 +3,14 @@
 mod failure;
 mod listener;
 mod report;
+mod restores;
 mod style;
 mod tables;
 
 use std::io::Write;
 
 use redrill_machines::Swept;
-use redrill_model::{Moment, Pass, Report, Stage};
+use redrill_model::{After, Moment, Pass, Report, Stage};
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
@@ -39,6 +40,13 @@ pub(crate) fn swept(found: &[Swept]) {
     }
 }
 
+/// Text as it is, for programs: what does not arrive whole is an error.
+pub(crate) fn raw(text: &[u8]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let written = out.write_all(text).and_then(|()| out.flush());
+    written.map_err(|error| Failure::unknown("cannot write the result", &error))
+}
+
 /// The report, on standard output.
 pub(crate) fn result(report: &Report, json: bool) {
     if json {
@@ -62,17 +70,29 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Deploy(Pass::First) => "first deploy",
         Stage::Deploy(Pass::Second) => "second deploy",
         Stage::Deploy(Pass::Third) => "third deploy",
+        Stage::Deploy(Pass::Rebuilt) => "deploy into the clean machines",
+        Stage::Deploy(Pass::Restored) => "deploy after the restore",
         Stage::Deploy(Pass::Fourth) => "fourth deploy",
         Stage::Capture(Moment::Clean) => "capture the clean state",
         Stage::Capture(Moment::Deployed) => "capture after the first deploy",
         Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
         Stage::Capture(Moment::Idled) => "capture after idling, compare",
+        Stage::Capture(Moment::BackedUp) => "capture with the data that was backed up",
+        Stage::Capture(Moment::Restored) => "capture after the restore",
+        Stage::Capture(Moment::Settled) => "capture after that deploy, compare the data",
         Stage::Twin => "freeze, fork twins",
         Stage::Idle => "idle",
         Stage::Trend => "follow what differs",
         Stage::Capture(Moment::Third) => "capture after the third deploy",
         Stage::Capture(Moment::Fourth) => "capture after the fourth deploy",
         Stage::Check => "checks",
+        Stage::BackUp => "fill the service, run its backup job",
+        Stage::Renew => "clean machines in place of the old",
+        Stage::Restore => "restore",
+        Stage::Reboot => "reboot",
+        Stage::Mutate => "plant faults",
+        Stage::CheckAgain(After::Redeploy) => "checks after that deploy",
+        Stage::CheckAgain(After::Reboot) => "checks after the reboot",
         Stage::Teardown => "end machines",
     }
     .to_owned()

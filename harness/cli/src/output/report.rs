@@ -18,6 +18,7 @@ pub(super) fn text(report: &Report, style: Style) -> String {
     for claim in &report.claims {
         findings(&mut out, claim, style);
     }
+    super::restores::text(&mut out, report, style);
     machines(&mut out, report, style);
     for remark in &report.remarks {
         let _ = writeln!(out, "\nNote: {remark}");
@@ -48,7 +49,7 @@ fn claim_line(out: &mut String, claim: &ClaimReport, style: Style) {
         Verdict::Undeclared => String::new(),
         _ => format!("checked {} of {} {}: ", claim.checked, claim.declared, claim.unit),
     };
-    let _ = writeln!(out, "  {:<10}  {verdict}  {counted}{}", claim.claim, claim.summary);
+    let _ = writeln!(out, "  {:<15}  {verdict}  {counted}{}", claim.claim, claim.summary);
 }
 
 fn findings(out: &mut String, claim: &ClaimReport, style: Style) {

@@ -246,7 +246,12 @@ impl Controller {
     pub(crate) fn command(&self, program: &str) -> Command {
         let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
         let in_venv = venv.as_ref().map(|bin| bin.join(program)).filter(|path| path.exists());
-        let mut command = self.here.command(&self.guard, in_venv.unwrap_or_else(|| PathBuf::from(program)));
+        self.command_at(in_venv.unwrap_or_else(|| PathBuf::from(program)))
+    }
+
+    fn command_at(&self, program: PathBuf) -> Command {
+        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
+        let mut command = self.here.command(&self.guard, program);
         command.env(RUN_VARIABLE, &self.run);
         let own = [Some(self.bin()), venv].into_iter().flatten();
         let path: String = own.map(|bin| format!("{}:", bin.display())).collect();
@@ -254,6 +259,23 @@ impl Controller {
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(&self.deploy.env);
         command
+    }
+
+    /// Runs a program of the checkout, of the tool's environment, or of the host, to its end. It finds the way to the
+    /// machines in `REDRILL_SSH_CONFIG`, since OpenSSH looks for its own in the account's home.
+    pub(crate) async fn run(&self, words: &[String]) -> Result<redrill_machines::Output, MachineError> {
+        let [program, arguments @ ..] = words else {
+            return Err(MachineError::Program { program: "controller".into(), said: "nothing to run".into() });
+        };
+        let here = self.servers().join(program);
+        let mut command = if here.is_file() { self.command_at(here) } else { self.command(program) };
+        command.args(arguments).env("REDRILL_SSH_CONFIG", self.ssh_config());
+        let output = crate::process::output(&self.guard, command, program).await?;
+        Ok(redrill_machines::Output {
+            status: output.status.code().unwrap_or(1),
+            stdout: output.stdout,
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
     }
 
     /// Starts what [`Controller::command`] made.

@@ -5,13 +5,17 @@ mod serves;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Claim, ClaimReport, Finding, Scenario, Severity, apply_waivers};
+use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, Scenario, Severity, apply_waivers};
 use redrill_state::{Judgement, Section, Trend};
 
 use crate::checks::Checked;
 use crate::outage::Outage;
+pub(crate) use crate::prove_restores::restore_reports;
+use crate::prove_restores::{restored_summary, restores, survives_reboot};
+use crate::restore::Restores;
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{add_flip_flops, changed_again, judge_machine};
+pub(crate) use serves::serves;
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;
@@ -34,6 +38,10 @@ pub(crate) struct Evidence {
     pub(crate) second: Option<Deployed>,
     /// The third and the fourth deploy, where there was something to follow.
     pub(crate) later: Vec<Deployed>,
+    /// Into the clean machines that a backup made here is restored into.
+    pub(crate) rebuilt: Option<Deployed>,
+    /// After the restore.
+    pub(crate) restored: Option<Deployed>,
     /// By machine: what the captures say of the second deploy.
     pub(crate) judged: BTreeMap<String, Judgement>,
     /// By machine, and by place: what further deploys made of a difference.
@@ -44,11 +52,14 @@ pub(crate) struct Evidence {
     pub(crate) outages: BTreeMap<String, Vec<Outage>>,
     /// In the order of the scenario; shorter if the drill ended early.
     pub(crate) checked: Vec<Checked>,
+    /// The same, made again later.
+    pub(crate) checked_again: BTreeMap<After, Vec<Checked>>,
+    pub(crate) restores: Restores,
     pub(crate) trouble: Option<Trouble>,
 }
 
 /// One verdict for each claim this version knows. `today` is an ISO date.
-pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> Vec<ClaimReport> {
+pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts, today: &str) -> Vec<ClaimReport> {
     let subject = scenario.machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" ");
     let mut reports = Vec::new();
     for claim in Claim::ALL {
@@ -61,7 +72,9 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> V
             Claim::Idempotent => {
                 with_idle_machines(scenario, evidence.second.as_ref(), idempotent::idempotent(scenario, evidence))
             }
-            Claim::Serves => serves::serves(scenario, evidence),
+            Claim::Serves => serves(scenario, evidence, &evidence.checked),
+            Claim::SurvivesReboot => survives_reboot(scenario, evidence),
+            Claim::Restores => restores(scenario, evidence, host),
         };
         let complete = counts.1 > 0 && counts.0 >= counts.1;
         apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
@@ -73,7 +86,7 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, today: &str) -> V
     reports
 }
 
-type Counted = ((usize, usize, &'static str), Vec<Finding>);
+pub(crate) type Counted = ((usize, usize, &'static str), Vec<Finding>);
 
 /// A machine to which nothing was deployed proves nothing, however well the others did.
 fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts, mut findings): Counted) -> Counted {
@@ -114,7 +127,7 @@ fn rebuilds(evidence: &Evidence) -> Counted {
 }
 
 /// The finding under a deploy that did not end well.
-fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
+pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
     match &deployed.ended {
         Ended::Well => None,
         Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
@@ -135,7 +148,7 @@ fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Op
     }
 }
 
-fn not_reached(evidence: &Evidence) -> Finding {
+pub(crate) fn not_reached(evidence: &Evidence) -> Finding {
     let (code, text, lines) = match &evidence.trouble {
         Some(trouble) => (trouble.code, trouble.text.clone(), trouble.evidence.clone()),
         None => ("NOT_RUN", "the drill did not get that far".to_owned(), Vec::new()),
@@ -203,6 +216,12 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
             }
         }
         (Claim::Serves, Verdict::Proven) => "every check holds".to_owned(),
+        (Claim::SurvivesReboot, Verdict::Proven) => "every check holds after a reboot".to_owned(),
+        (Claim::SurvivesReboot, Verdict::Failed) => {
+            format!("{fails} of {} checks do not hold after a reboot", report.declared)
+        }
+        (Claim::Restores, Verdict::Proven) => restored_summary(evidence),
+        (Claim::Restores, Verdict::Failed) => first_failure(report),
         (Claim::Serves, Verdict::Failed) => format!("{fails} of {} checks do not hold", report.declared),
     }
 }

@@ -3,12 +3,13 @@
 use redrill_model::{Finding, Scenario, Severity};
 
 use super::{Counted, Evidence, not_reached};
-use crate::checks::Seen;
+use crate::checks::{Checked, Seen};
 
-pub(super) fn serves(scenario: &Scenario, evidence: &Evidence) -> Counted {
+/// What came of these checks.
+pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checked]) -> Counted {
     let mut findings = Vec::new();
     let mut answered = 0;
-    for (check, checked) in scenario.checks.iter().zip(&evidence.checked) {
+    for (check, checked) in scenario.checks.iter().zip(checked) {
         let (code, severity, text, complaints) = match &checked.seen {
             Ok(Seen::Holds) => {
                 answered += 1;
@@ -29,7 +30,7 @@ pub(super) fn serves(scenario: &Scenario, evidence: &Evidence) -> Counted {
         finding.evidence = [vec![format!("why it matters: {}", check.why)], complaints].concat();
         findings.push(finding);
     }
-    if evidence.checked.len() < scenario.checks.len() {
+    if checked.len() < scenario.checks.len() {
         findings.push(not_reached(evidence));
     }
     ((answered, scenario.checks.len(), "checks"), findings)

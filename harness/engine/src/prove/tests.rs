@@ -77,12 +77,16 @@ fn proven() -> Evidence {
 }
 
 fn verdicts(evidence: &Evidence) -> [Verdict; 3] {
-    let reports = claims(&scenario(""), evidence, "2026-11-22");
+    let reports = claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22");
     [reports[0].verdict, reports[1].verdict, reports[2].verdict]
 }
 
 fn codes(evidence: &Evidence, claim: usize) -> Vec<String> {
-    claims(&scenario(""), evidence, "2026-11-22")[claim].findings.iter().map(|f| f.code.clone()).collect()
+    claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22")[claim]
+        .findings
+        .iter()
+        .map(|f| f.code.clone())
+        .collect()
 }
 
 use Verdict::{Failed, Proven, Unproven};
@@ -106,7 +110,7 @@ fn all_is_proven_only_when_all_was_looked_at() {
 fn a_machine_that_nothing_was_deployed_to_proves_nothing() {
     let two = SCENARIO.replace("port = 22", "port = 22\nmachine = 'web'");
     let two = Scenario::parse(&format!("{two}[[machine]]\nname = 'db'\nimage = 'debian-13'\n")).expect("valid");
-    let reports = claims(&two, &proven(), "2026-11-22");
+    let reports = claims(&two, &proven(), &HostFacts::default(), "2026-11-22");
     assert_eq!((reports[0].verdict, reports[1].verdict), (Unproven, Unproven));
     assert!(reports[0].summary.contains("no operation on `db`"), "{}", reports[0].summary);
 }
@@ -117,7 +121,7 @@ fn a_failed_deploy_names_its_operation_and_leaves_the_rest_open() {
     let ended = Ended::Failed { operation, host: Some("web".to_owned()), evidence: vec!["boom".to_owned()] };
     let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
     let evidence = Evidence { first: Some(deployed(&operations, ended)), ..Evidence::default() };
-    let reports = claims(&scenario(""), &evidence, "2026-11-22");
+    let reports = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22");
     assert_eq!(verdicts(&evidence), [Failed, Unproven, Unproven]);
     assert!(reports[0].summary.contains("at operation `b`"), "{}", reports[0].summary);
     assert_eq!((reports[0].checked, reports[0].findings[0].evidence.as_slice()), (1, ["boom".to_owned()].as_slice()));
@@ -185,7 +189,7 @@ fn what_the_captures_show_is_put_down_to_operations() {
     let observation = changed("/etc/motd");
     let judgement = Judgement { observations: vec![observation; 40], ..Judgement::default() };
     evidence.judged.insert("web".to_owned(), judgement);
-    let reports = claims(&scenario(""), &evidence, "2026-11-22");
+    let reports = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22");
     assert_eq!(reports[1].verdict, Failed);
     assert!(reports[1].summary.contains("by `b`"), "{}", reports[1].summary);
     assert_eq!(reports[1].findings.len(), SHOWN);
@@ -197,16 +201,20 @@ fn waivers_soften_what_they_name() {
     let mut evidence = proven();
     evidence.checked = vec![Checked { seen: Ok(Seen::Not(vec!["port 22 is closed".to_owned()])), seconds: 1.0 }];
     let waiver = "[[waiver]]\nclaim = 'serves'\npath = 'ssh'\nreason = 'r'\nby = 'ada'\nuntil = 2026-12-31\n";
-    let verdict = |today| claims(&scenario(waiver), &evidence, today)[2].verdict;
+    let verdict = |today| claims(&scenario(waiver), &evidence, &HostFacts::default(), today)[2].verdict;
     assert_eq!((verdict("2026-11-22"), verdict("2027-01-01")), (Verdict::Waived, Failed));
-    assert_eq!(claims(&scenario(waiver), &proven(), "2026-11-22")[2].verdict, Failed, "it covers nothing any more");
+    assert_eq!(
+        claims(&scenario(waiver), &proven(), &HostFacts::default(), "2026-11-22")[2].verdict,
+        Failed,
+        "it covers nothing any more"
+    );
 }
 
 #[test]
 fn a_red_check_fails_and_one_that_could_not_be_made_leaves_open() {
     let mut evidence = proven();
     evidence.checked = vec![Checked { seen: Ok(Seen::Not(vec!["closed".to_owned()])), seconds: 1.0 }];
-    let report = &claims(&scenario(""), &evidence, "2026-11-22")[2];
+    let report = &claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22")[2];
     assert_eq!(report.verdict, Failed);
     assert!(report.findings[0].evidence[0].contains("operators sign in"), "the reason is told");
     let lost = MachineError::Lost { machine: "web".to_owned(), said: "gone".to_owned() };
@@ -222,14 +230,14 @@ fn a_difference_is_shown_with_its_trend_and_what_was_there() {
         let place = (Section::Files, "/etc/motd".to_owned());
         let trends = BTreeMap::from([("web".to_owned(), BTreeMap::from([(place, trend)]))]);
         let evidence = Evidence { trends, judged: evidence_of(&[changed("/etc/motd")]), ..proven() };
-        claims(&scenario(""), &evidence, "2026-11-22").remove(1).findings.remove(0)
+        claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0)
     };
     let grows = with(Trend::Diverges);
     assert_eq!((grows.code.as_str(), grows.trend.as_deref()), ("REAL_CHANGE", Some("DIVERGES")));
     assert!(grows.evidence[0].starts_with("trend: DIVERGES"), "{:?}", grows.evidence);
     let depends = with(Trend::ControllerDependent);
     assert_eq!((depends.code.as_str(), depends.severity), ("CONTROLLER_DEPENDENT", Severity::Fails));
-    let shown = claims(&scenario(""), &evidence, "2026-11-22").remove(1).findings.remove(0);
+    let shown = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0);
     assert_eq!(shown.evidence, ["+again"]);
 }
 
@@ -251,7 +259,7 @@ fn an_outage_disrupts_even_where_no_unit_began_anew() {
         ..changed("")
     };
     evidence.judged = evidence_of(&[restart]);
-    let findings = claims(&scenario(""), &evidence, "2026-11-22").remove(1).findings;
+    let findings = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings;
     assert_eq!(findings.len(), 1, "the outage is part of the restart's story");
     assert!(findings[0].evidence[0].contains("nobody listened on port 443 for 0.4 s"), "{findings:?}");
 }
@@ -274,7 +282,9 @@ fn a_report_without_effect_fails_where_the_scenario_is_strict() {
     (observation.code, observation.weight, observation.section) = ("FALSE_CHANGE", Weight::Warning, None);
     let evidence = Evidence { judged: evidence_of(&[observation]), ..proven() };
     let strict = SCENARIO.replace("script = 'd'\n", "script = 'd'\nstrict = true\n");
-    let verdict = |text: &str| claims(&Scenario::parse(text).expect("valid"), &evidence, "2026-11-22")[1].verdict;
+    let verdict = |text: &str| {
+        claims(&Scenario::parse(text).expect("valid"), &evidence, &HostFacts::default(), "2026-11-22")[1].verdict
+    };
     assert_eq!((verdict(SCENARIO), verdict(&strict)), (Proven, Failed));
 }
 

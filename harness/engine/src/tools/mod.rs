@@ -45,7 +45,7 @@ pub(crate) struct Run {
 impl Run {
     /// The whole deploy.
     pub(crate) fn whole(pass: Pass) -> Self {
-        Self { pass, label: format!("deploy-{}", pass.number()), cut: None }
+        Self { pass, label: pass.file_stem().to_owned(), cut: None }
     }
 
     /// The deploy up to this boundary.

@@ -140,21 +140,31 @@ fn check(
     if !names.insert(name.clone()) {
         return Err(InputError::new(head.name.span(), format!("two checks are named `{name}`"), "a name of its own"));
     }
-    let known = || machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join("`, `");
-    let machine = match (head.machine, machines) {
-        (Some(name), _) if machines.iter().any(|m| m.name == *name.get_ref()) => name.get_ref().clone(),
-        (Some(name), _) => {
-            let message = format!("there is no machine `{}`", name.get_ref());
-            return Err(InputError::new(name.span(), message, format!("`{}`", known())));
-        }
-        (None, [only]) => only.name.clone(),
-        (None, _) => {
-            let message = "the scenario has several machines, and this check names none";
-            return Err(InputError::new(head.name.span(), message, format!("`machine` = one of `{}`", known())));
-        }
-    };
+    let machine = machine(head.machine, head.name, machines, "check")?;
     let within = head.within.map_or(WITHIN, |limit| limit.0);
     Ok(Check { name, why: said(head.why, "why")?, machine, within, kind })
+}
+
+/// The machine that a check or backup is about: the one it names, or the only one.
+pub(super) fn machine(
+    written: Option<&Spanned<String>>,
+    name: &Spanned<String>,
+    machines: &[MachineSpec],
+    what: &str,
+) -> Result<String, InputError> {
+    let known = || machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join("`, `");
+    match (written, machines) {
+        (Some(name), _) if machines.iter().any(|m| m.name == *name.get_ref()) => Ok(name.get_ref().clone()),
+        (Some(name), _) => {
+            let message = format!("there is no machine `{}`", name.get_ref());
+            Err(InputError::new(name.span(), message, format!("`{}`", known())))
+        }
+        (None, [only]) => Ok(only.name.clone()),
+        (None, _) => {
+            let message = format!("the scenario has several machines, and this {what} names none");
+            Err(InputError::new(name.span(), message, format!("`machine` = one of `{}`", known())))
+        }
+    }
 }
 
 fn http(file: &Spanned<HttpFile>, machines: &[MachineSpec]) -> Result<CheckKind, InputError> {
@@ -313,7 +323,7 @@ fn no_assertion(span: Range<usize>, expected: &str) -> InputError {
 }
 
 /// Text that must say something.
-fn said(written: &Spanned<String>, key: &str) -> Result<String, InputError> {
+pub(super) fn said(written: &Spanned<String>, key: &str) -> Result<String, InputError> {
     match written.get_ref().trim() {
         "" => {
             Err(InputError::new(written.span(), format!("`{key}` is empty"), "some text: an empty one asserts nothing"))
@@ -322,6 +332,6 @@ fn said(written: &Spanned<String>, key: &str) -> Result<String, InputError> {
     }
 }
 
-fn text(written: Option<&Spanned<String>>, key: &str) -> Result<Option<String>, InputError> {
+pub(super) fn text(written: Option<&Spanned<String>>, key: &str) -> Result<Option<String>, InputError> {
     written.map(|written| said(written, key)).transpose()
 }

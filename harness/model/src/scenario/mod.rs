@@ -1,5 +1,6 @@
 //! What the author of a scenario asks for, as the harness trusts it. [`Scenario::parse`] makes one from text.
 
+mod backups;
 mod checks;
 mod parse;
 #[cfg(test)]
@@ -14,6 +15,9 @@ use serde_spanned::Spanned;
 
 use crate::verdict::Claim;
 use crate::waiver::Waiver;
+pub use backups::{
+    Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Run, Site, Target, View, is_below,
+};
 
 /// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +42,10 @@ pub struct Scenario {
     pub limits: Limits,
     /// In the order of the file.
     pub checks: Vec<Check>,
+    /// What is restored, in the order of the file.
+    pub backups: Vec<Backup>,
+    /// What may be lost with a machine.
+    pub ephemeral: Vec<Ephemeral>,
     /// Failures accepted for a while.
     pub waivers: Vec<Waiver>,
 }

@@ -7,8 +7,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_spanned::Spanned;
 
+use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
-use super::{BackendKind, Deploy, Limits, MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, Tool};
+use super::{
+    BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, Tool,
+};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::verdict::Claim;
@@ -34,6 +37,10 @@ struct ScenarioFile {
     limits: LimitsFile,
     #[serde(default)]
     check: ChecksFile,
+    #[serde(default)]
+    backup: Vec<Spanned<BackupFile>>,
+    #[serde(default)]
+    ephemeral: Vec<EphemeralFile>,
     #[serde(default)]
     waiver: Vec<Spanned<WaiverFile>>,
 }
@@ -133,6 +140,14 @@ impl Scenario {
                 "at least one `[[check.http]]`, `tcp`, `unit`, `command` or `file`, or `claims` without `serves`",
             ));
         }
+        let backups = backups::backups(file.backup, &machines, &checks)?;
+        if let Some((claim, expected)) = unsupported(&claims, &checks, &backups) {
+            return Err(InputError::new(
+                0..0,
+                format!("the scenario claims `{claim}`, and has nothing to show it"),
+                expected,
+            ));
+        }
         let limit = |written: Option<Limit>, default| written.map_or(default, |limit| limit.0);
         Ok(Self {
             summary: file.summary,
@@ -150,20 +165,38 @@ impl Scenario {
                 drill: limit(file.limits.drill, DRILL),
             },
             checks,
+            backups,
+            ephemeral: backups::ephemeral(file.ephemeral)?,
             waivers: file.waiver.into_iter().map(waiver).collect::<Result<_, _>>()?,
         })
     }
 }
 
+/// A claim that nothing in the scenario could prove, and what would.
+fn unsupported(claims: &[Claim], checks: &[Check], backups: &[Backup]) -> Option<(Claim, &'static str)> {
+    let lacks = |claim, nothing: bool| claims.contains(&claim) && nothing;
+    if lacks(Claim::SurvivesReboot, checks.is_empty()) {
+        return Some((Claim::SurvivesReboot, "at least one check, which is made again after the reboot"));
+    }
+    if lacks(Claim::Restores, backups.is_empty()) {
+        return Some((Claim::Restores, "at least one `[[backup]]`"));
+    }
+    None
+}
+
 fn claims(written: Option<Spanned<Vec<Claim>>>) -> Result<Vec<Claim>, InputError> {
-    let Some(written) = written else { return Ok(Claim::ALL.to_vec()) };
+    let Some(written) = written else { return Ok(Claim::DEFAULT.to_vec()) };
     let span = written.span();
     let mut claims = written.into_inner();
     let given = claims.len();
     claims.sort();
     claims.dedup();
     if claims.is_empty() {
-        return Err(InputError::new(span, "a scenario must claim something", "`rebuilds`, `idempotent` or `serves`"));
+        return Err(InputError::new(
+            span,
+            "a scenario must claim something",
+            "`rebuilds`, `idempotent`, `serves`, `survives-reboot` or `restores`",
+        ));
     }
     if claims.len() < given {
         return Err(InputError::new(span, "a claim stands here twice", "each claim once"));

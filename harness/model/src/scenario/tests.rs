@@ -35,7 +35,7 @@ fn check(table: &str) -> String {
 #[test]
 fn the_least_scenario_gets_sensible_defaults() {
     let scenario = valid(&format!("{HEAD}{MACHINE}{CHECK}"));
-    assert_eq!(scenario.claims, Claim::ALL);
+    assert_eq!(scenario.claims, Claim::DEFAULT);
     assert_eq!(scenario.servers.commit, "HEAD");
     assert_eq!((scenario.deploy.tool, scenario.deploy.requirements), (Some(Tool::Pyinfra), None));
     assert_eq!(scenario.network, Network::Mirror);
@@ -87,7 +87,9 @@ fn a_scenario_must_prove_something() {
     rejects(&format!("{HEAD}{MACHINE}"), "", "no checks");
     rejects(&format!("claims = []\n{HEAD}{MACHINE}{CHECK}"), "claims", "must claim something");
     rejects(&format!("claims = ['serves', 'serves']\n{HEAD}{MACHINE}{CHECK}"), "claims", "twice");
-    rejects(&format!("claims = ['restores']\n{HEAD}{MACHINE}{CHECK}"), "claims", "unknown variant `restores`");
+    rejects(&format!("claims = ['restores']\n{HEAD}{MACHINE}{CHECK}"), "claims", "at least one `[[backup]]`");
+    rejects(&format!("claims = ['survives-reboot']\n{HEAD}{MACHINE}"), "claims", "at least one check");
+    rejects(&format!("claims = ['lasts']\n{HEAD}{MACHINE}{CHECK}"), "claims", "unknown variant `lasts`");
     assert!(valid(&format!("claims = ['rebuilds']\n{HEAD}{MACHINE}")).checks.is_empty());
 }
 
@@ -154,4 +156,88 @@ fn the_deploy_may_be_left_to_be_found_in_the_repo() {
     assert_eq!((deploy.on, deploy.again_args), (RunsOn::Machine, vec!["-v".to_owned()]));
     rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "ansible")), "on =", "for `tool = \"shell\"`");
     rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "chef")), "tool", "unknown variant `chef`");
+}
+
+const BACKUP: &str =
+    "[[backup]]\nname = 'notes'\nkind = 'directory'\nrepository = 'backups/notes'\ninto = ['/var/lib/notes']\n";
+
+fn backup_of(more: &str) -> Backup {
+    valid(&format!("claims = ['restores']\n{HEAD}{MACHINE}{BACKUP}{more}")).backups.remove(0)
+}
+
+#[track_caller]
+fn rejects_backup(table: &str, line: &str, because: &str) {
+    rejects(&format!("claims = ['restores']\n{HEAD}{MACHINE}[[backup]]\nname = 'notes'\n{table}"), line, because);
+}
+
+#[test]
+fn the_least_backup_gets_sensible_defaults() {
+    let backup = backup_of("[backup.oracle]\nmin-files = 1\n");
+    assert_eq!((backup.machine.as_str(), backup.at.as_str()), ("web", "/srv/redrill/notes"));
+    assert_eq!((backup.view, &backup.point), (View::ReadOnly, &Point::Latest));
+    assert_eq!(backup.origin, Origin::Local("backups/notes".into()));
+    assert_eq!(
+        (backup.into.as_slice(), backup.oracle.count()),
+        ([Target::Path("/var/lib/notes".into())].as_slice(), 1)
+    );
+    assert_eq!(backup_of("").oracle.count(), 0, "unproven, and no mistake");
+}
+
+#[test]
+fn every_key_of_a_backup_is_understood() {
+    let backup = backup_of(
+        "machine = 'web'\nat = '/srv/b/'\nview = 'copy'\npoint = 'random'\nowner = 'a:b'\nharmless = ['ok']\ndeployed = ['/x']\n\
+         before = [['a', 'b']]\nafter = [['c']]\narguments = ['-v']\nwithin = '1m'\nrpo = '24h'\nrto = '30m'\nreal-size-mib = 9\n\
+         [backup.oracle]\nmanifest = 'm.json'\nmin-rows = { 'notes.documents' = 10 }\nmin-bytes = 1\nmin-files = 2\n\
+         newest = '26h'\ncanary = { file = '/c', newest = '1h' }\nmax-shrink = '10%'\n\
+         query = [{ on = 'postgres:notes', sql = 'select 1', equals = '1' }]\n",
+    );
+    assert_eq!((backup.at.as_str(), backup.view, &backup.point), ("/srv/b", View::Copy, &Point::Random));
+    assert_eq!((backup.rpo, backup.rto), (Some(Duration::from_secs(86_400)), Some(Duration::from_secs(1800))));
+    assert_eq!((backup.oracle.count(), backup.oracle.max_shrink), (7, Some(10.0)));
+    assert_eq!(backup.oracle.canary.expect("one").run, ["cat", "--", "/c"]);
+    let made = "kind = 'script'\nrestore = ['r']\non = 'controller'\ninto = ['postgres:n', 'sqlite:/n.db']\n\
+                [backup.seed]\nrun = ['seed']\ninput = 's'\n[backup.job]\nrun = ['job']\nleaves = '/srv/made'\n";
+    let text = format!("claims = ['restores']\n{HEAD}{MACHINE}[[backup]]\nname = 'notes'\n{made}");
+    let backup = valid(&text).backups.remove(0);
+    let Origin::Made { seed: Some(seed), job, leaves } = backup.origin else { panic!("made in the drill") };
+    assert_eq!((seed.input, job.words, leaves.as_str()), (Some("s".into()), vec!["job".to_owned()], "/srv/made"));
+    let BackupKind::Script(run) = backup.kind else { panic!("a script") };
+    assert_eq!(run.on, Site::Controller);
+}
+
+#[test]
+fn mistakes_in_backups_are_placed() {
+    let plain = "kind = 'directory'\nrepository = 'r'\ninto = ['/d']\n";
+    rejects_backup("kind = 'zip'\ninto = ['/d']\n", "kind", "unknown variant");
+    rejects_backup("kind = 'directory'\ninto = ['/d']\n", "[[backup]]", "comes from nowhere");
+    rejects_backup(&format!("{plain}[backup.job]\nrun = ['j']\n"), "repository", "either `repository`");
+    rejects_backup(&format!("{plain}[backup.seed]\nrun = ['s']\n"), "[backup.seed]", "without a job");
+    rejects_backup("kind = 'directory'\nrepository = 'r'\ninto = []\n", "into", "is empty");
+    rejects_backup("kind = 'directory'\nrepository = 'r'\ninto = ['/']\n", "into", "nothing can be restored");
+    rejects_backup("kind = 'directory'\nrepository = 'r'\ninto = ['/a/../b']\n", "into", "nothing can be restored");
+    rejects_backup("kind = 'postgres'\nrepository = 'r'\ninto = ['mysql:n']\n", "into", "nothing can be restored");
+    rejects_backup("kind = 'postgres'\nrepository = 'r'\ninto = ['postgres:a', 'postgres:b']\n", "into", "one thing");
+    rejects_backup("kind = 'sqlite'\nrepository = 'r'\ninto = ['/d']\n", "into", "sqlite:/path");
+    rejects_backup("kind = 'script'\nrepository = 'r'\ninto = ['/d']\n", "kind", "needs `restore`");
+    rejects_backup(&format!("{plain}restore = ['r']\n"), "restore", "only a script");
+    rejects_backup(&format!("{plain}passphrase = 'p'\n"), "passphrase", "no passphrase");
+    rejects_backup(&format!("{plain}machine = 'db'\n"), "machine", "no machine `db`");
+    rejects_backup(&format!("{plain}point = '-x'\n"), "point", "names no point");
+    rejects_backup(&format!("{plain}colour = 'red'\n"), "colour", "unknown field");
+    rejects_backup(&format!("{plain}[backup.oracle]\n"), "[backup.oracle]", "asks nothing");
+    rejects_backup(&format!("{plain}[backup.oracle]\nmin-bytes = 0\n"), "min-bytes", "asserts nothing");
+    rejects_backup(&format!("{plain}[backup.oracle]\nmin-rows = {{ documents = 1 }}\n"), "min-rows", "names no table");
+    rejects_backup(&format!("{plain}[backup.oracle]\nchecks = ['x']\n"), "checks", "no check `x`");
+    rejects_backup(&format!("{plain}[backup.oracle]\nmax-shrink = '5'\n"), "max-shrink", "no share");
+    rejects_backup(
+        &format!("{plain}[backup.oracle]\nquery = [{{ sql = 's', equals = 'e' }}]\n"),
+        "query",
+        "which database",
+    );
+    rejects_backup(&format!("{plain}[backup.oracle]\ncanary = {{ newest = '1h' }}\n"), "canary", "one place");
+    let twice = format!("claims = ['restores']\n{HEAD}{MACHINE}{BACKUP}{BACKUP}");
+    rejects(&twice, "[[backup]]", "two backups");
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}[[ephemeral]]\npath = 'x'\nreason = 'r'\n"), "path", "no path");
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}[[ephemeral]]\npath = '/x'\nreason = ''\n"), "reason", "is empty");
 }

@@ -1,0 +1,223 @@
+//! What the report's text says of restores, losses and planted faults.
+
+use std::fmt::Write;
+
+use redrill_model::{LossReport, Mutant, Report, RestoreReport};
+
+use super::seconds;
+use super::style::Style;
+
+/// Entries of a group of losses that the text lists; all of them stand in `report.json`.
+const LISTED: usize = 12;
+
+pub(super) fn text(out: &mut String, report: &Report, style: Style) {
+    for restored in &report.restores {
+        one(out, restored, style);
+    }
+    for losses in &report.losses {
+        lost(out, losses, style);
+    }
+    mutants(out, &report.mutants, style);
+}
+
+fn one(out: &mut String, restored: &RestoreReport, style: Style) {
+    let _ = writeln!(out, "\n{}: {} into {}", style.bold(&restored.backup), restored.kind, restored.machine);
+    if let Some(point) = &restored.point {
+        let time = point.time.as_ref().map(|time| format!(", taken {time}")).unwrap_or_default();
+        let of = point.of.map(|of| format!(", of {of}")).unwrap_or_default();
+        let seed = point.seed.map(|seed| format!(", picked by seed {seed}")).unwrap_or_default();
+        let _ = writeln!(out, "  point       {}{time}{of}{seed}", short(&point.id));
+    }
+    let repository = &restored.repository;
+    let same = match repository.after.as_str() {
+        "" => "was not read again".to_owned(),
+        after if after == repository.before => format!("unchanged, {} before and after", short(after)),
+        after => format!("CHANGED, {} before and {} after", short(&repository.before), short(after)),
+    };
+    let _ = writeln!(out, "  repository  {} files, {}: {same}", repository.files, size(repository.bytes));
+    let phases: Vec<String> =
+        restored.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.seconds))).collect();
+    if !phases.is_empty() {
+        let _ = writeln!(out, "  phases      {}", phases.join(", "));
+    }
+    let found = &restored.found;
+    let rows: Vec<String> = found.rows.iter().map(|(table, rows)| format!("{rows} rows of {table}")).collect();
+    let counted = [vec![format!("{} files, {}", found.files, size(found.bytes))], rows].concat();
+    let _ = writeln!(out, "  came back   {}", counted.join(", "));
+    if let Some(age) = restored.age {
+        let limit = restored.rpo.map(|rpo| format!(", at most {} declared", duration(rpo))).unwrap_or_default();
+        let _ = writeln!(out, "  age         the newest record is {} old{limit}", duration(age));
+    }
+    if let Some(recovery) = &restored.recovery {
+        let limit = recovery.rto.map(|rto| format!(", at most {} declared", duration(rto))).unwrap_or_default();
+        let real = recovery.estimate.map(|estimate| format!("; {} for the real size", duration(estimate)));
+        let text = format!("{} from a clean machine to green checks{limit}", duration(recovery.seconds));
+        let _ = writeln!(out, "  recovery    {text}{}", real.unwrap_or_default());
+        for remark in &recovery.remarks {
+            let _ = writeln!(out, "              {}", style.dim(remark));
+        }
+    }
+    if let Some(last) = &restored.last {
+        let measured = [("age", last.age), ("recovery", last.recovery)];
+        let told = measured.iter().filter_map(|(name, seconds)| Some(format!("{name} {}", duration((*seconds)?))));
+        let counted = format!("{} rows, {}", last.rows, size(last.bytes));
+        let told: Vec<String> = told.chain([counted]).collect();
+        let _ = writeln!(out, "  last time   {}: {}", last.started, told.join(", "));
+    }
+    for oracle in &restored.oracles {
+        let word = match oracle.holds {
+            Some(true) => style.good("holds"),
+            Some(false) => style.bad("fails"),
+            None => style.open("unknown"),
+        };
+        let _ = writeln!(out, "  oracle      {word} {}: {}", oracle.name, oracle.said);
+    }
+}
+
+fn lost(out: &mut String, losses: &LossReport, style: Style) {
+    let _ = writeln!(
+        out,
+        "\n{}: compared {} things with the machine that was backed up",
+        style.bold(&losses.machine),
+        losses.compared
+    );
+    if losses.groups.is_empty() {
+        let _ = writeln!(out, "  nothing is lost, nothing differs");
+    }
+    for group in &losses.groups {
+        let owner = match group.owner.as_str() {
+            "nobody" => style.bad("lost: owned by nobody"),
+            "backup" => style.bad("should have come back with the backup"),
+            owner => format!("differs: {owner}"),
+        };
+        let _ = writeln!(out, "  {owner}, {}", group.count);
+        let listed = if ["nobody", "backup"].contains(&group.owner.as_str()) { LISTED } else { 3 };
+        for entry in group.entries.iter().take(listed) {
+            let _ = writeln!(out, "      {}", style.dim(entry));
+        }
+        if group.count > listed {
+            let _ = writeln!(out, "      {}", style.dim(&format!("and {} more", group.count - listed)));
+        }
+    }
+}
+
+fn mutants(out: &mut String, mutants: &[Mutant], style: Style) {
+    if mutants.is_empty() {
+        return;
+    }
+    let planted: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.unknown.is_none()).collect();
+    let killed = planted.iter().filter(|mutant| !mutant.killed_by.is_empty()).count();
+    let _ = writeln!(out, "\n{} of {} planted faults were noticed", killed, planted.len());
+    for mutant in mutants {
+        let what = format!("{} on {}", mutant.fault, mutant.machine);
+        match (&mutant.unknown, mutant.killed_by.as_slice()) {
+            (Some(why), _) => drop(writeln!(out, "  {}  {what}: {why}", style.open("unknown "))),
+            (None, []) => {
+                let _ = writeln!(out, "  {}  {what}", style.bad("survived"));
+                if let Some(suggestion) = &mutant.suggestion {
+                    let _ = writeln!(out, "            {}", style.dim(suggestion));
+                }
+            }
+            (None, by) => drop(writeln!(out, "  {}  {what}: {}", style.good("noticed "), by.join(", "))),
+        }
+    }
+}
+
+fn short(id: &str) -> &str {
+    let hex = id.len() == 64 && id.chars().all(|c| c.is_ascii_hexdigit());
+    if hex { &id[..12] } else { id }
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} bytes"),
+        10_240..10_485_760 => format!("{} KiB", bytes / 1024),
+        _ => format!("{} MiB", bytes / (1024 * 1024)),
+    }
+}
+
+/// Whole seconds, minutes and hours.
+fn duration(seconds: f64) -> String {
+    let whole = std::time::Duration::from_secs(seconds.max(0.0).round() as u64);
+    humantime::format_duration(whole).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use redrill_model::{LossGroup, OracleReport, Phase, PointReport, RepositoryReport};
+
+    use super::*;
+    use crate::output::style::PLAIN;
+
+    #[test]
+    fn a_restore_is_told_with_its_evidence() {
+        let restored = RestoreReport {
+            backup: "notes".into(),
+            machine: "web".into(),
+            kind: "restic".into(),
+            point: Some(PointReport { id: "ab".repeat(32), of: Some(7), ..PointReport::default() }),
+            repository: RepositoryReport {
+                files: 3,
+                bytes: 20_480,
+                before: "a".into(),
+                after: "a".into(),
+                ..RepositoryReport::default()
+            },
+            phases: vec![Phase { name: "load".into(), seconds: 1.5 }],
+            oracles: vec![OracleReport { name: "manifest".into(), holds: Some(false), said: "1 of 9".into() }],
+            age: Some(60.0),
+            rpo: Some(7200.0),
+            ..RestoreReport::default()
+        };
+        let mut out = String::new();
+        one(&mut out, &restored, PLAIN);
+        for said in [
+            "notes: restic into web",
+            "abababababab, of 7",
+            "3 files, 20 KiB: unchanged, a before and after",
+            "load 1.5 s",
+            "1m old, at most 2h declared",
+            "fails manifest: 1 of 9",
+        ] {
+            assert!(out.contains(said), "{said:?} is not in {out}");
+        }
+        let mut changed = String::new();
+        let repository = RepositoryReport { before: "a".into(), after: "b".into(), ..RepositoryReport::default() };
+        one(&mut changed, &RestoreReport { repository, ..restored }, PLAIN);
+        assert!(changed.contains("CHANGED, a before and b after"), "{changed}");
+    }
+
+    #[test]
+    fn losses_and_survivors_are_told() {
+        let group = |owner: &str, count| LossGroup {
+            owner: owner.into(),
+            count,
+            entries: vec!["/x is gone".into(); count.min(200)],
+        };
+        let mut out = String::new();
+        lost(
+            &mut out,
+            &LossReport { machine: "web".into(), compared: 9, groups: vec![group("nobody", 20), group("deploy", 1)] },
+            PLAIN,
+        );
+        assert!(
+            out.contains("lost: owned by nobody, 20")
+                && out.contains("and 8 more")
+                && out.contains("differs: deploy, 1"),
+            "{out}"
+        );
+        let mutant = |killed_by: Vec<String>, suggestion: Option<&str>| Mutant {
+            fault: "f".into(),
+            machine: "web".into(),
+            killed_by,
+            unknown: None,
+            suggestion: suggestion.map(str::to_owned),
+        };
+        let mut out = String::new();
+        mutants(&mut out, &[mutant(vec!["manifest".into()], None), mutant(vec![], Some("a check"))], PLAIN);
+        assert!(
+            out.contains("1 of 2 planted faults") && out.contains("survived  f on web\n            a check"),
+            "{out}"
+        );
+    }
+}

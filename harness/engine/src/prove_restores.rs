@@ -1,0 +1,379 @@
+//! Verdicts on `restores` and `survives-reboot`, from what was gathered.
+
+use std::collections::BTreeMap;
+
+use redrill_model::{
+    After, Backup, Finding, HostFacts, OracleReport, Origin, Pass, Recovery, RestoreReport, Scenario, Severity, Stage,
+};
+
+use crate::checks::{Checked, Seen};
+use crate::prove::{Counted, Evidence, ended, not_reached, serves};
+use crate::restore::{Fault, Restored};
+
+/// Below this the host counts as one with hardware virtualization.
+const QUICK: f64 = 1.5;
+
+pub(crate) fn survives_reboot(scenario: &Scenario, evidence: &Evidence) -> Counted {
+    match evidence.checked_again.get(&After::Reboot) {
+        None => ((0, scenario.checks.len(), "checks"), vec![not_reached(evidence)]),
+        Some(checked) => {
+            let (counts, mut findings) = serves(scenario, evidence, checked);
+            // One that did not hold before says nothing about the reboot.
+            let before: BTreeMap<&str, bool> = names(scenario, &evidence.checked);
+            for finding in findings.iter_mut().filter(|finding| before.get(finding.subject.as_str()) == Some(&false)) {
+                finding.evidence.push("it did not hold before the reboot either".to_owned());
+            }
+            (counts, findings)
+        }
+    }
+}
+
+/// Which checks hold.
+fn names<'a>(scenario: &'a Scenario, checked: &[Checked]) -> BTreeMap<&'a str, bool> {
+    let pairs = scenario.checks.iter().zip(checked);
+    pairs.map(|(check, checked)| (check.name.as_str(), matches!(checked.seen, Ok(Seen::Holds)))).collect()
+}
+
+pub(crate) fn restores(scenario: &Scenario, evidence: &Evidence, host: &HostFacts) -> Counted {
+    let mut findings = Vec::new();
+    let (mut answered, mut declared) = (0, 0);
+    for backup in &scenario.backups {
+        let asked = backup.oracle.count() + usize::from(matches!(backup.origin, Origin::Made { .. }));
+        declared += asked.max(1);
+        let Some(restored) = evidence.restores.restored.iter().find(|one| one.report.backup == backup.name) else {
+            findings.push(not_reached(evidence));
+            continue;
+        };
+        let (oracles, more) = by_checks(scenario, evidence, backup);
+        let answers = restored.report.oracles.iter().chain(&oracles).filter(|oracle| oracle.holds.is_some()).count();
+        answered += answers.min(asked);
+        let told = |fault: &Fault| fault.finding(&backup.name, &backup.machine);
+        findings.extend(restored.faults.iter().map(told));
+        findings.extend(more.iter().map(told));
+        if asked == 0 {
+            let text = "no oracle says whether the data is right: declare one under `[backup.oracle]`";
+            findings.push(told(&Fault::unknown("NO_ORACLE", text)));
+        }
+        findings.extend(too_slow(backup, &recovery(backup, restored, evidence, host)).as_ref().map(told));
+    }
+    findings.dedup();
+    findings.extend(redeployed(scenario, evidence));
+    findings.extend(lost(scenario, evidence));
+    ((answered, declared, "oracles"), findings)
+}
+
+/// Oracles that are checks of the scenario.
+fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<OracleReport>, Vec<Fault>) {
+    let held = names(scenario, &evidence.checked);
+    let (mut oracles, mut faults) = (Vec::new(), Vec::new());
+    for name in &backup.oracle.checks {
+        let holds = held.get(name.as_str()).copied();
+        let said = match holds {
+            Some(true) => "it holds",
+            Some(false) => "it does not hold",
+            None => "it was not made",
+        };
+        match holds {
+            Some(true) => {}
+            Some(false) => {
+                faults
+                    .push(Fault::fails("CHECK_FAILED", format!("check `{name}`, which reads the data, does not hold")));
+            }
+            None => {
+                faults.push(Fault::unknown("NOT_RUN", format!("check `{name}`, which reads the data, was not made")))
+            }
+        }
+        oracles.push(OracleReport { name: format!("check {name}"), holds, said: said.to_owned() });
+    }
+    (oracles, faults)
+}
+
+/// From a clean machine to green checks; `None` if it did not come to that.
+fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &HostFacts) -> Option<Recovery> {
+    restored.report.point.as_ref()?;
+    let made = matches!(backup.origin, Origin::Made { .. });
+    let took = |wanted: Stage| {
+        let stage = evidence.restores.took.iter().find(|(stage, _)| *stage == wanted);
+        stage.map_or(0.0, |(_, seconds)| *seconds)
+    };
+    let (boot, pass) = if made { (Stage::Renew, Pass::Rebuilt) } else { (Stage::Boot, Pass::First) };
+    let around = took(boot) + took(Stage::Deploy(pass)) + took(Stage::Check);
+    let restore: f64 =
+        restored.report.phases.iter().filter(|phase| phase.name != "look").map(|phase| phase.seconds).sum();
+    let bytes = restored.report.found.bytes.max(restored.report.repository.bytes);
+    let estimate = backup.real_size_mib.filter(|_| restore > 0.0 && bytes > 0).map(|real| {
+        let speed = bytes as f64 / restore;
+        around + (real as f64 * 1024.0 * 1024.0 / speed).max(restore)
+    });
+    let mut remarks = Vec::new();
+    if host.slowness > QUICK {
+        remarks.push(format!(
+            "measured on a host that is {:.0} times slower than one with hardware virtualization",
+            host.slowness
+        ));
+    }
+    if estimate.is_some() {
+        remarks.push("the estimate takes the measured speed for the declared real size".to_owned());
+    }
+    let rto = backup.rto.map(|rto| rto.as_secs_f64());
+    Some(Recovery { seconds: around + restore, rto, estimate, remarks })
+}
+
+fn too_slow(backup: &Backup, recovery: &Option<Recovery>) -> Option<Fault> {
+    let (limit, recovery) = (backup.rto?.as_secs_f64(), recovery.as_ref()?);
+    let seconds = recovery.estimate.unwrap_or(recovery.seconds);
+    if seconds <= limit {
+        return None;
+    }
+    let what = if recovery.estimate.is_some() { "would take, by the measured speed," } else { "took" };
+    let text = format!(
+        "from a clean machine to green checks it {what} {seconds:.0} s, at most {limit:.0} s are declared (`rto`)"
+    );
+    match recovery.remarks.first().filter(|remark| remark.starts_with("measured on")) {
+        Some(remark) => Some(Fault::unknown("RTO_UNKNOWN", format!("{text}; {remark}"))),
+        None => Some(Fault::fails("RTO_MISSED", text)),
+    }
+}
+
+/// What the deploy after the restore did.
+fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
+    // Nothing was restored that it could fight: that has its own finding.
+    if evidence.restores.restored.len() < scenario.backups.len() {
+        return Vec::new();
+    }
+    let Some(third) = &evidence.restored else {
+        let text = "whether a deploy after the restore fights the data was not looked at";
+        return vec![Finding::new("NOT_RUN", Severity::Unknown, "deploy after the restore", text)];
+    };
+    let mut findings: Vec<Finding> =
+        ended("REDEPLOY_FAILED", "the deploy after the restore failed", third, evidence).into_iter().collect();
+    if findings.is_empty() && evidence.restores.redeployed == 0 {
+        let text = "the data was not looked at after the deploy that follows the restore";
+        findings.push(Finding::new("NOT_RUN", Severity::Unknown, "deploy after the restore", text));
+    }
+    findings.extend(evidence.restores.fights.iter().cloned());
+    let before = names(scenario, &evidence.checked);
+    let after =
+        evidence.checked_again.get(&After::Redeploy).map(|checked| names(scenario, checked)).unwrap_or_default();
+    for (name, _) in after.iter().filter(|(name, holds)| !**holds && before.get(*name) == Some(&true)) {
+        let text = format!("check `{name}` held after the restore, and no longer after the deploy that follows");
+        findings.push(Finding::new("REDEPLOY_FIGHTS", Severity::Fails, *name, text));
+    }
+    findings
+}
+
+fn lost(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = evidence.restores.losses.iter().filter_map(crate::restore::loss_finding).collect();
+    findings.extend(evidence.restores.no_losses.as_ref().map(|fault| {
+        Finding::new(fault.code, Severity::Unknown, "loss report", format!("there is no loss report: {}", fault.text))
+    }));
+    let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
+    if made && findings.is_empty() && evidence.restores.losses.is_empty() && evidence.restored.is_some() {
+        findings.push(Finding::new("NO_LOSS_REPORT", Severity::Unknown, "loss report", "there is no loss report"));
+    }
+    findings
+}
+
+/// The report's part on restores, with what only the end of the drill tells.
+pub(crate) fn restore_reports(scenario: &Scenario, evidence: &Evidence, host: &HostFacts) -> Vec<RestoreReport> {
+    let whole = |restored: &Restored| {
+        let mut report = restored.report.clone();
+        if let Some(backup) = scenario.backups.iter().find(|backup| backup.name == report.backup) {
+            report.oracles.extend(by_checks(scenario, evidence, backup).0);
+            report.recovery = recovery(backup, restored, evidence, host);
+        }
+        report
+    };
+    evidence.restores.restored.iter().map(whole).collect()
+}
+
+/// The sentence under a proven claim.
+pub(crate) fn restored_summary(evidence: &Evidence) -> String {
+    let restored = &evidence.restores.restored;
+    let found = restored.iter().map(|one| &one.report.found);
+    let (files, rows) =
+        found.fold((0, 0), |(files, rows), found| (files + found.files, rows + found.rows.values().sum::<u64>()));
+    format!(
+        "{} backups came back into empty targets, with {files} files and {rows} rows; their repositories are unchanged, \
+         and a deploy afterwards left the data alone",
+        restored.len()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use redrill_model::{Claim, DeployRun, Found, LossGroup, LossReport, Phase, PointReport, Verdict};
+
+    use super::*;
+    use crate::tools::{Deployed, Ended};
+
+    const HEAD: &str = "claims = ['restores', 'survives-reboot']\n[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\n\
+        inventory = 'i'\nscript = 'd'\n[[machine]]\nname = 'web'\nimage = 'debian-13'\n\
+        [[check.tcp]]\nname = 'ssh'\nwhy = 'w'\nport = 22\n\
+        [[backup]]\nname = 'notes'\nkind = 'directory'\nrepository = 'r'\ninto = ['/d']\n";
+
+    fn scenario(more: &str) -> Scenario {
+        Scenario::parse(&format!("{HEAD}{more}")).expect("valid")
+    }
+
+    const ORACLE: &str = "[backup.oracle]\nmin-files = 1\n";
+
+    fn checked(holds: bool) -> Checked {
+        let seen = if holds { Seen::Holds } else { Seen::Not(vec!["closed".into()]) };
+        Checked { seen: Ok(seen), seconds: 0.1 }
+    }
+
+    fn deployed(ended: Ended) -> Deployed {
+        let run = DeployRun {
+            pass: Pass::Restored,
+            seconds: 1.0,
+            exit: Some(0),
+            operations: 1,
+            changed: 0,
+            unchanged: 1,
+            failed: 0,
+            runs: Vec::new(),
+        };
+        Deployed {
+            run,
+            windows: Vec::new(),
+            began: 0,
+            ended,
+            remarks: Vec::new(),
+            boundaries: Vec::new(),
+            cut: None,
+            passed_over: Vec::new(),
+        }
+    }
+
+    /// A drill in which all went well.
+    fn proven() -> Evidence {
+        let mut evidence =
+            Evidence { restored: Some(deployed(Ended::Well)), checked: vec![checked(true)], ..Evidence::default() };
+        let report = RestoreReport {
+            backup: "notes".into(),
+            machine: "web".into(),
+            point: Some(PointReport::default()),
+            phases: vec![Phase { name: "load".into(), seconds: 10.0 }],
+            found: Found { files: 3, bytes: 1024 * 1024, ..Found::default() },
+            oracles: vec![OracleReport { name: "min-files".into(), holds: Some(true), said: String::new() }],
+            ..RestoreReport::default()
+        };
+        evidence.restores.restored = vec![Restored { report, faults: Vec::new() }];
+        evidence.restores.redeployed = 1;
+        evidence.restores.took = vec![(Stage::Boot, 5.0), (Stage::Deploy(Pass::First), 20.0), (Stage::Check, 1.0)];
+        evidence.checked_again.insert(After::Redeploy, vec![checked(true)]);
+        evidence.checked_again.insert(After::Reboot, vec![checked(true)]);
+        evidence
+    }
+
+    fn host(slowness: f64) -> HostFacts {
+        HostFacts { slowness, ..HostFacts::default() }
+    }
+
+    fn of(claim: Claim, scenario: &Scenario, evidence: &Evidence, slowness: f64) -> (Verdict, Vec<String>) {
+        let claims = crate::prove::claims(scenario, evidence, &host(slowness), "2026-11-24");
+        let report = claims.into_iter().find(|report| report.claim == claim).expect("known");
+        (report.verdict, report.findings.into_iter().map(|finding| finding.code).collect())
+    }
+
+    fn verdict(evidence: &Evidence) -> (Verdict, Vec<String>) {
+        of(Claim::Restores, &scenario(ORACLE), evidence, 1.0)
+    }
+
+    use Verdict::{Failed, Proven, Unproven};
+
+    #[test]
+    fn restores_are_proven_only_when_all_was_looked_at() {
+        assert_eq!(verdict(&proven()), (Proven, vec![]));
+        assert_eq!(verdict(&Evidence::default()).0, Unproven);
+        let mut unanswered = proven();
+        unanswered.restores.restored[0].report.oracles.clear();
+        assert_eq!(verdict(&unanswered).0, Unproven, "an oracle gave no answer");
+        assert_eq!(of(Claim::Restores, &scenario(""), &proven(), 1.0), (Unproven, vec!["NO_ORACLE".into()]));
+        let mut no_redeploy = proven();
+        no_redeploy.restored = None;
+        assert_eq!(verdict(&no_redeploy), (Unproven, vec!["NOT_RUN".into()]));
+        let mut not_looked_at = proven();
+        not_looked_at.restores.redeployed = 0;
+        assert_eq!(verdict(&not_looked_at), (Unproven, vec!["NOT_RUN".into()]));
+    }
+
+    #[test]
+    fn no_fault_ends_proven() {
+        for (fault, wanted) in [
+            (Fault::fails("DAMAGED", "x"), Failed),
+            (Fault::unknown("ERROR_TEXT", "x"), Unproven),
+            (Fault::unknown("EMPTY_RESTORE", "x"), Unproven),
+        ] {
+            let mut evidence = proven();
+            let code = fault.code.to_owned();
+            evidence.restores.restored[0].faults.push(fault);
+            assert_eq!(verdict(&evidence), (wanted, vec![code]));
+        }
+    }
+
+    #[test]
+    fn a_deploy_that_fights_the_data_fails() {
+        let mut evidence = proven();
+        evidence.restores.fights = vec![Finding::new("REDEPLOY_FIGHTS", Severity::Fails, "/d/a", "t")];
+        assert_eq!(verdict(&evidence), (Failed, vec!["REDEPLOY_FIGHTS".into()]));
+        let mut evidence = proven();
+        evidence.checked_again.insert(After::Redeploy, vec![checked(false)]);
+        assert_eq!(verdict(&evidence), (Failed, vec!["REDEPLOY_FIGHTS".into()]));
+        let mut evidence = proven();
+        evidence.restored = Some(deployed(Ended::Failed { operation: None, host: None, evidence: Vec::new() }));
+        assert_eq!(verdict(&evidence).0, Failed);
+    }
+
+    #[test]
+    fn a_check_can_be_an_oracle() {
+        let scenario = scenario("[backup.oracle]\nchecks = ['ssh']\n");
+        let mut evidence = proven();
+        evidence.restores.restored[0].report.oracles.clear();
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Proven, vec![]));
+        assert_eq!(restore_reports(&scenario, &evidence, &host(1.0))[0].oracles[0].holds, Some(true));
+        evidence.checked = vec![checked(false)];
+        evidence.checked_again.clear();
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec!["CHECK_FAILED".into()]));
+        evidence.checked.clear();
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0).0, Unproven);
+    }
+
+    #[test]
+    fn recovery_is_measured_scaled_and_honest_about_slow_hosts() {
+        let with =
+            |keys: &str, slowness| of(Claim::Restores, &scenario(&format!("{keys}{ORACLE}")), &proven(), slowness);
+        assert_eq!(with("rto = '1m'\n", 1.0), (Proven, vec![]), "36 s");
+        assert_eq!(with("rto = '30s'\n", 1.0), (Failed, vec!["RTO_MISSED".into()]));
+        assert_eq!(with("rto = '30s'\n", 8.0), (Unproven, vec!["RTO_UNKNOWN".into()]));
+        assert_eq!(with("rto = '2m'\nreal-size-mib = 5\n", 1.0), (Proven, vec![]), "26 s + 5 times 10 s");
+        assert_eq!(with("rto = '1m'\nreal-size-mib = 5\n", 1.0), (Failed, vec!["RTO_MISSED".into()]));
+    }
+
+    #[test]
+    fn what_belongs_to_nobody_fails_the_claim() {
+        let made = HEAD.replace("repository = 'r'\n", "") + "[backup.job]\nrun = ['job']\n";
+        let scenario = Scenario::parse(&made).expect("valid");
+        let mut evidence = proven();
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Unproven, vec!["NO_LOSS_REPORT".into()]));
+        let mut report = LossReport { machine: "web".into(), compared: 9, groups: Vec::new() };
+        evidence.restores.losses = vec![report.clone()];
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Proven, vec![]));
+        report.groups.push(LossGroup { owner: "nobody".into(), count: 1, entries: vec!["/x is gone".into()] });
+        evidence.restores.losses = vec![report];
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec!["LOST".into()]));
+    }
+
+    #[test]
+    fn a_reboot_is_survived_when_every_check_holds_again() {
+        let reboot = |evidence: &Evidence| of(Claim::SurvivesReboot, &scenario(ORACLE), evidence, 1.0);
+        assert_eq!(reboot(&proven()), (Proven, vec![]));
+        assert_eq!(reboot(&Evidence::default()).0, Unproven);
+        let mut evidence = proven();
+        evidence.checked_again.insert(After::Reboot, vec![checked(false)]);
+        assert_eq!(reboot(&evidence), (Failed, vec!["CHECK_FAILED".into()]));
+        evidence.checked_again.remove(&After::Reboot);
+        assert_eq!(reboot(&evidence).0, Unproven, "the backend could not, or it was not reached");
+    }
+}

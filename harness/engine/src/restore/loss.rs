@@ -1,0 +1,324 @@
+//! The loss report of a round trip: what lived on the machine whose backup was made, and is not on the one that was
+//! rebuilt from the repo and the backup.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use redrill_model::{Ephemeral, Finding, LossGroup, LossReport, Severity, is_below};
+use redrill_state::{Capture, Change, ChangeKind, Manifest, Section, diff, moves_by_itself};
+
+use super::repository::COPIES;
+
+/// Entries of one owner that the report lists.
+const SHOWN: usize = 200;
+/// Lines that the finding quotes.
+const QUOTED: usize = 25;
+/// What belongs to nobody is lost.
+const NOBODY: &str = "nobody";
+/// What the backup should have brought back.
+const BACKUP: &str = "backup";
+
+/// What is known of one machine.
+pub(crate) struct Lives<'a> {
+    pub(crate) machine: &'a str,
+    /// Before its deploy, if that was captured.
+    pub(crate) clean: Option<&'a Capture>,
+    /// After it.
+    pub(crate) deployed: &'a Capture,
+    /// When its backup was made.
+    pub(crate) backed_up: &'a Capture,
+    /// The other one, after the restore.
+    pub(crate) restored: &'a Capture,
+    /// Every path that a package brought.
+    pub(crate) packaged: &'a BTreeSet<String>,
+    /// Paths that a backup fills.
+    pub(crate) targets: &'a [String],
+    /// Where copies of repositories are, and what the harness itself wrote.
+    pub(crate) apart: &'a [String],
+    /// What may be lost, as declared.
+    pub(crate) ephemeral: &'a [Ephemeral],
+    /// All tables of all databases, when the backup was made and after the restore.
+    pub(crate) tables: (&'a Manifest, &'a Manifest),
+    /// Accounts of database servers, at the same moments.
+    pub(crate) accounts: (&'a BTreeSet<String>, &'a BTreeSet<String>),
+    /// Databases that a backup fills.
+    pub(crate) databases: &'a [String],
+}
+
+/// Compares the two lives of a machine.
+pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
+    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let lost = diff(lives.backed_up, lives.restored).into_iter().filter(|change| change.kind != ChangeKind::Added);
+    for change in lost {
+        if let Some(owner) = owner(lives, &change) {
+            groups.entry(owner).or_default().push(told(&change));
+        }
+    }
+    let nothing_ephemeral = |_: &str| false;
+    for table in lives.tables.0.compare(lives.tables.1, nothing_ephemeral).into_iter().filter(|table| !table.extra) {
+        let database = table.subject.split('.').next().unwrap_or_default();
+        let owner = if lives.databases.iter().any(|name| name == database) { BACKUP } else { NOBODY };
+        groups.entry(owner.to_owned()).or_default().push(format!("table {} {}", table.subject, table.what));
+    }
+    for account in lives.accounts.0.difference(lives.accounts.1) {
+        groups.entry(NOBODY.to_owned()).or_default().push(format!("{account} is gone"));
+    }
+    let counted = [Section::Files, Section::Users, Section::Groups, Section::Packages];
+    let compared = counted.iter().map(|section| lives.backed_up.count(*section)).sum::<usize>();
+    let mut groups: Vec<LossGroup> = groups.into_iter().map(|(owner, entries)| group(owner, entries)).collect();
+    groups.sort_by_key(|group| (rank(&group.owner), group.owner.clone()));
+    LossReport {
+        machine: lives.machine.to_owned(),
+        compared: compared + lives.tables.0.tables.len() + lives.accounts.0.len(),
+        groups,
+    }
+}
+
+fn group(owner: String, mut entries: Vec<String>) -> LossGroup {
+    let count = entries.len();
+    entries.truncate(SHOWN);
+    LossGroup { owner, count, entries }
+}
+
+/// The worst first.
+fn rank(owner: &str) -> usize {
+    [NOBODY, BACKUP, "deploy", "package", "image"].iter().position(|known| *known == owner).unwrap_or(usize::MAX)
+}
+
+fn told(change: &Change) -> String {
+    let what = match change.kind {
+        ChangeKind::Removed => "is gone".to_owned(),
+        _ => {
+            let differs =
+                |d: &redrill_state::Difference| format!("{} {} -> {}", d.attribute, short(&d.before), short(&d.after));
+            change.differences.iter().map(differs).collect::<Vec<_>>().join(", ")
+        }
+    };
+    match change.section {
+        Section::Files => format!("{} {what}", change.subject),
+        Section::Users => format!("user {} {what}", change.subject),
+        Section::Groups => format!("group {} {what}", change.subject),
+        _ => format!("package {} {what}", change.subject),
+    }
+}
+
+fn short(text: &str) -> &str {
+    match text.len() {
+        64 => &text[..12],
+        _ => text,
+    }
+}
+
+/// Whose it is; `None` for what is no part of the question.
+fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
+    let subject = change.subject.as_str();
+    let by_whom = |since_clean: bool, since_deploy: bool, packaged: bool| {
+        // What nobody touched since the deploy is made anew by each deploy: keys, seeds, numbers.
+        match (since_clean, packaged, since_deploy) {
+            (true, ..) => "image",
+            (_, true, true) => "package",
+            (_, _, true) => "deploy",
+            _ => NOBODY,
+        }
+        .to_owned()
+    };
+    match change.section {
+        Section::Files => {
+            // What lies below /run is gone at each boot, if it is on a disk at all.
+            if is_below(subject, COPIES)
+                || is_below(subject, "/run")
+                || lives.apart.iter().any(|path| is_below(subject, path))
+            {
+                return None;
+            }
+            if let Some(declared) = lives.ephemeral.iter().find(|declared| declared.covers(subject)) {
+                return Some(format!("ephemeral: {}", declared.reason));
+            }
+            if lives.targets.iter().any(|path| is_below(subject, path)) {
+                return Some(BACKUP.to_owned());
+            }
+            if let Some(reason) = moves_by_itself(subject) {
+                return Some(format!("ephemeral: {reason}"));
+            }
+            let lived = lives.backed_up.files.get(subject);
+            let same = |capture: &Capture| match (capture.files.get(subject), lived) {
+                (Some(then), Some(now)) => same_content(then, now),
+                _ => false,
+            };
+            Some(by_whom(lives.clean.is_some_and(same), same(lives.deployed), lives.packaged.contains(subject)))
+        }
+        Section::Users => {
+            let lived = lives.backed_up.users.get(subject);
+            let same = |capture: &Capture| capture.users.get(subject) == lived;
+            Some(by_whom(lives.clean.is_some_and(same), same(lives.deployed), false))
+        }
+        Section::Groups => {
+            let lived = lives.backed_up.groups.get(subject);
+            let same = |capture: &Capture| capture.groups.get(subject) == lived;
+            Some(by_whom(lives.clean.is_some_and(same), same(lives.deployed), false))
+        }
+        Section::Packages => {
+            let lived = lives.backed_up.packages.get(subject);
+            let same = |capture: &Capture| capture.packages.get(subject) == lived;
+            Some(by_whom(lives.clean.is_some_and(same), same(lives.deployed), false))
+        }
+        // A unit's file is a file; whether it runs is for the checks.
+        _ => None,
+    }
+}
+
+/// As a file is compared: without its times.
+fn same_content(a: &redrill_state::FileEntry, b: &redrill_state::FileEntry) -> bool {
+    redrill_state::FileEntry { ctime: b.ctime, ..a.clone() } == *b
+}
+
+/// What is lost fails the claim.
+pub(crate) fn finding(report: &LossReport) -> Option<Finding> {
+    let lost = report.groups.iter().find(|group| group.owner == NOBODY)?;
+    let text = format!(
+        "{} things that lived on `{}` are neither from the repo nor in a backup: they would be lost",
+        lost.count, report.machine
+    );
+    let mut finding = Finding::new("LOST", Severity::Fails, &report.machine, text);
+    finding.machine = Some(report.machine.clone());
+    finding.evidence = lost.entries.iter().take(QUOTED).cloned().collect();
+    finding.evidence.extend((lost.count > QUOTED).then(|| format!("and {} more: see the report", lost.count - QUOTED)));
+    Some(finding)
+}
+
+#[cfg(test)]
+mod tests {
+    use redrill_state::{Digest, FileEntry, FileKind, Table, User};
+
+    use super::*;
+
+    fn capture(files: &[(&str, &str)], users: &[&str]) -> Capture {
+        let entry = |(path, digest): &(&str, &str)| FileEntry {
+            path: (*path).to_owned(),
+            kind: FileKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 1,
+            digest: Some(Digest([digest.as_bytes()[0]; 32])),
+            target: None,
+            xattrs: BTreeMap::new(),
+            ctime: 0,
+        };
+        let mut capture = Capture { files: files.iter().map(entry).collect(), ..Capture::default() };
+        for name in users {
+            let (name, home, shell) = ((*name).to_owned(), String::new(), String::new());
+            let user = User { name: name.clone(), uid: 1, gid: 1, comment: String::new(), home, shell };
+            capture.users.insert(name, user);
+        }
+        capture
+    }
+
+    /// Owner and entries of everything lost between the two captures.
+    fn groups(backed_up: &Capture, restored: &Capture, tables: (&Manifest, &Manifest)) -> Vec<(String, Vec<String>)> {
+        let clean = capture(&[("/etc/passwd", "0"), ("/etc/machine-id", "1")], &["root"]);
+        let files = [
+            ("/etc/passwd", "0"),
+            ("/etc/machine-id", "1"),
+            ("/etc/key.pem", "k"),
+            ("/usr/bin/x", "p"),
+            ("/srv/notes.db", "empty"),
+        ];
+        let deployed = capture(&files, &["root", "notes"]);
+        let ephemeral = [Ephemeral { path: "/var/spool".into(), reason: "sent again".into() }];
+        let lives = Lives {
+            machine: "app",
+            clean: Some(&clean),
+            deployed: &deployed,
+            backed_up,
+            restored,
+            packaged: &BTreeSet::from(["/usr/bin/x".to_owned()]),
+            targets: &["/srv/docs".to_owned()],
+            apart: &["/srv/backup".to_owned()],
+            ephemeral: &ephemeral,
+            tables,
+            accounts: (
+                &BTreeSet::from(["role a".to_owned(), "role b".to_owned()]),
+                &BTreeSet::from(["role a".to_owned()]),
+            ),
+            databases: &["notes".to_owned()],
+        };
+        report(&lives).groups.into_iter().map(|group| (group.owner, group.entries)).collect()
+    }
+
+    #[test]
+    fn every_loss_has_an_owner() {
+        let lived = [
+            ("/etc/machine-id", "1"),
+            ("/etc/key.pem", "k"),
+            ("/usr/bin/x", "p"),
+            ("/srv/notes.db", "filled"),
+            ("/srv/docs/a", "1"),
+            ("/home/ada/todo", "1"),
+            ("/var/spool/mail", "1"),
+            ("/srv/backup/pack", "1"),
+            ("/var/log/syslog", "1"),
+            ("/etc/same", "s"),
+            ("/run/redrill/digests", "d"),
+        ];
+        let rebuilt = [
+            ("/etc/machine-id", "2"),
+            ("/etc/key.pem", "other"),
+            ("/srv/notes.db", "empty"),
+            ("/etc/same", "s"),
+            ("/new", "n"),
+        ];
+        let (backed_up, restored) = (capture(&lived, &["root", "notes", "ada"]), capture(&rebuilt, &["root", "notes"]));
+        let found = groups(&backed_up, &restored, (&Manifest::default(), &Manifest::default()));
+        let of = |owner: &str| {
+            found.iter().find(|(name, _)| name == owner).map(|(_, entries)| entries.clone()).unwrap_or_default()
+        };
+        assert_eq!(
+            of("nobody"),
+            ["/home/ada/todo is gone", "/srv/notes.db content 666666666666 -> 656565656565", "user ada is gone", "role b is gone"]
+        );
+        assert_eq!(of("backup"), ["/srv/docs/a is gone"]);
+        assert_eq!(of("deploy"), ["/etc/key.pem content k -> other"]);
+        assert_eq!(of("package"), ["/usr/bin/x is gone"]);
+        assert_eq!(of("image"), ["/etc/machine-id content 1 -> 2"]);
+        assert_eq!(of("ephemeral: sent again"), ["/var/spool/mail is gone"]);
+        assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
+        assert_eq!(found[0].0, "nobody", "the worst first");
+        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 10, "the repository is no loss");
+    }
+
+    #[test]
+    fn rows_of_a_database_without_a_backup_belong_to_nobody() {
+        let table = |rows| Table { rows, ..Table::default() };
+        let with = |rows| Manifest {
+            tables: BTreeMap::from([
+                ("notes.documents".to_owned(), table(rows)),
+                ("wiki.pages".to_owned(), table(rows)),
+            ]),
+            ..Manifest::default()
+        };
+        let empty = capture(&[], &[]);
+        let found = groups(&empty, &empty, (&with(5), &with(0)));
+        assert_eq!(
+            found,
+            [
+                (
+                    "nobody".to_owned(),
+                    vec!["table wiki.pages 0 rows, and had 5".to_owned(), "role b is gone".to_owned()]
+                ),
+                ("backup".to_owned(), vec!["table notes.documents 0 rows, and had 5".to_owned()]),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_lost_fails_and_what_is_made_again_does_not() {
+        let report = |owner: &str| LossReport {
+            machine: "app".into(),
+            compared: 9,
+            groups: vec![group(owner.to_owned(), vec!["/x is gone".into(); 30])],
+        };
+        let lost = finding(&report("nobody")).expect("a finding");
+        assert_eq!((lost.severity, lost.evidence.len()), (Severity::Fails, QUOTED + 1));
+        assert_eq!(finding(&report("deploy")), None);
+    }
+}

@@ -1,0 +1,168 @@
+//! The deploy after a restore: it must not fight the restored data.
+
+use redrill_machines::{Backend, Deadline, Machine};
+use redrill_model::{Backup, Finding, Moment, Severity, is_below};
+use redrill_state::{Manifest, Table, Weight};
+
+use super::faults::Fault;
+use super::oracle;
+use crate::capture;
+use crate::drill::{Drill, Outcome, Progress};
+use crate::prove::{Trouble, judge_machine};
+use crate::tools::HostWindow;
+
+/// Looks at the data as it is after the checks.
+pub(crate) async fn before_redeploy<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    deadline: &Deadline,
+) -> Outcome {
+    for machine in &progress.machines {
+        match look(drill, machine, deadline).await {
+            Ok(Some(manifest)) => {
+                progress.evidence.restores.before.insert(machine.name().to_owned(), manifest);
+            }
+            Ok(None) => {}
+            Err(fault) => return trouble(fault),
+        }
+    }
+    Outcome::Done(String::new())
+}
+
+/// Looks again, and says what the deploy did to it.
+pub(crate) async fn after_redeploy<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    deadline: &Deadline,
+) -> Outcome {
+    let mut fights = Vec::new();
+    let mut count = 0;
+    for machine in &progress.machines {
+        let name = machine.name();
+        let Some(before) = progress.evidence.restores.before.get(name) else { continue };
+        match look(drill, machine, deadline).await {
+            Ok(Some(after)) => fights.extend(fought(name, before, &after, |subject| ephemeral(drill, subject))),
+            Ok(None) => {}
+            Err(fault) => return trouble(fault),
+        }
+        fights.extend(captured(drill, progress, name));
+        count += 1;
+    }
+    // Of two about one thing the one that names the operation stays.
+    fights.sort_by_key(|finding| (finding.machine.clone(), finding.subject.clone(), finding.operation.is_none()));
+    fights.dedup_by(|a, b| (&a.machine, &a.subject) == (&b.machine, &b.subject));
+    let note = format!("{} of the restored paths and tables changed", fights.len());
+    progress.evidence.restores.fights = fights;
+    progress.evidence.restores.redeployed = count;
+    Outcome::Done(note)
+}
+
+fn trouble(fault: Fault) -> Outcome {
+    Outcome::Unknown(Trouble { code: fault.code, text: fault.text, evidence: fault.evidence })
+}
+
+fn backups<'a, B: Backend>(drill: &'a Drill<B>, machine: &'a str) -> impl Iterator<Item = &'a Backup> {
+    drill.loaded.scenario.backups.iter().filter(move |backup| backup.machine == machine)
+}
+
+fn ephemeral<B: Backend>(drill: &Drill<B>, subject: &str) -> bool {
+    drill.loaded.scenario.ephemeral.iter().any(|declared| declared.covers(subject))
+}
+
+/// Everything that was restored into the machine; `None` if nothing was.
+async fn look<B: Backend>(
+    drill: &Drill<B>,
+    machine: &B::Machine,
+    deadline: &Deadline,
+) -> Result<Option<Manifest>, Fault> {
+    let targets: Vec<String> = backups(drill, machine.name()).flat_map(super::targets).collect();
+    if targets.is_empty() {
+        return Ok(None);
+    }
+    oracle::look(machine, &targets, deadline).await.map(Some)
+}
+
+/// What is worse than before. A service that works adds rows and files meanwhile; it loses none.
+fn fought(machine: &str, before: &Manifest, after: &Manifest, ephemeral: impl Fn(&str) -> bool) -> Vec<Finding> {
+    let grew = |before: &Table, after: &Table| after.rows >= before.rows && after.schema == before.schema;
+    let all = before.compare(after, ephemeral).into_iter().filter(|disagreement| !disagreement.extra);
+    let all = all.filter(|disagreement| {
+        let tables = (before.tables.get(&disagreement.subject), after.tables.get(&disagreement.subject));
+        !matches!(tables, (Some(before), Some(after)) if grew(before, after))
+    });
+    all.map(|disagreement| {
+        let text =
+            format!("the deploy after the restore fought the data: {} {}", disagreement.subject, disagreement.what);
+        let mut finding = Finding::new("REDEPLOY_FIGHTS", Severity::Fails, disagreement.subject, text);
+        finding.machine = Some(machine.to_owned());
+        finding
+    })
+    .collect()
+}
+
+/// The same from the captures, which know the operation that did it.
+fn captured<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, name: &str) -> Vec<Finding> {
+    let Some(third) = &progress.evidence.restored else { return Vec::new() };
+    let dir = drill.run_dir.path().join("captures");
+    let read = |moment| capture::read(&capture::path(&dir, name, moment));
+    // The manifests have been compared: without captures only the culprit stays unknown.
+    let (Ok(before), Ok(after)) = (read(Moment::Restored), read(Moment::Settled)) else { return Vec::new() };
+    let offset = progress.offsets.get(name).copied().unwrap_or_default();
+    let judgement = judge_machine(name, offset, third, (&before, &after, None));
+    let restored = |subject: &str| {
+        let mut paths = backups(drill, name).flat_map(|backup| &backup.into).filter_map(|target| target.path());
+        paths.any(|path| is_below(subject, path)) && !ephemeral(drill, subject)
+    };
+    let operation = |number: usize| {
+        let window = third.windows.iter().find(|window| window.host == name && window.window.number == number);
+        window.map(HostWindow::operation)
+    };
+    let fights = judgement.observations.iter().filter(|o| o.weight == Weight::Fails && restored(&o.subject));
+    fights
+        .filter_map(|observation| {
+            // Without a culprit it may be the service at work.
+            let operation = observation.window.and_then(operation)?;
+            let text = format!("the deploy after the restore fought the data: `{}`", observation.subject);
+            let mut finding = Finding::new("REDEPLOY_FIGHTS", Severity::Fails, &observation.subject, text);
+            finding.machine = Some(name.to_owned());
+            finding.operation = Some(operation);
+            finding.evidence.clone_from(&observation.evidence);
+            Some(finding)
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use redrill_state::Leaf;
+
+    use super::*;
+
+    fn manifest(rows: u64, digest: Option<&str>) -> Manifest {
+        let mut manifest = Manifest::default();
+        manifest
+            .tables
+            .insert("notes.documents".into(), Table { rows, highest: Some(rows.to_string()), ..Table::default() });
+        if let Some(digest) = digest {
+            let leaf = Leaf { kind: "file".into(), size: Some(1), digest: Some(digest.into()), ..Leaf::default() };
+            manifest.paths.insert("/d/a".into(), leaf);
+        }
+        manifest
+    }
+
+    #[test]
+    fn data_that_shrinks_or_changes_was_fought_and_data_that_grows_was_not() {
+        let subjects = |after: &Manifest| {
+            let found = fought("app", &manifest(5, Some("one")), after, |_| false);
+            found.into_iter().map(|finding| finding.subject).collect::<Vec<_>>()
+        };
+        assert_eq!(subjects(&manifest(5, Some("one"))), [""; 0]);
+        assert_eq!(subjects(&manifest(6, Some("one"))), [""; 0], "a service at work");
+        assert_eq!(subjects(&manifest(4, Some("one"))), ["notes.documents"]);
+        assert_eq!(subjects(&manifest(5, Some("two"))), ["/d/a"]);
+        assert_eq!(subjects(&manifest(5, None)), ["/d/a"]);
+        let mut other = manifest(5, Some("one"));
+        other.tables.values_mut().for_each(|table| table.schema = "other".into());
+        assert_eq!(subjects(&other), ["notes.documents"]);
+    }
+}

@@ -1,0 +1,176 @@
+//! What the restores of a drill found out: part of the report.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// One backup, restored or not.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RestoreReport {
+    /// The backup's name.
+    pub backup: String,
+    /// The machine it was restored into.
+    pub machine: String,
+    /// What read it.
+    pub kind: String,
+    /// What was restored; absent if it did not come to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub point: Option<PointReport>,
+    /// The repository, before and after.
+    pub repository: RepositoryReport,
+    /// What took how long, in order.
+    pub phases: Vec<Phase>,
+    /// What was in the targets afterwards.
+    pub found: Found,
+    /// What was asked of the data.
+    pub oracles: Vec<OracleReport>,
+    /// The age of the newest record, in seconds, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<f64>,
+    /// The declared limit of that, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo: Option<f64>,
+    /// From a clean machine to green checks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<Recovery>,
+    /// The same in the last drill of this scenario that restored it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<LastTime>,
+}
+
+/// What an earlier drill measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LastTime {
+    /// When that drill began.
+    pub started: String,
+    /// The age of the newest record, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<f64>,
+    /// From a clean machine to green checks, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery: Option<f64>,
+    /// Rows of all tables.
+    pub rows: u64,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+/// What was restored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PointReport {
+    /// The tool's name for it.
+    pub id: String,
+    /// When it was taken, as far as the tool tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// How many there were to choose from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<usize>,
+    /// The seed by which one was picked at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// A repository as it was before a restore and after it. Digests are BLAKE3 over paths and contents.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct RepositoryReport {
+    /// Where it lies.
+    pub place: String,
+    /// Files in it.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Before.
+    pub before: String,
+    /// After; empty if it could not be read again.
+    pub after: String,
+}
+
+/// A part of a restore.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Such as `fetch` or `load`.
+    pub name: String,
+    /// How long.
+    pub seconds: f64,
+}
+
+/// Counts of what was restored.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Regular files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Rows by table.
+    pub rows: BTreeMap<String, u64>,
+    /// When the newest record was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest: Option<String>,
+}
+
+/// One question to the data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct OracleReport {
+    /// Such as `manifest` or `min-rows notes.documents`.
+    pub name: String,
+    /// The answer; absent if there was none.
+    pub holds: Option<bool>,
+    /// In words.
+    pub said: String,
+}
+
+/// From a clean machine to green checks, in seconds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// Measured: boot, deploy, restore and checks.
+    pub seconds: f64,
+    /// The declared limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rto: Option<f64>,
+    /// For the declared real size, from the measured speed of the restore.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<f64>,
+    /// What a reader must know to weigh it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub remarks: Vec<String>,
+}
+
+/// What lived on a machine and did not come back, by owner.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossReport {
+    /// The machine.
+    pub machine: String,
+    /// Paths, tables and accounts that were compared.
+    pub compared: usize,
+    /// Owners, the worst first.
+    pub groups: Vec<LossGroup>,
+}
+
+/// What belongs to one owner.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LossGroup {
+    /// `nobody`, `backup`, `deploy`, `package`, `image`, or `ephemeral` with its reason.
+    pub owner: String,
+    /// How many.
+    pub count: usize,
+    /// The first of them: subject and what became of it.
+    pub entries: Vec<String>,
+}
+
+/// One planted fault, and who noticed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mutant {
+    /// What was planted.
+    pub fault: String,
+    /// The machine.
+    pub machine: String,
+    /// Checks and oracles that turned red; none means that it survived.
+    pub killed_by: Vec<String>,
+    /// Why it could not be planted or looked at: then it counts for neither side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown: Option<String>,
+    /// What would notice it, for one that survived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suggestion: Option<String>,
+}

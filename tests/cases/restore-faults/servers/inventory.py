@@ -1,0 +1,1 @@
+servers = (["faults.example.org"], {"ssh_user": "root"})

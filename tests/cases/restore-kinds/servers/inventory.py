@@ -1,0 +1,1 @@
+servers = (["kinds.example.org"], {"ssh_user": "root"})

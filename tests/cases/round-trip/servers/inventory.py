@@ -1,0 +1,1 @@
+servers = (["notes.example.org"], {"ssh_user": "root"})

@@ -1,0 +1,1 @@
+create table if not exists documents (id integer primary key, body text not null, made datetime not null);

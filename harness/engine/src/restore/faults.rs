@@ -121,7 +121,7 @@ const AWAY: &str = "its host does not answer";
 const LOCKED_TEXT: &str = "the repository is locked: somebody works on it, or died at it";
 const NO_POINTS_TEXT: &str = "the repository holds no point to restore: the job never ran, or all was pruned";
 const DAMAGE: &str = "the backup is damaged";
-const CUT_TEXT: &str = "the dump was cut: it has no end";
+const CUT_TEXT: &str = "the backup was cut: it has no end";
 const NEWER: &str = "the dump is of a newer server than the machine has";
 
 /// The repository is locked.

@@ -148,6 +148,7 @@ async fn through<B: Backend>(
         after: String::new(),
     };
     if before.files == 0 {
+        report.repository.after.clone_from(&before.digest);
         return Err(Fault::fails("EMPTY_REPOSITORY", "the repository is empty: there is not one file in it"));
     }
     let scratch = drill.run_dir.path().join("restores").join(&backup.name);

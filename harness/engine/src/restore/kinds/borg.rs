@@ -15,7 +15,7 @@ use super::super::session::Session;
 const SETTINGS: [(&str, &str); 2] =
     [("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes"), ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")];
 /// Borg keeps what it knows of a repository; this one is not to be known afterwards.
-const BASE: &str = "/run/redrill-restore/borg";
+const BASE: &str = "/run/redrill-restore/.borg";
 
 #[derive(Debug, Deserialize)]
 struct Listed {

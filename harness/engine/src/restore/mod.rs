@@ -209,7 +209,7 @@ async fn keep_unrestored<B: Backend>(
     progress: &mut Progress<B>,
     deadline: &Deadline,
 ) -> Result<(), MachineError> {
-    progress.unrestored = mutate::freeze(drill, progress, "to-be-restored", deadline).await?;
+    progress.unrestored = mutate::freeze(drill, progress, "pre", deadline).await?;
     let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
     match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
         Some(Err(error)) => Err(MachineError::Program { program: "controller".to_owned(), said: error.to_string() }),

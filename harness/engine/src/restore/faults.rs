@@ -97,7 +97,8 @@ const SAID: &[(&str, &str, Severity, &str)] = &[
     ("Failed to create/acquire the lock", "LOCKED", Severity::Unknown, LOCKED_TEXT),
     ("no snapshot found", "NO_POINTS", Severity::Fails, NO_POINTS_TEXT),
     ("no matching ID found", "NO_POINT", Severity::Fails, "the point that the scenario names is not in the repository"),
-    ("does not exist", "NO_POINT", Severity::Fails, "what the restore asks for does not exist"),
+    ("FATAL:  database", "NO_TARGET", Severity::Fails, NO_DATABASE),
+    (MISSING, "NO_POINT", Severity::Fails, "the archive that the scenario names is not in the repository"),
     ("ciphertext verification failed", "DAMAGED", Severity::Fails, DAMAGE),
     ("hash does not match", "DAMAGED", Severity::Fails, DAMAGE),
     ("does not match id", "DAMAGED", Severity::Fails, DAMAGE),
@@ -116,12 +117,15 @@ const SAID: &[(&str, &str, Severity, &str)] = &[
     ("crc error", "DAMAGED", Severity::Fails, DAMAGE),
 ];
 
+/// Borg of an archive; anything else may say it of anything.
+const MISSING: &str = "does not exist";
+const NO_DATABASE: &str = "the database that it is restored into is not there: the deploy did not make it";
 const WRONG: &str = "the passphrase among the keys does not open it";
 const AWAY: &str = "its host does not answer";
 const LOCKED_TEXT: &str = "the repository is locked: somebody works on it, or died at it";
 const NO_POINTS_TEXT: &str = "the repository holds no point to restore: the job never ran, or all was pruned";
 const DAMAGE: &str = "the backup is damaged";
-const CUT_TEXT: &str = "the dump was cut: it has no end";
+const CUT_TEXT: &str = "the backup was cut: it has no end";
 const NEWER: &str = "the dump is of a newer server than the machine has";
 
 /// The repository is locked.
@@ -154,12 +158,9 @@ pub(crate) fn of_output(kind: &BackupKind, what: &str, output: &Output) -> Fault
         let text = format!("the machine lacks what restores it: {}", output.stderr.trim());
         return Fault::unknown("TOOL_MISSING", text).with(&output.stderr);
     }
-    // A script may say anything: only what a tool said itself is taken at its word.
     let known = SAID.iter().find(|(text, ..)| said.contains(text));
     match known {
-        Some((text, code, severity, sentence))
-            if *text != "does not exist" || !matches!(kind, BackupKind::Script(_)) =>
-        {
+        Some((text, code, severity, sentence)) if *text != MISSING || *kind == BackupKind::Borg => {
             Fault { code, severity: *severity, text: (*sentence).to_owned(), evidence: Vec::new() }.with(&output.stderr)
         }
         _ => Fault::fails("RESTORE_FAILED", format!("{what} ended with exit status {}", output.status)).with(&said),

@@ -182,7 +182,7 @@ pub(crate) async fn renew<B: Backend>(drill: &Drill<B>, progress: &mut Progress<
     }
     // What was frozen at S1 is the old machines' past.
     progress.frozen.clear();
-    crate::stages::boot(drill, progress, "renewed", deadline).await
+    crate::stages::boot(drill, progress, "new", deadline).await
 }
 
 /// Makes the loss report of every machine whose backup was made here.

@@ -148,6 +148,7 @@ async fn through<B: Backend>(
         after: String::new(),
     };
     if before.files == 0 {
+        report.repository.after.clone_from(&before.digest);
         return Err(Fault::fails("EMPTY_REPOSITORY", "the repository is empty: there is not one file in it"));
     }
     let scratch = drill.run_dir.path().join("restores").join(&backup.name);
@@ -208,7 +209,7 @@ async fn keep_unrestored<B: Backend>(
     progress: &mut Progress<B>,
     deadline: &Deadline,
 ) -> Result<(), MachineError> {
-    progress.unrestored = mutate::freeze(drill, progress, "to-be-restored", deadline).await?;
+    progress.unrestored = mutate::freeze(drill, progress, "pre", deadline).await?;
     let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
     match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
         Some(Err(error)) => Err(MachineError::Program { program: "controller".to_owned(), said: error.to_string() }),

@@ -46,7 +46,7 @@ pub(crate) async fn mutate<B: Backend>(drill: &Drill<B>, progress: &mut Progress
             return Outcome::Unknown(Trouble { code: fault.code, text: fault.text, evidence: fault.evidence });
         }
     };
-    let frozen = match freeze(drill, progress, "unharmed", deadline).await {
+    let frozen = match freeze(drill, progress, "ok", deadline).await {
         Ok(frozen) => frozen,
         Err(error) => return crate::stages::unknown("MACHINE_LOST", &error),
     };
@@ -143,7 +143,7 @@ async fn forked<B: Backend>(
     number: usize,
     deadline: &Deadline,
 ) -> Result<Vec<B::Machine>, MachineError> {
-    let name = format!("mutant-{number}");
+    let name = format!("m{number}");
     fork(drill, frozen, &name, &name, deadline).await
 }
 

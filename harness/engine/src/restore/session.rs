@@ -111,7 +111,7 @@ impl<M: Machine> Session<'_, M> {
         let Some(file) = &self.passphrase else { return Ok(None) };
         let secret = std::fs::read(file)
             .map_err(|error| Fault::unknown("NO_PASSPHRASE", format!("cannot read `{}`: {error}", file.display())))?;
-        let path = format!("{SECRETS}/{}", self.backup.name);
+        let path = format!("{SECRETS}/{}.passphrase", self.backup.name);
         let line = "umask 077; mkdir -p \"$2\" && cat > \"$1\"";
         let words = Exec::new(["sh", "-c", line, "sh", &path, SECRETS]);
         let output = self.machine.exec(&words, &secret, &self.deadline).await?;

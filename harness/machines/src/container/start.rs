@@ -1,5 +1,6 @@
 //! From an image to a container that answers.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -141,9 +142,11 @@ impl Making<'_> {
             upstream: self.image.upstream_proxy(),
             log: self.dir.join("network.log"),
         };
-        let socket = shared.join(RELAY_SOCKET);
-        let _ = std::fs::remove_file(&socket);
-        relay::serve(&socket, rules).map(Some).map_err(MachineError::io("cannot serve the package mirror"))
+        let _ = std::fs::remove_file(shared.join(RELAY_SOCKET));
+        // A socket's path has at most 107 bytes, a run directory may have more: go by way of the open directory.
+        let directory = std::fs::File::open(&shared).map_err(failed())?;
+        let socket = format!("/proc/self/fd/{}/{RELAY_SOCKET}", directory.as_raw_fd());
+        relay::serve(Path::new(&socket), rules).map(Some).map_err(MachineError::io("cannot serve the package mirror"))
     }
 
     fn request(&self, network: &str) -> testcontainers::ContainerRequest<GenericImage> {

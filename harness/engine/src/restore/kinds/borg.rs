@@ -15,7 +15,7 @@ use super::super::session::Session;
 const SETTINGS: [(&str, &str); 2] =
     [("BORG_RELOCATED_REPO_ACCESS_IS_OK", "yes"), ("BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK", "yes")];
 /// Borg keeps what it knows of a repository; this one is not to be known afterwards.
-const BASE: &str = "/run/redrill-restore/borg";
+const BASE: &str = "/run/redrill-restore/.borg";
 
 #[derive(Debug, Deserialize)]
 struct Listed {
@@ -25,8 +25,8 @@ struct Listed {
 #[derive(Debug, Deserialize)]
 struct Archive {
     name: String,
-    #[serde(default, alias = "start")]
-    time: String,
+    /// In lists beside `time`, in details alone.
+    start: Option<String>,
     #[serde(default)]
     stats: Option<Stats>,
 }
@@ -43,7 +43,7 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
     let here = session.has("borg").await?;
     let tool = Tool::make(session, here).await?;
     let listed = tool.run(session, "list", &["list", "--json", &tool.repository], None).await?;
-    let points = archives(&listed)?.into_iter().map(|archive| (archive.name, Some(archive.time))).collect::<Vec<_>>();
+    let points = archives(&listed)?.into_iter().map(|archive| (archive.name, archive.start)).collect::<Vec<_>>();
     let point = session.choose(&points)?;
     let archive = format!("{}::{}", tool.repository, point.id);
     let info = tool.run(session, "list", &["info", "--json", &archive], None).await?;
@@ -134,10 +134,13 @@ mod tests {
 
     #[test]
     fn archives_are_read_from_lists_and_from_details() {
-        let list = r#"{"archives":[{"name":"a","archive":"a","time":"2026-11-22T03:00:00.000000"}],"repository":{}}"#;
+        let list = r#"{"archives":[{"name":"a","archive":"a","start":"2026-11-22T03:00:00.000000","time":"2026-11-22T03:00:00.000000"}],"repository":{}}"#;
         let info = r#"{"archives":[{"name":"a","start":"2026-11-22T03:00:00.000000","stats":{"nfiles":0,"original_size":0}}]}"#;
         let read = |text: &str| archives(&Output { stdout: text.into(), ..Output::default() }).expect("read");
-        assert_eq!((read(list)[0].name.as_str(), read(list)[0].time.as_str()), ("a", "2026-11-22T03:00:00.000000"));
+        assert_eq!(
+            (read(list)[0].name.as_str(), read(list)[0].start.as_deref()),
+            ("a", Some("2026-11-22T03:00:00.000000"))
+        );
         assert_eq!(read(info)[0].stats.as_ref().map(|stats| stats.nfiles), Some(0));
         assert_eq!(archives(&Output::default()).expect_err("nothing").code, "RESTORE_UNKNOWN");
     }

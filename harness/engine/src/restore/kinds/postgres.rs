@@ -4,6 +4,7 @@ use redrill_machines::Machine;
 use redrill_model::{PointReport, Target};
 
 use super::super::faults::{self, Fault};
+use super::super::repository::COPIES;
 use super::super::session::Session;
 
 const PLAIN: &[&str] = &[".sql", ".sql.gz", ".sql.zst", ".sql.xz"];
@@ -77,6 +78,9 @@ async fn archive<M: Machine>(
     not_newer(session, &listed.text()).await?;
     let arguments = session.backup.arguments.clone();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    // It is read by an account that may not enter what root left; the copy is nobody else's.
+    let copy = format!("{COPIES}/{}", session.backup.name);
+    session.run("fetch", &["chmod", "-R", "a+rX", "--", &copy]).await?;
     let words = ["runuser", "-u", "postgres", "--", "pg_restore", "--exit-on-error", "-d", database];
     session.run("load", &[&words[..], &arguments[..], &["--", &file]].concat()).await?;
     Ok(point)

@@ -274,12 +274,17 @@ mod tests {
         };
         assert_eq!(
             of("nobody"),
-            ["/home/ada/todo is gone", "/srv/notes.db content 666666666666 -> 656565656565", "user ada is gone", "role b is gone"]
+            [
+                "/home/ada/todo is gone",
+                "/srv/notes.db content 666666666666 -> 656565656565",
+                "user ada is gone",
+                "role b is gone"
+            ]
         );
         assert_eq!(of("backup"), ["/srv/docs/a is gone"]);
-        assert_eq!(of("deploy"), ["/etc/key.pem content k -> other"]);
+        assert_eq!(of("deploy"), ["/etc/key.pem content 6b6b6b6b6b6b -> 6f6f6f6f6f6f"]);
         assert_eq!(of("package"), ["/usr/bin/x is gone"]);
-        assert_eq!(of("image"), ["/etc/machine-id content 1 -> 2"]);
+        assert_eq!(of("image"), ["/etc/machine-id content 313131313131 -> 323232323232"]);
         assert_eq!(of("ephemeral: sent again"), ["/var/spool/mail is gone"]);
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");

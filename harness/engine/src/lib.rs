@@ -16,6 +16,7 @@ mod prove;
 mod prove_restores;
 mod redact;
 mod restore;
+mod resume;
 mod settle;
 mod stages;
 mod survey;

@@ -21,7 +21,7 @@ use crate::prove::{Trouble, add_flip_flops, judge_machine};
 use crate::restore;
 use crate::settle::settle;
 use crate::tools::{self, Deployed, Ended};
-use crate::{details, trend, writes};
+use crate::{details, resume, trend, writes};
 
 pub(crate) async fn run<B: Backend>(
     drill: &mut Drill<B>,
@@ -45,6 +45,7 @@ pub(crate) async fn run<B: Backend>(
         Stage::Restore => restore::restore(drill, progress, deadline).await,
         Stage::Mutate => restore::mutate(drill, progress, deadline).await,
         Stage::Reboot => restore::reboot(drill, progress, deadline).await,
+        Stage::Resume => resume::follow(drill, progress, deadline).await,
         Stage::Teardown => Outcome::Done(String::new()),
     }
 }
@@ -285,7 +286,7 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
     match pass {
         Pass::First => progress.evidence.first = Some(deployed),
         Pass::Second => progress.evidence.second = Some(deployed),
-        Pass::Third | Pass::Fourth => progress.evidence.later.push(deployed),
+        Pass::Third | Pass::Fourth | Pass::Resumed => progress.evidence.later.push(deployed),
         Pass::Rebuilt => progress.evidence.rebuilt = Some(deployed),
         Pass::Restored => progress.evidence.restored = Some(deployed),
     }
@@ -322,6 +323,27 @@ pub(crate) async fn run_deploy<B: Backend>(
     pass: Pass,
     deadline: &Deadline,
 ) -> Result<Deployed, Outcome> {
+    run_tool(drill, progress, tools::Run::whole(pass), deadline).await
+}
+
+/// Runs the deploy tool, and kills it right before the operation of this number.
+pub(crate) async fn run_deploy_until<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    boundary: usize,
+    deadline: &Deadline,
+) -> Result<Deployed, Outcome> {
+    let run = tools::Run::cut_before(boundary, format!("deploy-cut-{boundary}"));
+    run_tool(drill, progress, run, deadline).await
+}
+
+async fn run_tool<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    run: tools::Run,
+    deadline: &Deadline,
+) -> Result<Deployed, Outcome> {
+    let pass = run.pass;
     let scenario = &drill.loaded.scenario;
     for machine in &progress.machines {
         let limit = deadline.child("the clocks", scenario.limits.command);
@@ -343,7 +365,6 @@ pub(crate) async fn run_deploy<B: Backend>(
         }
         std::future::pending::<Result<Deployed, MachineError>>().await
     };
-    let run = tools::Run::whole(pass);
     let recorders = if pass == Pass::Second { record(&progress.watched, machines, &limit).await } else { Vec::new() };
     let deployed = tokio::select! {
         deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,

@@ -21,6 +21,8 @@ pub enum Pass {
     Rebuilt,
     /// After a restore: it must not fight the restored data.
     Restored,
+    /// After a deploy that was cut off.
+    Resumed,
 }
 
 impl Pass {
@@ -33,6 +35,7 @@ impl Pass {
             Self::Fourth => "the fourth deploy",
             Self::Rebuilt => "the deploy into the machines to be restored",
             Self::Restored => "the deploy after the restore",
+            Self::Resumed => "the deploy after a cut",
         }
     }
 
@@ -45,6 +48,7 @@ impl Pass {
             Self::Fourth => "deploy-4",
             Self::Rebuilt => "deploy-rebuilt",
             Self::Restored => "deploy-restored",
+            Self::Resumed => "deploy-resumed",
         }
     }
 }
@@ -126,6 +130,8 @@ pub enum Stage {
     Mutate,
     /// Every check again.
     CheckAgain(After),
+    /// For each place between two operations: a clean machine, a deploy that is cut off there, and a whole one.
+    Resume,
     /// Machines ended, disks removed.
     Teardown,
 }
@@ -163,12 +169,15 @@ impl Plan {
 pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     let mut stages = vec![Stage::Controller, Stage::Images, Stage::Boot];
     let idempotent = scenario.claims.contains(&Claim::Idempotent);
-    if idempotent {
+    let resumes = scenario.claims.contains(&Claim::Resumes);
+    if idempotent || resumes {
         stages.push(Stage::Capture(Moment::Clean));
     }
     stages.push(Stage::Deploy(Pass::First));
-    if idempotent {
+    if idempotent || resumes {
         stages.push(Stage::Capture(Moment::Deployed));
+    }
+    if idempotent {
         stages.extend(fork.then_some(Stage::Twin));
         stages.extend([Stage::Deploy(Pass::Second), Stage::Capture(Moment::Redeployed)]);
         stages.extend((!fork).then_some(Stage::Idle));
@@ -176,7 +185,7 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     }
     let restores = scenario.claims.contains(&Claim::Restores);
     if restores {
-        stages.extend(restore(scenario, idempotent));
+        stages.extend(restore(scenario, idempotent || resumes));
     }
     // What a service shows of its data it shows after the restore.
     let reboots = scenario.claims.contains(&Claim::SurvivesReboot);
@@ -194,6 +203,8 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     if reboots {
         stages.extend([Stage::Reboot, Stage::CheckAgain(After::Reboot)]);
     }
+    // Last: it ends the machines, and goes on with new ones.
+    stages.extend(resumes.then_some(Stage::Resume));
     stages.push(Stage::Teardown);
     Plan { stages }
 }
@@ -236,6 +247,14 @@ mod tests {
     }
 
     #[test]
+    fn cuts_come_last_and_need_the_uncut_machine() {
+        let stages = plan(&scenario_with("['rebuilds', 'resumes']"), true).stages;
+        assert!(stages.ends_with(&[Stage::Resume, Stage::Teardown]), "{stages:?}");
+        assert!(stages.contains(&Stage::Capture(Moment::Deployed)), "{stages:?}");
+        assert!(!stages.contains(&Stage::Deploy(Pass::Second)), "{stages:?}");
+    }
+
+    #[test]
     fn a_backup_is_restored_before_the_checks_and_deployed_over_afterwards() {
         let machine = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
             [[machine]]\nname = 'web'\nimage = 'debian-13'\n[[check.tcp]]\nname = 'ssh'\nwhy = 'w'\nport = 22\n\
@@ -251,7 +270,7 @@ mod tests {
                 Stage::Restore,
                 Stage::Check,
                 Stage::Capture(Moment::Restored),
-                Stage::Deploy(Pass::Third),
+                Stage::Deploy(Pass::Restored),
                 Stage::Capture(Moment::Settled),
                 Stage::CheckAgain(After::Redeploy),
                 Stage::Reboot,

@@ -18,11 +18,14 @@ pub enum Claim {
     SurvivesReboot,
     /// Each backup comes back into an empty machine, and its data is shown to be right.
     Restores,
+    /// Cut off between two operations, the next deploy reaches the same state, with nothing stale.
+    Resumes,
 }
 
 impl Claim {
     /// All claims that this version can prove.
-    pub const ALL: [Self; 5] = [Self::Rebuilds, Self::Idempotent, Self::Serves, Self::SurvivesReboot, Self::Restores];
+    pub const ALL: [Self; 6] =
+        [Self::Rebuilds, Self::Idempotent, Self::Serves, Self::SurvivesReboot, Self::Restores, Self::Resumes];
     /// What a scenario claims that names no claims.
     pub const DEFAULT: [Self; 3] = [Self::Rebuilds, Self::Idempotent, Self::Serves];
 
@@ -34,6 +37,7 @@ impl Claim {
             Self::Serves => "serves",
             Self::SurvivesReboot => "survives-reboot",
             Self::Restores => "restores",
+            Self::Resumes => "resumes",
         }
     }
 }

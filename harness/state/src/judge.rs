@@ -319,19 +319,21 @@ impl Judge<'_> {
 }
 
 /// The operation that ran at this time. At the seams, where the clocks' error leaves two, the one that says it changed
-/// something.
+/// something. One that says it changed nothing is named only for what happened between its start and its end: before
+/// the first operation a tool gathers facts, and runs what stands in the deploy as plain code.
 pub(crate) fn window_at(windows: &[Window], when: i64) -> Option<&Window> {
     let distance = |w: &Window| (w.start - when).max(when - w.end).max(0);
-    let near = windows.iter().filter(|w| distance(w) <= CLOCK_ERROR);
+    let reach = |w: &Window| if w.outcome == Outcome::Unchanged { 0 } else { CLOCK_ERROR };
+    let near = windows.iter().filter(|w| distance(w) <= reach(w));
     near.min_by_key(|w| (w.outcome != Outcome::Changed, distance(w)))
 }
 
-fn is_noise(change: &Change, noise: &BTreeMap<(Section, String), BTreeSet<&'static str>>) -> bool {
+pub(crate) fn is_noise(change: &Change, noise: &BTreeMap<(Section, String), BTreeSet<&'static str>>) -> bool {
     let also = noise.get(&(change.section, change.subject.clone()));
     also.is_some_and(|also| change.differences.iter().all(|d| also.contains(d.attribute)))
 }
 
-fn verb(change: &Change) -> &'static str {
+pub(crate) fn verb(change: &Change) -> &'static str {
     match change.kind {
         ChangeKind::Added => "added",
         ChangeKind::Removed => "removed",
@@ -339,7 +341,7 @@ fn verb(change: &Change) -> &'static str {
     }
 }
 
-fn evidence(attribute: &str, before: &str, after: &str) -> String {
+pub(crate) fn evidence(attribute: &str, before: &str, after: &str) -> String {
     let shown = |value: &str| match value {
         "" => "nothing".to_owned(),
         hash if hash.len() == 64 && hash.chars().all(|c| c.is_ascii_hexdigit()) => hash[..12].to_owned(),
@@ -412,7 +414,7 @@ mod tests {
     #[test]
     fn a_change_that_nobody_reported_is_silent() {
         let s1 = one("1", 1.0);
-        for (when, window) in [(10.5, Some(1)), (20.0, None)] {
+        for (when, window) in [(10.5, Some(1)), (20.0, None), (9.99, None)] {
             let s2 = one("2", when);
             assert_eq!(fails(&s1, &s2, &s2), [("SILENT_CHANGE", "/etc/profile.d/banner.sh".into(), window)]);
         }

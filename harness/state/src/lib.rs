@@ -11,6 +11,7 @@ mod flips;
 mod judge;
 mod manifest;
 mod path;
+mod resume;
 mod sections;
 mod settings;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use flips::{Seen, flip_flops};
 pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
 pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use path::escape;
+pub use resume::{Resumed, resume};
 pub use sections::{Record, Section};
 pub use settings::{
     Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,

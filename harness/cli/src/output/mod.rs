@@ -90,6 +90,8 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Renew => "clean machines in place of the old",
         Stage::Restore => "restore",
         Stage::Reboot => "reboot",
+        Stage::Resume => "cut deploys off, deploy again",
+        Stage::Deploy(Pass::Resumed) => "deploy after a cut",
         Stage::Mutate => "plant faults",
         Stage::CheckAgain(After::Redeploy) => "checks after that deploy",
         Stage::CheckAgain(After::Reboot) => "checks after the reboot",

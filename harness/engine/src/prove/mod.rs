@@ -1,6 +1,7 @@
 //! From what a drill gathered to verdicts. Pure but for reading captures back.
 
 mod idempotent;
+mod resumes;
 mod serves;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use crate::outage::Outage;
 pub(crate) use crate::prove_restores::restore_reports;
 use crate::prove_restores::{restored_summary, restores, survives_reboot};
 use crate::restore::Restores;
+use crate::resume::Cuts;
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{add_flip_flops, changed_again, judge_machine};
 pub(crate) use serves::serves;
@@ -55,6 +57,7 @@ pub(crate) struct Evidence {
     /// The same, made again later.
     pub(crate) checked_again: BTreeMap<After, Vec<Checked>>,
     pub(crate) restores: Restores,
+    pub(crate) cuts: Cuts,
     pub(crate) trouble: Option<Trouble>,
 }
 
@@ -75,6 +78,7 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts,
             Claim::Serves => serves(scenario, evidence, &evidence.checked),
             Claim::SurvivesReboot => survives_reboot(scenario, evidence),
             Claim::Restores => restores(scenario, evidence, host),
+            Claim::Resumes => resumes::resumes(evidence),
         };
         let complete = counts.1 > 0 && counts.0 >= counts.1;
         apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
@@ -222,6 +226,13 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
         }
         (Claim::Restores, Verdict::Proven) => restored_summary(evidence),
         (Claim::Restores, Verdict::Failed) => first_failure(report),
+        (Claim::Resumes, Verdict::Proven) => {
+            format!(
+                "cut off at {} of {} places, the next deploy reached the same state",
+                report.checked, evidence.cuts.places
+            )
+        }
+        (Claim::Resumes, Verdict::Failed) => first_failure(report),
         (Claim::Serves, Verdict::Failed) => format!("{fails} of {} checks do not hold", report.declared),
     }
 }

@@ -49,9 +49,8 @@ impl Run {
     }
 
     /// The deploy up to this boundary.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the claim `resumes`, which is not there yet"))]
     pub(crate) fn cut_before(boundary: usize, label: String) -> Self {
-        Self { pass: Pass::First, label, cut: Some(boundary) }
+        Self { pass: Pass::Resumed, label, cut: Some(boundary) }
     }
 }
 
@@ -70,7 +69,6 @@ pub(crate) struct Deployed {
     /// What a reader must know, in words for the report.
     pub(crate) remarks: Vec<String>,
     /// Where this deploy could be cut, in order.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the claim `resumes`, which is not there yet"))]
     pub(crate) boundaries: Vec<Boundary>,
     /// It was cut before this operation, as asked; then it ended `Unclear`.
     pub(crate) cut: Option<usize>,

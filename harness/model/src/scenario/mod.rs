@@ -46,6 +46,8 @@ pub struct Scenario {
     pub backups: Vec<Backup>,
     /// What may be lost with a machine.
     pub ephemeral: Vec<Ephemeral>,
+    /// How many places between operations a deploy is cut at, if not all.
+    pub cuts: Option<usize>,
     /// Failures accepted for a while.
     pub waivers: Vec<Waiver>,
 }

@@ -34,6 +34,8 @@ struct ScenarioFile {
     #[serde(default)]
     network: NetworkFile,
     #[serde(default)]
+    resume: ResumeFile,
+    #[serde(default)]
     limits: LimitsFile,
     #[serde(default)]
     check: ChecksFile,
@@ -93,6 +95,12 @@ struct MachineFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct NetworkFile {
     mode: Option<Network>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ResumeFile {
+    cuts: Option<Spanned<usize>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -158,6 +166,7 @@ impl Scenario {
             backend: file.backend,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
+            cuts: cuts(file.resume.cuts)?,
             limits: Limits {
                 command: limit(file.limits.command, COMMAND),
                 boot: limit(file.limits.boot, BOOT),
@@ -239,6 +248,13 @@ fn reason(text: Spanned<String>) -> Result<String, InputError> {
     match text.get_ref().trim() {
         "" => Err(InputError::new(text.span(), "what stays the same needs a reason", "a few words")),
         _ => Ok(text.into_inner()),
+    }
+}
+
+fn cuts(written: Option<Spanned<usize>>) -> Result<Option<usize>, InputError> {
+    match written {
+        Some(cuts) if *cuts.get_ref() == 0 => Err(InputError::new(cuts.span(), "no cut proves nothing", "1 or more")),
+        cuts => Ok(cuts.map(Spanned::into_inner)),
     }
 }
 

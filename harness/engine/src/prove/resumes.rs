@@ -1,0 +1,67 @@
+//! The claim `resumes`: a deploy that was cut off is made good by the next one.
+
+use redrill_model::{Finding, OperationRef, Severity};
+use redrill_state::Weight;
+
+use super::{Counted, Evidence, not_reached};
+use crate::resume::{After, Cut};
+use crate::tools::{Boundary, Ended};
+
+pub(super) fn resumes(evidence: &Evidence) -> Counted {
+    let cuts = &evidence.cuts;
+    let mut findings: Vec<Finding> = cuts.done.iter().flat_map(of_cut).collect();
+    if cuts.done.len() < cuts.wanted || cuts.wanted == 0 {
+        let mut finding = not_reached(evidence);
+        if evidence.trouble.is_none() && cuts.wanted == 0 {
+            "there is no place to cut the deploy off".clone_into(&mut finding.summary);
+        }
+        findings.push(finding);
+    }
+    let looked = cuts.done.iter().filter(|cut| !matches!(cut.after, After::NotCut)).count();
+    ((looked, cuts.wanted, "cuts"), findings)
+}
+
+fn of_cut(cut: &Cut) -> Vec<Finding> {
+    let Cut { boundary, after } = cut;
+    let at = format!("the deploy was cut off before operation {}: {}", boundary.number, boundary.name);
+    let with = |mut finding: Finding| {
+        finding.operation = Some(operation(boundary));
+        finding.evidence.insert(0, at.clone());
+        finding
+    };
+    match after {
+        After::NotCut => {
+            let text = format!("the deploy could not be cut off before `{}`", boundary.name);
+            vec![with(Finding::new("NOT_PROVEN", Severity::Unknown, &boundary.name, text))]
+        }
+        After::Stuck(Ended::Unclear(why)) => {
+            vec![with(Finding::new("NOT_PROVEN", Severity::Unknown, &boundary.name, why))]
+        }
+        After::Stuck(ended) => {
+            let text = format!("after a cut before `{}` the next deploy fails", boundary.name);
+            let mut finding = Finding::new("STUCK", Severity::Fails, &boundary.name, text);
+            if let Ended::Failed { operation: Some(failed), host, evidence } = ended {
+                finding.machine.clone_from(host);
+                finding.evidence.push(format!("it fails at operation {}: {}", failed.number, failed.name));
+                finding.evidence.extend(evidence.iter().cloned());
+            }
+            vec![with(finding)]
+        }
+        After::Looked(machines) => machines
+            .iter()
+            .flat_map(|(machine, observations)| observations.iter().map(move |observation| (machine, observation)))
+            .map(|(machine, observation)| {
+                let severity = if observation.weight == Weight::Fails { Severity::Fails } else { Severity::Unknown };
+                let mut finding = Finding::new(observation.code, severity, &observation.subject, &observation.summary);
+                finding.machine = Some(machine.clone());
+                finding.evidence.clone_from(&observation.evidence);
+                with(finding)
+            })
+            .collect(),
+    }
+}
+
+fn operation(boundary: &Boundary) -> OperationRef {
+    let Boundary { number, name, place, .. } = boundary;
+    OperationRef { number: *number, name: name.clone(), place: place.clone(), item: None }
+}

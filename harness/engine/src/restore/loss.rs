@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redrill_model::{Ephemeral, Finding, LossGroup, LossReport, Severity, is_below};
-use redrill_state::{Capture, Change, ChangeKind, Manifest, Section, diff, moves_by_itself};
+use redrill_state::{Capture, Change, ChangeKind, FileKind, Manifest, Section, diff, moves_by_itself};
 
 use super::repository::COPIES;
 
@@ -12,6 +12,9 @@ use super::repository::COPIES;
 const SHOWN: usize = 200;
 /// Lines that the finding quotes.
 const QUOTED: usize = 25;
+/// What servers write as they please; their tables are compared instead.
+const SERVERS: [(&str, &str); 1] =
+    [("/var/lib/mysql", "MariaDB's own files: its tables are compared by rows, highest key and schema")];
 /// What belongs to nobody is lost.
 const NOBODY: &str = "nobody";
 /// What the backup should have brought back.
@@ -123,11 +126,7 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
     };
     match change.section {
         Section::Files => {
-            // What lies below /run is gone at each boot, if it is on a disk at all.
-            if is_below(subject, COPIES)
-                || is_below(subject, "/run")
-                || lives.apart.iter().any(|path| is_below(subject, path))
-            {
+            if apart(lives, subject) {
                 return None;
             }
             if let Some(declared) = lives.ephemeral.iter().find(|declared| declared.covers(subject)) {
@@ -136,7 +135,11 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
             if lives.targets.iter().any(|path| is_below(subject, path)) {
                 return Some(BACKUP.to_owned());
             }
-            if let Some(reason) = moves_by_itself(subject) {
+            let own = SERVERS.iter().find(|(path, _)| is_below(subject, path)).map(|(_, reason)| *reason);
+            // A directory of such things comes and goes with them.
+            if let Some(reason) =
+                own.or_else(|| moves_by_itself(subject)).or_else(|| moves_by_itself(&format!("{subject}/")))
+            {
                 return Some(format!("ephemeral: {reason}"));
             }
             let lived = lives.backed_up.files.get(subject);
@@ -166,6 +169,13 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
     }
 }
 
+/// Whether a path is no part of the question: the harness's own, a repository or what it lies in, or gone at each boot.
+fn apart(lives: &Lives<'_>, subject: &str) -> bool {
+    let directory = lives.backed_up.files.get(subject).is_some_and(|entry| entry.kind == FileKind::Directory);
+    let repository = |path: &String| is_below(subject, path) || (directory && is_below(path, subject));
+    is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(repository)
+}
+
 /// As a file is compared: without its times.
 fn same_content(a: &redrill_state::FileEntry, b: &redrill_state::FileEntry) -> bool {
     redrill_state::FileEntry { ctime: b.ctime, ..a.clone() } == *b
@@ -187,7 +197,7 @@ pub(crate) fn finding(report: &LossReport) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use redrill_state::{FileEntry, FileKind, Table, User};
+    use redrill_state::{FileEntry, Table, User};
 
     use super::*;
 
@@ -262,6 +272,7 @@ mod tests {
             ("/var/log/syslog", "1"),
             ("/etc/same", "s"),
             ("/run/redrill/digests", "d"),
+            ("/var/lib/mysql/ib_logfile0", "1"),
         ];
         let rebuilt = [
             ("/etc/machine-id", "2"),
@@ -286,7 +297,7 @@ mod tests {
         assert_eq!(of("ephemeral: sent again"), ["/var/spool/mail is gone"]);
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");
-        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 10, "the repository is no loss");
+        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 11, "the repository is no loss");
     }
 
     #[test]

@@ -15,6 +15,8 @@ const QUOTED: usize = 25;
 /// What servers write as they please; their tables are compared instead.
 const SERVERS: [(&str, &str); 1] =
     [("/var/lib/mysql", "MariaDB's own files: its tables are compared by rows, highest key and schema")];
+/// Files whose every line is an account or a group.
+const ACCOUNTS: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/gshadow"];
 /// What belongs to nobody is lost.
 const NOBODY: &str = "nobody";
 /// What the backup should have brought back.
@@ -173,7 +175,10 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
 fn apart(lives: &Lives<'_>, subject: &str) -> bool {
     let directory = lives.backed_up.files.get(subject).is_some_and(|entry| entry.kind == FileKind::Directory);
     let repository = |path: &String| is_below(subject, path) || (directory && is_below(path, subject));
-    is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(repository)
+    // Each account is told by itself; a password that somebody set is not, unless accounts came and went.
+    let accounts = ACCOUNTS.contains(&subject.trim_end_matches('-')) || subject == "/etc/shadow-";
+    let told = subject == "/etc/shadow" && lives.backed_up.users != lives.restored.users;
+    accounts || told || is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(repository)
 }
 
 /// As a file is compared: without its times.
@@ -273,6 +278,8 @@ mod tests {
             ("/etc/same", "s"),
             ("/run/redrill/digests", "d"),
             ("/var/lib/mysql/ib_logfile0", "1"),
+            ("/etc/group-", "1"),
+            ("/etc/shadow", "1"),
         ];
         let rebuilt = [
             ("/etc/machine-id", "2"),
@@ -298,6 +305,18 @@ mod tests {
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");
         assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 11, "the repository is no loss");
+    }
+
+    #[test]
+    fn a_password_set_by_hand_is_lost_and_one_of_a_lost_account_is_told_with_it() {
+        let nothing = (&Manifest::default(), &Manifest::default());
+        let lived = |users: &[&str]| capture(&[("/etc/shadow", "by hand")], users);
+        let rebuilt = capture(&[("/etc/shadow", "deployed")], &["root"]);
+        let nobody = |found: Vec<(String, Vec<String>)>| found[0].1.clone();
+        let same = nobody(groups(&lived(&["root"]), &rebuilt, nothing));
+        assert_eq!(same[0], "/etc/shadow content by hand -> deployed");
+        let other = nobody(groups(&lived(&["root", "ada"]), &rebuilt, nothing));
+        assert_eq!(other[0], "user ada is gone");
     }
 
     #[test]

@@ -41,6 +41,54 @@ fn an_unknown_image_is_shown_where_it_is_written_with_those_there_are() {
 }
 
 #[test]
+fn a_mistake_in_an_image_names_its_own_file() {
+    let sandbox = Sandbox::new();
+    sandbox.file("images/cloud/image.toml", "# A cloud image.\nurl = 'https://cloud.test/a/i.qcow2'\n");
+    let text = format!("claims = ['rebuilds']\n{HEAD}{}", MACHINE.replace("debian-13", "cloud"));
+    let ran = run_scenario(&sandbox, &text).expect(2);
+    assert!(ran.stderr.contains("images/cloud/image.toml:2:7: an image from elsewhere needs"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("curl -fsS https://cloud.test/a/SHA512SUMS"), "{}", ran.stderr);
+}
+
+#[test]
+fn an_image_from_elsewhere_is_built_and_listed_like_the_others() {
+    let sandbox = Sandbox::new();
+    let disk = sandbox.file("disk.raw", "");
+    let mut content = vec![0; 1024];
+    content[510..512].copy_from_slice(b"\x55\xaa");
+    std::fs::write(&disk, content).expect("written");
+    let sum = "0".repeat(64);
+    let image = |sum: &str| {
+        sandbox.file("images/cloud/image.toml", &format!("url = 'file://{}'\nsha256 = '{sum}'\n", disk.display()));
+        let mut command = sandbox.command(&["image", "build", "--mirror", "http://mirror.test/debian"]);
+        command.current_dir(sandbox.path()).env("REDRILL_CACHE_DIR", sandbox.path().join("cache"));
+        redrill_tests::Ran::of(command.output().expect("redrill runs"))
+    };
+    let refused = image(&sum).expect(3);
+    let found = refused.stderr.split("found ").nth(1).and_then(|rest| rest.split(';').next()).expect("what was found");
+    assert!(refused.stderr.contains(&format!("expected sha256 {sum}")), "{}", refused.stderr);
+    let built = image(found).expect(0);
+    let mut list = sandbox.command(&["image", "list"]);
+    list.env("REDRILL_CACHE_DIR", sandbox.path().join("cache"));
+    let listed = redrill_tests::Ran::of(list.output().expect("redrill runs")).expect(0).stdout;
+    assert_eq!(listed, built.stdout, "one image, and nothing of the one that was refused");
+    assert!(listed.starts_with("cloud ") && listed.contains(&disk.display().to_string()), "{listed}");
+}
+
+#[test]
+fn a_disk_from_elsewhere_is_no_container_and_that_is_told_before_anything_starts() {
+    let sandbox = Sandbox::new();
+    let image = format!("url = 'http://127.0.0.1:1/i'\nsha256 = '{}'\n", "0".repeat(64));
+    sandbox.file("images/cloud/image.toml", &image);
+    let head = "claims = ['rebuilds']\nbackend = 'container'\n";
+    let ran = run_scenario(&sandbox, &format!("{head}{HEAD}{}", MACHINE.replace("debian-13", "cloud"))).expect(3);
+    assert!(ran.stderr.contains("`cloud` is a disk from elsewhere"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("--backend qemu"), "{}", ran.stderr);
+    let runs = std::fs::read_dir(sandbox.state().join("runs")).into_iter().flatten();
+    assert_eq!(runs.count(), 0, "no run was begun");
+}
+
+#[test]
 fn a_scenario_that_is_not_there_is_the_users_mistake() {
     let ran = Sandbox::new().run(&["run", "scenarios/nowhere"]).expect(2);
     assert!(ran.stderr.contains("scenarios/nowhere") && ran.stderr.contains("scenario.toml"), "{}", ran.stderr);
@@ -122,6 +170,24 @@ fn a_plan_is_printed_and_nothing_is_made() {
     let json = sandbox.run(&["plan", "scenarios/web", "--format", "json"]).expect(0).stdout;
     let plan: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(plan["stages"][0]["stage"], "controller");
+}
+
+#[test]
+fn what_is_left_out_of_comparisons_is_told_with_its_hits() {
+    let sandbox = Sandbox::new();
+    let list = || sandbox.run(&["plan", "--canonicalisers"]).expect(0).stdout;
+    assert!(list().contains("logs: logs grow by themselves\n  hits    never\n  places  /var/log/\n"), "{}", list());
+    let run = sandbox.state().join("runs/web-20260101-000000");
+    std::fs::create_dir_all(&run).expect("made");
+    let report =
+        r#"{"machines": [{"left_out": {"logs grow by themselves": 3}}, {"left_out": {"logs grow by themselves": 4}}]}"#;
+    std::fs::write(run.join("report.json"), report).expect("written");
+    assert!(list().contains("logs: logs grow by themselves\n  hits    7\n"), "{}", list());
+    assert!(list().contains("never hit in 1 reports"), "{}", list());
+    let json = sandbox.run(&["plan", "--canonicalisers", "--format", "json"]).expect(0).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json["reports"], &json["canonicalisers"][0]["hits"]), (&1.into(), &7.into()));
+    sandbox.run(&["plan"]).expect(2);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Real machines, without a deploy: forks, the agent, reboots, power cuts, and what goes wrong with them.
 
+mod cloud;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
@@ -7,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use redrill_machines::host::{self, Accel};
-use redrill_machines::image::{Catalog, Store};
+use redrill_machines::image::{Catalog, Progress, Store};
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
 use redrill_machines::{
@@ -19,13 +21,14 @@ use redrill_tests::{has_qemu, processes_of, program, root, wait_for};
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     type Test = fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>;
-    let trials: [(&str, Test); 7] = [
+    let trials: [(&str, Test); 8] = [
         ("forks::qemu::share_nothing_but_what_was_in_memory", |world| Box::pin(forks(world))),
         ("agent::qemu::answers_without_a_network", |world| Box::pin(agent(world))),
         ("reboot::qemu::is_proven_and_a_power_cut_loses_what_was_not_synced", |world| Box::pin(reboot(world))),
         ("template::qemu::damage_is_noticed_and_mended", |world| Box::pin(damage(world))),
         ("resume::qemu::a_fork_that_hangs_is_told", |world| Box::pin(hang(world))),
         ("resume::qemu::a_clock_that_cannot_be_set_is_told", |world| Box::pin(clock(world))),
+        ("cloud::qemu::a_published_image_becomes_forks", |world| Box::pin(cloud::forks(world))),
         ("freeze::container::keeps_the_files", |world| Box::pin(commit(world))),
     ];
     let trials = trials.into_iter().map(|(name, test)| {
@@ -86,15 +89,22 @@ impl World {
     }
 
     async fn qemu_with(&self, cache: &Path, accel: Accel) -> Qemu {
+        let stores = (Store::new(&self.home.cache), Templates::new(cache));
+        let mut qemu = self.backend(accel, &root(), stores).await;
+        qemu.prepare(&["debian-13".to_owned()], self.tell()).await.expect("an image");
+        qemu
+    }
+
+    /// With the images beside `place`, none of which is prepared.
+    async fn backend(&self, accel: Accel, place: &Path, stores: (Store, Templates)) -> Qemu {
         let version = host::qemu_version().await.expect("QEMU");
         let options = Options { accel, version, fresh: false };
-        let stores = (Store::new(&self.home.cache), Templates::new(cache));
-        let catalog = Catalog::near(&[&root()]);
-        let mut qemu = Qemu::new(self.guard.clone(), options, catalog, stores, self.client.clone());
+        Qemu::new(self.guard.clone(), options, Catalog::near(&[place]), stores, self.client.clone())
+    }
+
+    fn tell(&self) -> Progress {
         let told = Arc::clone(&self.told);
-        let tell = Arc::new(move |text: &str| told.lock().expect("no panic").push(text.to_owned()));
-        qemu.prepare(&["debian-13".to_owned()], tell).await.expect("an image");
-        qemu
+        Arc::new(move |text: &str| told.lock().expect("no panic").push(text.to_owned()))
     }
 
     fn dir(&self, name: &str) -> PathBuf {
@@ -110,9 +120,13 @@ impl World {
 }
 
 fn spec(name: &str) -> MachineSpec {
+    spec_of(name, "debian-13")
+}
+
+fn spec_of(name: &str, image: &str) -> MachineSpec {
     let text = format!(
         "claims = ['rebuilds']\n[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
-         [[machine]]\nname = '{name}'\nimage = 'debian-13'\nmemory-mib = 1024\n"
+         [[machine]]\nname = '{name}'\nimage = '{image}'\nmemory-mib = 1024\n"
     );
     Scenario::parse(&text).expect("valid").machines.remove(0)
 }
@@ -186,7 +200,8 @@ async fn agent(world: &mut World) {
     world.shell(&machine, "systemctl stop ssh.service ssh.socket 2>/dev/null; ip link set enp0s16 down; true").await;
     assert!(world.shell(&machine, "ip -br link show enp0s16").await.contains("DOWN"));
     let to = world.dir("m").join("capture.jsonl.gz");
-    let taken = machine.exec_to_file(&Exec::new([PROBE, "capture"]), &to, &world.deadline).await.expect("answered");
+    let taken =
+        machine.exec_to_file(&Exec::new([PROBE, "capture"]), b"", &to, &world.deadline).await.expect("answered");
     assert_eq!(taken.status, 0, "{}", taken.stderr);
     assert!(std::fs::metadata(&to).expect("there").len() > 100_000, "a whole Debian");
     let echoed = machine.exec(&Exec::new(["cat"]), &vec![b'x'; 3_000_000], &world.deadline).await.expect("answered");

@@ -17,22 +17,22 @@ Examples:
   redrill image list
   redrill image prune --keep 1")]
 pub(crate) enum Args {
-    /// Build images from images/NAME/image.toml, unless they are in the cache.
+    /// Build or download what images/NAME/image.toml names, unless it is in the cache.
     #[command(after_help = "Example: redrill image build debian-13 --refresh")]
     Build {
         /// Names; all there are by default.
         names: Vec<String>,
-        /// Build anew with today's packages, although the cache has one.
+        /// Build anew with today's packages, or download again, although the cache has one.
         #[arg(long)]
         refresh: bool,
         /// Take packages from here instead of the host's own mirror.
         #[arg(long)]
         mirror: Option<String>,
     },
-    /// List built images.
+    /// List the images in the cache.
     #[command(after_help = "Example: redrill image list")]
     List,
-    /// Remove old images and what interrupted builds left.
+    /// Remove old images, and what interrupted builds and downloads left.
     #[command(after_help = "Example: redrill image prune --keep 0")]
     Prune {
         /// How many of each name stay.

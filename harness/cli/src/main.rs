@@ -4,6 +4,7 @@ mod accel;
 mod canary;
 mod clean;
 mod doctor;
+mod idempotence;
 mod image;
 mod internal;
 mod manifest;
@@ -32,6 +33,7 @@ Examples:
   redrill doctor                     what this host can do, and what mends what it can't
   redrill plan scenarios/web         what a drill would do; boots nothing
   redrill run scenarios/web          the drill
+  redrill idempotence ~/servers      deploys a servers repo twice, without a scenario
   redrill test                       all drills below ./scenarios, as tests of cargo-nextest
   redrill run scenarios/web --keep-on-failure && redrill shell
 
@@ -41,6 +43,7 @@ Exit status: 0 every declared claim is proven or waived, 1 a claim failed,
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Idempotence(idempotence::Args),
     Plan(plan::Args),
     Test(test::Args),
     Doctor(doctor::Args),
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Manifest(args) => manifest::exec(&args),
         Command::Canary(args) => canary::exec(&args),
         Command::Run(args) => runtime(run::exec(args)),
+        Command::Idempotence(args) => runtime(idempotence::exec(args)),
         Command::Doctor(args) => runtime(doctor::exec(args)),
         Command::Image(args) => runtime(image::exec(args)),
     };

@@ -32,6 +32,13 @@ lie in the run directory, which the last lines name.")]
 pub(crate) struct Args {
     /// Directory with a scenario.toml, or the file itself.
     scenario: PathBuf,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// How a drill is made, whatever is drilled.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Options {
     /// Leave the machines running afterwards, for `redrill shell`; `redrill clean` ends them.
     #[arg(long)]
     keep: bool,
@@ -59,6 +66,13 @@ pub(crate) struct Args {
     /// Form of the result on standard output.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+}
+
+impl Options {
+    /// Whether only the result is told.
+    pub(crate) fn quiet(&self) -> bool {
+        self.quiet
+    }
 }
 
 /// Form of a result.
@@ -95,10 +109,18 @@ impl From<Backend> for BackendKind {
 const RUN_MIB: u64 = 2048;
 
 pub(crate) async fn exec(args: Args) -> Ended {
-    let (loaded, home) = (load(&args.scenario)?, home());
-    output::swept(&home.sweep());
+    let loaded = load(&args.scenario)?;
+    let repeat = format!("redrill run {}", args.scenario.display());
+    output::swept(&home().sweep());
+    run(loaded, args.options, repeat).await
+}
+
+/// Drills what is loaded, and tells the result. `repeat` is the command that does the same again.
+pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended {
+    let home = home();
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
+    fits(&loaded, backend)?;
     preflight(&tools, &home, backend)?;
     let _ticket = admit(&args, &loaded, &home, backend).await?;
     let last_time = last_seconds(&home, &loaded.name);
@@ -111,7 +133,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
     let events = Events::new(sender, Arc::clone(&redactor));
-    let drilled = drill(&args, loaded, home, run_dir, (tools, backend), events).await;
+    let drilled = drill(&args, loaded, home, run_dir, (tools, backend), events, repeat).await;
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
     let report = match drilled {
@@ -129,7 +151,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
 }
 
 /// What the command line says, else the scenario; `auto` takes what the host has.
-fn choose(args: &Args, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, Failure> {
+fn choose(args: &Options, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, Failure> {
     match args.backend.map_or(loaded.scenario.backend, BackendKind::from) {
         BackendKind::Auto if doctor::missing_tools(tools).is_empty() => Ok(BackendKind::Qemu),
         BackendKind::Auto if container::engine_version().is_ok() => Ok(BackendKind::Container),
@@ -153,12 +175,22 @@ fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Fa
     host::check_disk(&home.state, RUN_MIB).map_err(|shortage| short(&shortage))
 }
 
+/// Whether the machines can be made of their images.
+fn fits(loaded: &Loaded, backend: BackendKind) -> Result<(), Failure> {
+    let catalog = loaded.catalog();
+    for machine in loaded.scenario.machines.iter().filter(|_| backend == BackendKind::Container) {
+        let mend = "--backend qemu, or an image with a recipe";
+        container::usable(&catalog.get(machine.image.get_ref())?).map_err(|why| Failure::with_mend(&why, mend))?;
+    }
+    Ok(())
+}
+
 fn short(shortage: &Shortage) -> Failure {
     Failure::with_mend(&shortage.to_string(), &shortage.mend())
 }
 
 /// Waits until there is room for all machines of the drill.
-async fn admit(args: &Args, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
+async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
     let twins = backend == BackendKind::Qemu && (args.mutate || loaded.scenario.claims.contains(&Claim::Idempotent));
     let wanted = Amount::of(&loaded.scenario.machines, twins);
     let run = format!("{} (process {})", loaded.name, std::process::id());
@@ -172,12 +204,13 @@ async fn admit(args: &Args, loaded: &Loaded, home: &Home, backend: BackendKind) 
 
 /// Makes the backend, and walks the plan with it.
 async fn drill(
-    args: &Args,
+    args: &Options,
     loaded: Loaded,
     home: Home,
     run_dir: RunDir,
     (tools, backend): (Vec<Tool>, BackendKind),
     events: Events,
+    repeat: String,
 ) -> Result<Result<Report, ScenarioError>, Failure> {
     let versions: BTreeMap<String, String> =
         tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
@@ -191,7 +224,7 @@ async fn drill(
         (false, false) => Keep::Never,
     };
     let named = args.backend.map(|backend| format!(" --backend {}", BackendKind::from(backend).name()));
-    let repeat = format!("redrill run {}{}", args.scenario.display(), named.unwrap_or_default());
+    let repeat = format!("{repeat}{}", named.unwrap_or_default());
     let make = |host: HostFacts| Making {
         loaded,
         run_dir,

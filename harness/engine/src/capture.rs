@@ -36,12 +36,17 @@ pub(crate) fn path(captures: &Path, machine: &str, moment: Moment) -> PathBuf {
     captures.join(machine).join(format!("{}.jsonl.gz", moment.file_stem()))
 }
 
-/// Takes a capture, and reads it once to be sure that it is whole.
-pub(crate) async fn take<M: Machine>(machine: &M, to: &Path, deadline: &Deadline) -> Result<Capture, TakeError> {
+/// Takes a capture, and reads it once to be sure that it is whole. Captures with the same key compare.
+pub(crate) async fn take<M: Machine>(
+    machine: &M,
+    key: &[u8; 32],
+    to: &Path,
+    deadline: &Deadline,
+) -> Result<Capture, TakeError> {
     if let Some(parent) = to.parent() {
         std::fs::create_dir_all(parent).map_err(|source| TakeError::Unreadable { path: parent.to_owned(), source })?;
     }
-    let output = machine.exec_to_file(&Exec::new([PROBE, "capture"]), to, deadline).await?;
+    let output = machine.exec_to_file(&Exec::new([PROBE, "capture", "--key"]), key, to, deadline).await?;
     if output.status != 0 {
         return Err(TakeError::Probe { status: output.status, said: output.stderr.trim().to_owned() });
     }
@@ -60,4 +65,57 @@ pub(crate) fn read(path: &Path) -> Result<Capture, TakeError> {
         reader.line(&line.map_err(unreadable)?).map_err(damaged)?;
     }
     reader.finish().map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    const LINES: &str = concat!(
+        r#"{"header":{"form":2,"boot_id":"b","clock":5,"walked":["/"],"left_out":{}}}"#,
+        "\n",
+        r#"{"file":{"path":"/a","kind":"directory","mode":493,"uid":0,"gid":0,"ctime":1}}"#,
+        "\n",
+        r#"{"end":{"files":1}}"#,
+        "\n"
+    );
+
+    fn written(name: &str, bytes: &[u8]) -> PathBuf {
+        let path = std::env::temp_dir().join(format!("redrill-capture-{name}-{}", std::process::id()));
+        std::fs::write(&path, bytes).expect("written");
+        path
+    }
+
+    fn packed(text: &str) -> Vec<u8> {
+        let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+        out.write_all(text.as_bytes()).expect("in memory");
+        out.finish().expect("in memory")
+    }
+
+    #[test]
+    fn what_a_killed_probe_leaves_is_no_capture() {
+        let whole = packed(LINES);
+        let path = written("whole", &whole);
+        assert_eq!(read(&path).expect("whole").files.len(), 1);
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).expect("written");
+            read(&path).expect_err("a part of a capture is none");
+        }
+        // Cut between two lines, and packed as if it were whole.
+        for lines in 0..3 {
+            let text: String = LINES.split_inclusive('\n').take(lines).collect();
+            std::fs::write(&path, packed(&text)).expect("written");
+            let error = read(&path).expect_err("without its end it is none");
+            assert!(matches!(error, TakeError::Damaged { source: CaptureError::Cut { .. }, .. }), "{error:?}");
+        }
+        std::fs::write(&path, packed(&LINES.replace(r#""form":2"#, r#""form":3"#))).expect("written");
+        let error = read(&path).expect_err("a form that nobody knows yet");
+        assert!(matches!(error, TakeError::Damaged { source: CaptureError::Form { found: 3 }, .. }), "{error:?}");
+        std::fs::remove_file(path).expect("cleaned up");
+    }
 }

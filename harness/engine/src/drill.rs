@@ -7,10 +7,11 @@ use std::time::{Instant, SystemTime};
 use redrill_machines::process::Guard;
 use redrill_machines::{Backend, Capabilities, Deadline, Home, RunDir};
 use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
-use redrill_state::Capture;
+use redrill_state::{Capture, Seen};
 use tokio::sync::watch;
 
 use crate::controller::Controller;
+use crate::details::Contents;
 use crate::events::{Event, Events};
 use crate::loaded::{Loaded, ScenarioError};
 use crate::prove::{self, Evidence, Trouble};
@@ -73,6 +74,14 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) offsets: BTreeMap<String, i64>,
     /// S1 and S2 of each machine, until they are judged.
     pub(crate) compared: BTreeMap<String, (Capture, Capture)>,
+    /// By machine: texts of the files that the first deploy wrote, as they were at S1.
+    pub(crate) kept: BTreeMap<String, Contents>,
+    /// By machine: the paths that the first deploy wrote, to be followed during the second.
+    pub(crate) watched: BTreeMap<String, Vec<String>>,
+    /// By machine: the states in which these were seen.
+    pub(crate) record: BTreeMap<String, Vec<Seen>>,
+    /// What secrets are told by in captures of this drill.
+    pub(crate) key: [u8; 32],
     pub(crate) evidence: Evidence,
     pub(crate) remarks: Vec<String>,
 }
@@ -121,11 +130,12 @@ impl<B: Backend> Drill<B> {
             reports.push(report);
         }
         let claims = self.claims(&progress.evidence);
-        let evidence = &progress.evidence;
-        let deploys = [&evidence.first, &evidence.second, &evidence.rebuilt, &evidence.third];
+        let Evidence { first, second, later, rebuilt, restored, .. } = &progress.evidence;
+        let deploys = first.iter().chain(second).chain(later).chain(rebuilt).chain(restored);
+        let deploys: Vec<_> = deploys.map(|deployed| deployed.run.clone()).collect();
         let source = progress.controller.as_ref().map(|controller| controller.source.clone());
         if let Some(controller) = &progress.controller {
-            self.tools.insert("pyinfra".to_owned(), controller.tool_version.clone());
+            self.tools.insert(controller.found.tool.name().to_owned(), controller.tool_version.clone());
         }
         Ok(Report {
             schema: SCHEMA,
@@ -138,7 +148,7 @@ impl<B: Backend> Drill<B> {
             seconds: began.elapsed().as_secs_f64(),
             claims,
             stages: reports,
-            deploys: deploys.into_iter().flatten().map(|deployed| deployed.run.clone()).collect(),
+            deploys,
             machines: progress.reports,
             restores: prove::restore_reports(&self.loaded.scenario, &progress.evidence, &self.host),
             losses: progress.evidence.restores.losses,
@@ -161,7 +171,11 @@ impl<B: Backend> Drill<B> {
             unrestored: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
+            key: redrill_machines::run_key(),
             compared: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            watched: BTreeMap::new(),
+            record: BTreeMap::new(),
             evidence: Evidence::default(),
             remarks: Vec::new(),
         }

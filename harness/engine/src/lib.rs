@@ -6,9 +6,11 @@
 mod capture;
 mod checks;
 mod controller;
+mod details;
 mod drill;
 mod events;
 mod loaded;
+mod outage;
 mod process;
 mod prove;
 mod prove_restores;
@@ -16,9 +18,15 @@ mod redact;
 mod restore;
 mod settle;
 mod stages;
+mod survey;
 mod tools;
+mod trend;
+mod writes;
 
 pub use drill::{Drill, Keep, Stop};
 pub use events::{Event, Events};
 pub use loaded::{Loaded, ScenarioError, load};
 pub use redact::Redactor;
+pub use redrill_state::{Canonicaliser, canonicalisers};
+pub use survey::{Host, Survey, SurveyError, survey, touched};
+pub use tools::{Found, Undecided, detect};

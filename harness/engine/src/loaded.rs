@@ -17,6 +17,8 @@ pub struct Loaded {
     pub file: PathBuf,
     /// What it says.
     pub scenario: Scenario,
+    /// Where redrill's own recipes may be laid out, if the scenario brings no images.
+    pub recipes: Option<PathBuf>,
 }
 
 /// A scenario that cannot be run as it is: exit status 2.
@@ -68,16 +70,33 @@ pub fn load(place: &Path) -> Result<Loaded, ScenarioError> {
     let file = file.canonicalize().map_err(unreadable)?;
     let directory = file.parent().unwrap_or(Path::new("/")).to_owned();
     let name = directory.file_name().map_or_else(|| "scenario".to_owned(), |name| name.to_string_lossy().into_owned());
-    let loaded = Loaded { name, directory, file: file.clone(), scenario };
+    let loaded = Loaded { name, directory, file: file.clone(), scenario, recipes: None };
     loaded.look_around(&text)?;
     Ok(loaded)
 }
 
 impl Loaded {
+    /// A scenario that lies in no file. Relative paths in `text` start at `directory`; redrill's own recipes for images
+    /// are laid out below `cache`.
+    pub fn from_text(name: &str, directory: &Path, text: &str, cache: &Path) -> Result<Self, ScenarioError> {
+        let file = directory.join("scenario.toml");
+        let invalid = |error| ScenarioError::Invalid { path: file.clone(), text: text.to_owned(), error };
+        let scenario = Scenario::parse(text).map_err(invalid)?;
+        let (name, directory, recipes) = (name.to_owned(), directory.to_owned(), Some(cache.to_owned()));
+        let loaded = Self { name, directory, file: file.clone(), scenario, recipes };
+        loaded.look_around(text)?;
+        Ok(loaded)
+    }
+
     /// Recipes that this scenario may name.
     pub fn catalog(&self) -> Catalog {
         let here = std::env::current_dir().unwrap_or_default();
-        Catalog::near(&[&self.directory, &here])
+        let catalog = Catalog::near(&[&self.directory, &here]);
+        match &self.recipes {
+            // Without them an unknown image is told as such.
+            Some(cache) => catalog.clone().with_built_in(cache).unwrap_or(catalog),
+            None => catalog,
+        }
     }
 
     fn look_around(&self, text: &str) -> Result<(), ScenarioError> {

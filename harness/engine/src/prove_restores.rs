@@ -141,7 +141,7 @@ fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
     if evidence.restores.restored.len() < scenario.backups.len() {
         return Vec::new();
     }
-    let Some(third) = &evidence.third else {
+    let Some(third) = &evidence.restored else {
         let text = "whether a deploy after the restore fights the data was not looked at";
         return vec![Finding::new("NOT_RUN", Severity::Unknown, "deploy after the restore", text)];
     };
@@ -168,7 +168,7 @@ fn lost(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
         Finding::new(fault.code, Severity::Unknown, "loss report", format!("there is no loss report: {}", fault.text))
     }));
     let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
-    if made && findings.is_empty() && evidence.restores.losses.is_empty() && evidence.third.is_some() {
+    if made && findings.is_empty() && evidence.restores.losses.is_empty() && evidence.restored.is_some() {
         findings.push(Finding::new("NO_LOSS_REPORT", Severity::Unknown, "loss report", "there is no loss report"));
     }
     findings
@@ -225,7 +225,7 @@ mod tests {
 
     fn deployed(ended: Ended) -> Deployed {
         let run = DeployRun {
-            pass: Pass::Third,
+            pass: Pass::Restored,
             seconds: 1.0,
             exit: Some(0),
             operations: 1,
@@ -234,13 +234,22 @@ mod tests {
             failed: 0,
             runs: Vec::new(),
         };
-        Deployed { run, windows: Vec::new(), began: 0, ended, remarks: Vec::new() }
+        Deployed {
+            run,
+            windows: Vec::new(),
+            began: 0,
+            ended,
+            remarks: Vec::new(),
+            boundaries: Vec::new(),
+            cut: None,
+            passed_over: Vec::new(),
+        }
     }
 
     /// A drill in which all went well.
     fn proven() -> Evidence {
         let mut evidence =
-            Evidence { third: Some(deployed(Ended::Well)), checked: vec![checked(true)], ..Evidence::default() };
+            Evidence { restored: Some(deployed(Ended::Well)), checked: vec![checked(true)], ..Evidence::default() };
         let report = RestoreReport {
             backup: "notes".into(),
             machine: "web".into(),
@@ -283,7 +292,7 @@ mod tests {
         assert_eq!(verdict(&unanswered).0, Unproven, "an oracle gave no answer");
         assert_eq!(of(Claim::Restores, &scenario(""), &proven(), 1.0), (Unproven, vec!["NO_ORACLE".into()]));
         let mut no_redeploy = proven();
-        no_redeploy.third = None;
+        no_redeploy.restored = None;
         assert_eq!(verdict(&no_redeploy), (Unproven, vec!["NOT_RUN".into()]));
         let mut not_looked_at = proven();
         not_looked_at.restores.redeployed = 0;
@@ -313,7 +322,7 @@ mod tests {
         evidence.checked_again.insert(After::Redeploy, vec![checked(false)]);
         assert_eq!(verdict(&evidence), (Failed, vec!["REDEPLOY_FIGHTS".into()]));
         let mut evidence = proven();
-        evidence.third = Some(deployed(Ended::Failed { operation: None, host: None, evidence: Vec::new() }));
+        evidence.restored = Some(deployed(Ended::Failed { operation: None, host: None, evidence: Vec::new() }));
         assert_eq!(verdict(&evidence).0, Failed);
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs, Seat};
-use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Stage};
+use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Pass, Scenario, Stage};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::capture;
@@ -16,10 +16,12 @@ use crate::checks;
 use crate::controller::{Controller, ControllerError};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::events::Event;
-use crate::prove::{Trouble, judge_machine};
+use crate::outage::{self, Gaps};
+use crate::prove::{Trouble, add_flip_flops, judge_machine};
 use crate::restore;
 use crate::settle::settle;
-use crate::tools::{self, Ended};
+use crate::tools::{self, Deployed, Ended};
+use crate::{details, trend, writes};
 
 pub(crate) async fn run<B: Backend>(
     drill: &mut Drill<B>,
@@ -35,6 +37,7 @@ pub(crate) async fn run<B: Backend>(
         Stage::Capture(moment) => capture_and_look(drill, progress, moment, deadline).await,
         Stage::Twin => twin(drill, progress, deadline).await,
         Stage::Idle => idle(drill, progress).await,
+        Stage::Trend => trend::follow(drill, progress, deadline).await,
         Stage::Check => check(drill, progress, None, deadline).await,
         Stage::CheckAgain(after) => check(drill, progress, Some(after), deadline).await,
         Stage::BackUp => restore::back_up(drill, progress, deadline).await,
@@ -99,11 +102,30 @@ async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) ->
                     .remarks
                     .push("the machines could reach whatever the host reaches (network mode `open`)".to_owned());
             }
+            progress.remarks.extend(controller.remarks.iter().cloned());
+            progress.remarks.extend(perturbation(&controller, &drill.loaded.scenario));
             let note = format!("{} {}", &controller.source.commit[..12], controller.source.title);
             progress.controller = Some(controller);
             Outcome::Done(note)
         }
     }
+}
+
+/// What is another about the controller of the second deploy, and what is not.
+fn perturbation(controller: &Controller, scenario: &Scenario) -> Vec<String> {
+    if !scenario.claims.contains(&Claim::Idempotent) {
+        return Vec::new();
+    }
+    let mut remarks = Vec::new();
+    match controller.perturbed().join(", ") {
+        none if none.is_empty() => {
+            remarks.push("the second deploy ran from the same controller as the first".to_owned())
+        }
+        what => remarks.push(format!("the second deploy ran from another controller: {what} were others")),
+    }
+    let same = scenario.deploy.same.iter();
+    remarks.extend(same.map(|(what, why)| format!("`{}` of the controller stayed the same: {why}", what.name())));
+    remarks
 }
 
 async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) -> Outcome {
@@ -236,41 +258,21 @@ async fn twin<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline
 }
 
 async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: Pass, deadline: &Deadline) -> Outcome {
-    let scenario = &drill.loaded.scenario;
-    let Some(controller) = &progress.controller else {
-        return Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text: "no controller".into(), evidence: Vec::new() });
+    let deployed = match run_deploy(drill, progress, pass, deadline).await {
+        Ok(deployed) => deployed,
+        Err(outcome) => return outcome,
     };
-    for machine in &progress.machines {
-        let limit = deadline.child("the clocks", scenario.limits.command);
-        match machine.clock_offset(&limit).await {
-            Ok(offset) => drop(progress.offsets.insert(machine.name().to_owned(), offset)),
-            Err(error) => return unknown("MACHINE_LOST", &error),
-        }
+    if pass == Pass::Second && matches!(deployed.ended, Ended::Failed { .. }) {
+        ask_the_first_controller(drill, progress, deadline).await;
     }
     let which = pass.name();
-    let limit = deadline.child(which, scenario.limits.deploy);
-    let log_dir = drill.run_dir.path();
-    let deployed = tokio::select! {
-        deployed = tools::deploy(controller, &scenario.deploy, pass, log_dir, &drill.events, &limit) => deployed,
-        // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
-        error = loss(&progress.machines) => return unknown("MACHINE_LOST", &error),
-    };
-    let deployed = match deployed {
-        Ok(deployed) => deployed,
-        Err(error) => return unknown("NO_CONTROLLER", &error),
-    };
-    progress.remarks.extend(deployed.remarks.iter().cloned());
-    let run = &deployed.run;
-    let note = format!(
-        "{} operations: {} changed, {} unchanged, {} failed",
-        run.operations, run.changed, run.unchanged, run.failed
-    );
+    let note = told(&deployed);
     let outcome = match &deployed.ended {
         Ended::Well => Outcome::Done(note),
         Ended::Unclear(why) => {
             Outcome::Unknown(Trouble { code: "NOT_PROVEN", text: format!("{which}: {why}"), evidence: Vec::new() })
         }
-        Ended::Failed { operation, .. } => match lost_machine(progress, &limit).await {
+        Ended::Failed { operation, .. } => match lost_machine(progress, deadline).await {
             Some(error) => unknown("MACHINE_LOST", &error),
             None => {
                 let at = operation.as_ref().map(|o| format!(" at `{}`", o.name)).unwrap_or_default();
@@ -283,10 +285,98 @@ async fn deploy<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, pass: 
     match pass {
         Pass::First => progress.evidence.first = Some(deployed),
         Pass::Second => progress.evidence.second = Some(deployed),
+        Pass::Third | Pass::Fourth => progress.evidence.later.push(deployed),
         Pass::Rebuilt => progress.evidence.rebuilt = Some(deployed),
-        Pass::Third => progress.evidence.third = Some(deployed),
+        Pass::Restored => progress.evidence.restored = Some(deployed),
     }
     outcome
+}
+
+/// A second deploy that failed may have failed because it ran from elsewhere: once more from where the first one did.
+async fn ask_the_first_controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) {
+    if progress.controller.as_ref().is_none_or(|controller| controller.perturbed().is_empty()) {
+        return;
+    }
+    drill
+        .events
+        .progress("the second deploy failed: once more from the first controller, to tell whether that matters");
+    // Whatever comes of it is told with the failure of the second.
+    if let Ok(third) = run_deploy(drill, progress, Pass::Third, deadline).await {
+        progress.evidence.later.push(third);
+    }
+}
+
+/// A deploy in a few words.
+pub(crate) fn told(deployed: &Deployed) -> String {
+    let run = &deployed.run;
+    format!(
+        "{} operations: {} changed, {} unchanged, {} failed",
+        run.operations, run.changed, run.unchanged, run.failed
+    )
+}
+
+/// Runs the deploy tool, whatever comes of it. `Err` means that it said nothing about the repo.
+pub(crate) async fn run_deploy<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    pass: Pass,
+    deadline: &Deadline,
+) -> Result<Deployed, Outcome> {
+    let scenario = &drill.loaded.scenario;
+    for machine in &progress.machines {
+        let limit = deadline.child("the clocks", scenario.limits.command);
+        let offset = machine.clock_offset(&limit).await.map_err(|error| unknown("MACHINE_LOST", &error))?;
+        progress.offsets.insert(machine.name().to_owned(), offset);
+    }
+    let Some(controller) = &mut progress.controller else {
+        let text = "no controller".to_owned();
+        return Err(Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() }));
+    };
+    controller.stand(pass);
+    let controller = &*controller;
+    let limit = deadline.child(pass.name(), scenario.limits.deploy);
+    let gaps = Gaps::default();
+    let machines = &progress.machines;
+    let watching = async {
+        if pass == Pass::Second {
+            join_all(machines.iter().map(|machine| outage::watch(machine, &gaps, &limit))).await;
+        }
+        std::future::pending::<Result<Deployed, MachineError>>().await
+    };
+    let run = tools::Run::whole(pass);
+    let recorders = if pass == Pass::Second { record(&progress.watched, machines, &limit).await } else { Vec::new() };
+    let deployed = tokio::select! {
+        deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,
+        // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
+        error = loss(machines) => return Err(unknown("MACHINE_LOST", &error)),
+        never = watching => never,
+    };
+    let deployed = deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
+    for (machine, recorder) in machines.iter().zip(recorders) {
+        let Some(recorder) = recorder else { continue };
+        let record = writes::stop(machine, recorder, &limit).await;
+        progress.record.insert(machine.name().to_owned(), record);
+    }
+    for (name, gaps) in gaps.into_inner().expect("no panic while it is held") {
+        let began = deployed.began + progress.offsets.get(&name).copied().unwrap_or_default();
+        let outages = outage::outages(&gaps, &scenario.checks, &name, began);
+        progress.evidence.outages.insert(name, outages);
+    }
+    progress.remarks.extend(deployed.remarks.iter().cloned());
+    Ok(deployed)
+}
+
+/// Starts to follow what the first deploy wrote.
+async fn record<M: Machine>(
+    watched: &BTreeMap<String, Vec<String>>,
+    machines: &[M],
+    limit: &Deadline,
+) -> Vec<Option<writes::Recorder>> {
+    let start = machines.iter().map(|machine| async {
+        let paths = watched.get(machine.name()).map(Vec::as_slice).unwrap_or_default();
+        writes::start(machine, paths, limit).await
+    });
+    join_all(start).await
 }
 
 /// Comes to an end when a machine does.
@@ -321,7 +411,7 @@ async fn take<B: Backend>(
     if twins && let Err(error) = read_all_back(drill, progress).await {
         return unknown("NO_CAPTURE", &error);
     }
-    let machines = if twins { &progress.twins } else { &progress.machines };
+    let (machines, key) = (if twins { &progress.twins } else { &progress.machines }, &progress.key);
     let takes = machines.iter().map(|machine| {
         let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
         async move {
@@ -329,7 +419,7 @@ async fn take<B: Backend>(
                 // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
                 let _ = settle(machine, &limit).await;
             }
-            let taken = capture::take(machine, &path, &limit).await;
+            let taken = capture::take(machine, key, &path, &limit).await;
             if moment == Moment::Clean {
                 machine.learn(&limit).await;
             }
@@ -337,19 +427,25 @@ async fn take<B: Backend>(
         }
     });
     let mut entries = 0;
+    let mut judged = Vec::new();
     for (name, taken) in join_all(takes).await {
         let taken = match taken {
             Ok(taken) => taken,
             Err(error) => return unknown("NO_CAPTURE", &error),
         };
-        let counted: Vec<(Section, usize)> = Section::ALL.into_iter().map(|s| (s, taken.count(s))).collect();
+        let counted: Vec<(Section, usize)> = Section::ALL.iter().map(|s| (*s, taken.count(*s))).collect();
         entries += counted.iter().map(|(_, count)| count).sum::<usize>();
         let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) else { continue };
         let counted = counted.into_iter().map(|(section, count)| (section.name().to_owned(), count)).collect();
         report.captures.insert(moment.file_stem().to_owned(), counted);
-        if moment == Moment::Idled {
-            judge_with(progress, &name, &taken, twins);
+        match moment {
+            Moment::Deployed => keep_contents(progress, &dir, &name, &taken, deadline).await,
+            Moment::Idled => judged.extend(judge_with(progress, &name, &taken, twins).map(|s2| (name, s2))),
+            _ => {}
         }
+    }
+    for (name, s2) in judged {
+        gather_details(progress, &name, &s2, deadline).await;
     }
     let (_, trouble) = teardown(if twins { std::mem::take(&mut progress.twins) } else { Vec::new() }, false).await;
     if !trouble.is_empty() {
@@ -361,17 +457,50 @@ async fn take<B: Backend>(
 /// A full capture of a Debian server takes 10-20 s under emulation and 1-2 s without; disks may be larger.
 const CAPTURE: Duration = Duration::from_secs(300);
 
-/// Holds S1, S2 and the control against each other: a twin began as S1, a machine that was left alone as S2.
-fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, idled: &Capture, twin: bool) {
-    let (Some((s1, s2)), Some(second)) = (progress.compared.remove(name), &progress.evidence.second) else { return };
+/// Keeps the texts that a later deploy may change. Without them a finding shows digests.
+async fn keep_contents<B: Backend>(
+    progress: &mut Progress<B>,
+    dir: &Path,
+    name: &str,
+    s1: &Capture,
+    deadline: &Deadline,
+) {
+    let path = capture::path(dir, name, Moment::Clean);
+    let Ok(Ok(clean)) = tokio::task::spawn_blocking(move || capture::read(&path)).await else { return };
+    progress.watched.insert(name.to_owned(), writes::worth_watching(&clean, s1));
+    let Some(machine) = progress.machines.iter().find(|machine| machine.name() == name) else { return };
+    if let Ok(contents) = details::read(machine, &details::worth_keeping(&clean, s1), deadline).await {
+        progress.kept.insert(name.to_owned(), contents);
+    }
+}
+
+/// Holds S1, S2 and the control against each other: a twin began as S1, a machine that was left alone as S2. Returns S2.
+fn judge_with<B: Backend>(progress: &mut Progress<B>, name: &str, idled: &Capture, twin: bool) -> Option<Capture> {
+    let (s1, s2) = progress.compared.remove(name)?;
+    let second = progress.evidence.second.as_ref()?;
     let offset = progress.offsets.get(name).copied().unwrap_or_default();
     let control = Control { before: if twin { &s1 } else { &s2 }, after: idled };
-    let judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
+    let mut judgement = judge_machine(name, offset, second, (&s1, &s2, Some(control)));
+    if let Some(record) = progress.record.remove(name) {
+        add_flip_flops(&mut judgement, name, offset, second, &record);
+    }
     if let Some(report) = progress.reports.iter_mut().find(|report| report.name == name) {
         report.noise.clone_from(&judgement.noise);
         report.left_out.clone_from(&judgement.left_out);
     }
     progress.evidence.judged.insert(name.to_owned(), judgement);
+    Some(s2)
+}
+
+/// What the differences look like, asked while the machine is as the second deploy left it.
+async fn gather_details<B: Backend>(progress: &mut Progress<B>, name: &str, s2: &Capture, deadline: &Deadline) {
+    let machine = progress.machines.iter().find(|machine| machine.name() == name);
+    let (Some(machine), Some(judgement)) = (machine, progress.evidence.judged.get(name)) else { return };
+    let kept = progress.kept.remove(name).unwrap_or_default();
+    let offset = progress.offsets.get(name).copied().unwrap_or_default();
+    let since = progress.evidence.second.as_ref().map_or(0, |second| second.began + offset);
+    let found = details::gather(machine, judgement, (&kept, s2), since, deadline).await;
+    progress.evidence.details.extend(found.into_iter().map(|(subject, lines)| ((name.to_owned(), subject), lines)));
 }
 
 /// Leaves the machines alone. The captures are read back meanwhile: that is the host's work and not the machines'.

@@ -129,6 +129,7 @@ impl Agent {
     pub(crate) async fn exec_to_file(
         self: &Arc<Self>,
         command: &Exec,
+        input: &[u8],
         to: &Path,
         deadline: &Deadline,
     ) -> Result<Output, MachineError> {
@@ -136,6 +137,7 @@ impl Agent {
         let mut file = tokio::fs::File::create(to).await.map_err(failed())?;
         let mut output = Output::default();
         let mut session = self.start(command);
+        session.input(input);
         session.end_input();
         let run = async {
             while let Some(said) = session.next().await {

@@ -117,7 +117,13 @@ impl Machine for FakeMachine {
         Ok(self.answer(command))
     }
 
-    async fn exec_to_file(&self, command: &Exec, to: &Path, _deadline: &Deadline) -> Result<Output, MachineError> {
+    async fn exec_to_file(
+        &self,
+        command: &Exec,
+        _input: &[u8],
+        to: &Path,
+        _deadline: &Deadline,
+    ) -> Result<Output, MachineError> {
         let output = self.answer(command);
         let written = std::fs::File::create(to).and_then(|mut file| file.write_all(&output.stdout));
         written.map_err(MachineError::io("cannot write"))?;

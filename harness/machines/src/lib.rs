@@ -27,6 +27,7 @@ pub use fake::{Fake, FakeMachine};
 pub use machine::{
     Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, PROBE_BINARY, Reach, Seat,
 };
+pub use random::run_key;
 pub use relay::pump as relay_pump;
 pub use run_dir::{Home, Left, RunDir, RunDirError, Swept};
 pub use ssh::ClientKey;

@@ -70,6 +70,14 @@ pub enum MachineError {
         /// The end of the console.
         tail: Vec<String>,
     },
+    /// cloud-init, which makes a machine of a published image, failed.
+    #[error("`{machine}`: cloud-init failed: {said}")]
+    FirstBoot {
+        /// Machine.
+        machine: String,
+        /// Its errors.
+        said: String,
+    },
     /// It never answered.
     #[error("`{machine}` not ready, last seen: {last_seen}")]
     NotReady {
@@ -215,10 +223,11 @@ pub trait Machine: Send + Sync + Sized {
         input: &[u8],
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;
-    /// Runs a command and writes its standard output to a file of the host.
+    /// Like `exec`, with standard output in a file of the host.
     fn exec_to_file(
         &self,
         command: &Exec,
+        input: &[u8],
         to: &Path,
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;

@@ -13,6 +13,11 @@ pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     bytes
 }
 
+/// The key of a run: what is told of a secret is a digest that only this key makes.
+pub fn run_key() -> [u8; 32] {
+    bytes()
+}
+
 /// 32 hexadecimal digits.
 pub(crate) fn hex() -> String {
     bytes::<16>().iter().fold(String::new(), |mut text, byte| {

@@ -4,6 +4,7 @@
 
 mod canary;
 mod duration;
+mod elsewhere;
 mod input;
 mod plan;
 mod recipe;
@@ -15,9 +16,10 @@ mod waiver;
 
 pub use canary::{canary_age, canary_text};
 pub use duration::Limit;
+pub use elsewhere::{Algorithm, Checksum, Elsewhere};
 pub use input::{InputError, Position};
 pub use plan::{After, Moment, Pass, Plan, Stage, plan};
-pub use recipe::ImageRecipe;
+pub use recipe::{ImageRecipe, ImageSource};
 pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
@@ -27,8 +29,8 @@ pub use restore_report::{
 };
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
-    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Point, Query, Run, Scenario, Servers,
-    Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
+    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query, Run, RunsOn,
+    Scenario, Servers, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -13,30 +13,38 @@ pub enum Pass {
     First,
     /// The same again, which must change nothing.
     Second,
+    /// Where the second changed something: what becomes of it.
+    Third,
+    /// Where the third took that back: whether it stays so.
+    Fourth,
     /// Into the clean machines that a backup made in this drill is restored into.
     Rebuilt,
     /// After a restore: it must not fight the restored data.
-    Third,
+    Restored,
 }
 
 impl Pass {
-    /// The name of its log in the run directory, without the ending.
-    pub fn file_stem(self) -> &'static str {
-        match self {
-            Self::First => "deploy-1",
-            Self::Second => "deploy-2",
-            Self::Rebuilt => "deploy-rebuilt",
-            Self::Third => "deploy-restored",
-        }
-    }
-
     /// What people call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::First => "the first deploy",
             Self::Second => "the second deploy",
+            Self::Third => "the third deploy",
+            Self::Fourth => "the fourth deploy",
             Self::Rebuilt => "the deploy into the machines to be restored",
-            Self::Third => "the deploy after the restore",
+            Self::Restored => "the deploy after the restore",
+        }
+    }
+
+    /// The name of its log in the run directory, without the ending.
+    pub fn file_stem(self) -> &'static str {
+        match self {
+            Self::First => "deploy-1",
+            Self::Second => "deploy-2",
+            Self::Third => "deploy-3",
+            Self::Fourth => "deploy-4",
+            Self::Rebuilt => "deploy-rebuilt",
+            Self::Restored => "deploy-restored",
         }
     }
 }
@@ -54,6 +62,10 @@ pub enum Moment {
     /// What was left alone for as long as the second deploy took, which measures the noise: twins of the machines as
     /// they were at S1, or the machines themselves after S2.
     Idled,
+    /// S3: after a third deploy.
+    Third,
+    /// After a fourth.
+    Fourth,
     /// With the seeded data, right after the backup was made of it.
     BackedUp,
     /// After the restore.
@@ -69,10 +81,12 @@ impl Moment {
             Self::Clean => "s0-clean",
             Self::Deployed => "s1-deployed",
             Self::Redeployed => "s2-redeployed",
-            Self::Idled => "s3-idled",
-            Self::BackedUp => "s4-backed-up",
-            Self::Restored => "s5-restored",
-            Self::Settled => "s6-settled",
+            Self::Idled => "s2-idled",
+            Self::Third => "s3-third",
+            Self::Fourth => "s4-fourth",
+            Self::BackedUp => "s5-backed-up",
+            Self::Restored => "s6-restored",
+            Self::Settled => "s7-settled",
         }
     }
 }
@@ -95,6 +109,9 @@ pub enum Stage {
     Twin,
     /// Nothing happens for as long as the second deploy took.
     Idle,
+    /// Where the second deploy left a difference: a third deploy, and a fourth if that took it back, to tell what
+    /// settles late from what never does.
+    Trend,
     /// Every check of the scenario.
     Check,
     /// The service filled, and the repo's own backup job run.
@@ -155,7 +172,7 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
         stages.extend(fork.then_some(Stage::Twin));
         stages.extend([Stage::Deploy(Pass::Second), Stage::Capture(Moment::Redeployed)]);
         stages.extend((!fork).then_some(Stage::Idle));
-        stages.push(Stage::Capture(Moment::Idled));
+        stages.extend([Stage::Capture(Moment::Idled), Stage::Trend]);
     }
     let restores = scenario.claims.contains(&Claim::Restores);
     if restores {
@@ -167,7 +184,11 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     let checks = looked_at && !scenario.checks.is_empty();
     stages.extend(checks.then_some(Stage::Check));
     if restores {
-        stages.extend([Stage::Capture(Moment::Restored), Stage::Deploy(Pass::Third), Stage::Capture(Moment::Settled)]);
+        stages.extend([
+            Stage::Capture(Moment::Restored),
+            Stage::Deploy(Pass::Restored),
+            Stage::Capture(Moment::Settled),
+        ]);
         stages.extend(checks.then_some(Stage::CheckAgain(After::Redeploy)));
     }
     if reboots {

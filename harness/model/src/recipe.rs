@@ -1,9 +1,19 @@
-//! `image.toml`: how a clean base image is made.
+//! `image.toml`: how a clean base image is made, or where it is taken from.
 
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
+use crate::elsewhere::{self, Elsewhere};
 use crate::input::InputError;
+
+/// What an `image.toml` says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum ImageSource {
+    /// The image is built here.
+    Recipe(ImageRecipe),
+    /// Somebody else built and published it.
+    Elsewhere(Elsewhere),
+}
 
 /// A recipe that `redrill image build` follows. Its canonical JSON is part of the image's digest, so that a changed
 /// recipe is another image.
@@ -21,38 +31,79 @@ pub struct ImageRecipe {
     pub enable: Vec<String>,
 }
 
+/// `image.toml` as written: the keys of both kinds, of which either `suite` or `url` tells which it is.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct RecipeFile {
-    suite: Spanned<String>,
-    packages: Spanned<Vec<Spanned<String>>>,
-    disk_mib: Spanned<u64>,
+struct ImageFile {
+    suite: Option<Spanned<String>>,
+    packages: Option<Spanned<Vec<Spanned<String>>>>,
+    enable: Option<Spanned<Vec<Spanned<String>>>>,
+    url: Option<Spanned<String>>,
+    sha256: Option<Spanned<String>>,
+    sha512: Option<Spanned<String>>,
+    disk_mib: Option<Spanned<u64>>,
     mirror: Option<Spanned<String>>,
-    #[serde(default)]
-    enable: Vec<Spanned<String>>,
 }
 
 /// Below this Debian with a kernel does not fit.
 const SMALLEST_DISK_MIB: u64 = 1024;
 
-impl ImageRecipe {
+impl ImageSource {
     /// Reads the text of an `image.toml`.
     pub fn parse(text: &str) -> Result<Self, InputError> {
-        let file: RecipeFile = toml::from_str(text)?;
-        if *file.disk_mib.get_ref() < SMALLEST_DISK_MIB {
-            return Err(InputError::new(
-                file.disk_mib.span(),
-                "`disk-mib` is too small for a Debian system",
-                format!("at least {SMALLEST_DISK_MIB}"),
-            ));
+        let file: ImageFile = toml::from_str(text)?;
+        if let Some(size) = file.disk_mib.as_ref().filter(|size| *size.get_ref() < SMALLEST_DISK_MIB) {
+            let message = "`disk-mib` is too small for a Debian system";
+            return Err(InputError::new(size.span(), message, format!("at least {SMALLEST_DISK_MIB}")));
         }
         if let Some(mirror) = &file.mirror
             && !(mirror.get_ref().starts_with("http://") || mirror.get_ref().starts_with("https://"))
         {
             return Err(InputError::new(mirror.span(), "`mirror` is no URL", "http://HOST/debian"));
         }
+        let span = |key: &Option<Spanned<String>>| key.as_ref().map(Spanned::span);
+        let list = |key: &Option<Spanned<Vec<Spanned<String>>>>| key.as_ref().map(Spanned::span);
+        let expected = "either a recipe (`suite`, `packages`, `disk-mib`) or an image from elsewhere (`url`, `sha512`)";
+        let stray = |keys: [(&str, Option<std::ops::Range<usize>>); 3], why: &str| {
+            let mut there = keys.into_iter().filter_map(|(name, span)| Some((name, span?)));
+            there.next().map(|(name, span)| InputError::new(span, format!("`{name}` {why}"), expected))
+        };
+        let of_recipe =
+            [("suite", span(&file.suite)), ("packages", list(&file.packages)), ("enable", list(&file.enable))];
+        let checksums = [("sha256", span(&file.sha256)), ("sha512", span(&file.sha512)), ("", None)];
+        let Some(url) = file.url else {
+            if let Some(error) = stray(checksums, "is for an image from elsewhere, and there is no `url`") {
+                return Err(error);
+            }
+            let recipe = (file.suite, file.packages, file.enable, file.disk_mib, file.mirror);
+            return ImageRecipe::from_keys(recipe, expected).map(Self::Recipe);
+        };
+        if let Some(error) = stray(of_recipe, "is for a recipe, and `url` names an image that is not built here") {
+            return Err(error);
+        }
+        let (disk_mib, mirror) = (file.disk_mib.map(Spanned::into_inner), file.mirror.map(Spanned::into_inner));
+        elsewhere::from_keys(&url, file.sha256, file.sha512, disk_mib, mirror).map(Self::Elsewhere)
+    }
+}
+
+/// The keys of a recipe as written: suite, packages, units, size, mirror.
+type RecipeKeys = (
+    Option<Spanned<String>>,
+    Option<Spanned<Vec<Spanned<String>>>>,
+    Option<Spanned<Vec<Spanned<String>>>>,
+    Option<Spanned<u64>>,
+    Option<Spanned<String>>,
+);
+
+impl ImageRecipe {
+    fn from_keys((suite, packages, enable, disk_mib, mirror): RecipeKeys, expected: &str) -> Result<Self, InputError> {
+        let missing = |key: &str| InputError::new(0..0, format!("missing field `{key}`"), expected);
+        let suite = suite.ok_or_else(|| missing("suite"))?;
+        let packages = packages.ok_or_else(|| missing("packages"))?.into_inner();
+        let disk_mib = disk_mib.ok_or_else(|| missing("disk-mib"))?.into_inner();
+        let enable = enable.map(Spanned::into_inner).unwrap_or_default();
         let plain = |word: &Spanned<String>| is_plain_name(word.get_ref());
-        let words = file.packages.get_ref().iter().chain(&file.enable).chain([&file.suite]);
+        let words = packages.iter().chain(&enable).chain([&suite]);
         if let Some(odd) = words.into_iter().find(|word| !plain(word)) {
             return Err(InputError::new(
                 odd.span(),
@@ -61,11 +112,11 @@ impl ImageRecipe {
             ));
         }
         Ok(Self {
-            suite: file.suite.into_inner(),
-            packages: sorted(file.packages.into_inner()),
-            disk_mib: file.disk_mib.into_inner(),
-            mirror: file.mirror.map(Spanned::into_inner),
-            enable: sorted(file.enable),
+            suite: suite.into_inner(),
+            packages: sorted(packages),
+            disk_mib,
+            mirror: mirror.map(Spanned::into_inner),
+            enable: sorted(enable),
         })
     }
 }
@@ -89,22 +140,68 @@ mod tests {
 
     #[test]
     fn a_recipe_is_the_same_whatever_the_order_of_its_packages() {
-        let one = ImageRecipe::parse("suite = 'trixie'\ndisk-mib = 4096\npackages = ['b', 'a', 'b']").expect("valid");
-        let two = ImageRecipe::parse("suite = 'trixie'\ndisk-mib = 4096\npackages = ['a', 'b']").expect("valid");
+        let one = ImageSource::parse("suite = 'trixie'\ndisk-mib = 4096\npackages = ['b', 'a', 'b']").expect("valid");
+        let two = ImageSource::parse("suite = 'trixie'\ndisk-mib = 4096\npackages = ['a', 'b']").expect("valid");
         assert_eq!(one, two);
+    }
+
+    /// The line and column of the mistake, what it is, and what was expected.
+    #[track_caller]
+    fn rejects(text: &str, (line, column): (usize, usize), because: &str) -> String {
+        let error = ImageSource::parse(text).expect_err("must be refused");
+        let position = error.position(text);
+        assert!(error.message.contains(because), "{error:?}");
+        assert_eq!((position.line, position.column), (line, column), "{error:?}");
+        error.expected.unwrap_or_default()
     }
 
     #[test]
     fn mistakes_are_placed() {
-        let wrong = |text: &str| {
-            let error = ImageRecipe::parse(text).expect_err("must be refused");
-            (error.position(text).line, error.message)
-        };
-        let (line, message) = wrong("suite = 'trixie'\npackages = []\ndisk-mib = 12");
-        assert_eq!((line, message.contains("too small")), (3, true));
-        let (line, message) = wrong("suite = 'trixie'\npackages = ['-oDir=/']\ndisk-mib = 4096");
-        assert_eq!((line, message.contains("-oDir=/")), (2, true));
-        let (line, message) = wrong("suite = 'trixie'\npackages = []\ndisk-mib = 4096\nsize = 1");
-        assert_eq!((line, message.contains("unknown field `size`")), (4, true), "{message}");
+        rejects("suite = 'trixie'\npackages = []\ndisk-mib = 12", (3, 12), "too small");
+        rejects("suite = 'trixie'\npackages = ['-oDir=/']\ndisk-mib = 4096", (2, 13), "-oDir=/");
+        rejects("suite = 'trixie'\npackages = []\ndisk-mib = 4096\nsize = 1", (4, 1), "unknown field `size`");
+        rejects("suite = 'trixie'\npackages = []\ndisk-mib = 4096\nmirror = 'm'", (4, 10), "no URL");
+        rejects("packages = []\ndisk-mib = 4096", (1, 1), "missing field `suite`");
+    }
+
+    #[test]
+    fn a_recipe_and_a_url_exclude_each_other() {
+        let sum = "0".repeat(64);
+        let both = format!("url = 'https://h/i.img'\nsha256 = '{sum}'\nsuite = 'trixie'");
+        let expected = rejects(&both, (3, 9), "`suite` is for a recipe");
+        assert!(expected.contains("either a recipe"), "{expected}");
+        let packages = format!("url = 'https://h/i.img'\nsha256 = '{sum}'\npackages = ['a']");
+        rejects(&packages, (3, 12), "`packages` is for a recipe");
+        let stray = format!("suite = 'trixie'\npackages = []\ndisk-mib = 4096\nsha256 = '{sum}'");
+        rejects(&stray, (4, 10), "there is no `url`");
+    }
+
+    #[test]
+    fn an_image_from_elsewhere_needs_a_checksum_that_can_be_one() {
+        let expected = rejects("url = 'https://h.test/a/i.qcow2'", (1, 7), "needs a checksum");
+        assert!(expected.contains("curl -fsS https://h.test/a/SHA512SUMS"), "{expected}");
+        let expected = rejects("url = 'https://h/i'\nsha512 = 'abc'", (2, 10), "`sha512` is no checksum");
+        assert!(expected.contains("128 hexadecimal digits"), "{expected}");
+        let both = format!("url = 'https://h/i'\nsha256 = '{}'\nsha512 = '{}'", "0".repeat(64), "0".repeat(128));
+        rejects(&both, (3, 10), "one checksum is enough");
+    }
+
+    #[test]
+    fn a_url_is_one_that_we_can_fetch_and_show() {
+        let sum = format!("sha256 = '{}'\n", "0".repeat(64));
+        for url in ["ftp://h/i", "i.qcow2", "file:i.qcow2", "https://", "https://h/a b", "https://h"] {
+            rejects(&format!("{sum}url = '{url}'"), (2, 7), "no URL of an image");
+        }
+        rejects(&format!("{sum}url = 'https://me:word@h/i'"), (2, 7), "a password");
+        let text = format!("{sum}url = 'file:///srv/i.raw'\ndisk-mib = 4096\nmirror = 'http://m.test/debian'");
+        let Ok(ImageSource::Elsewhere(image)) = ImageSource::parse(&text) else { panic!("valid") };
+        assert_eq!((image.disk_mib, image.url.as_str()), (Some(4096), "file:///srv/i.raw"));
+        assert_eq!(image.mirror.as_deref(), Some("http://m.test/debian"));
+    }
+
+    #[test]
+    fn a_checksum_is_the_same_in_capitals() {
+        let of = |sum: &str| ImageSource::parse(&format!("url = 'https://h/i'\nsha256 = '{sum}'")).expect("valid");
+        assert_eq!(of(&"aB".repeat(32)), of(&"Ab".repeat(32)));
     }
 }

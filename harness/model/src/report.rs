@@ -139,20 +139,35 @@ pub struct DeployRun {
 }
 
 /// One operation on one host in one deploy.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperationRun {
     /// Place in the deploy, from 1.
     pub number: usize,
     /// Its name.
     pub name: String,
+    /// File and line in the servers repo.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub place: Option<String>,
+    /// The item, where it is one of a loop.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub item: Option<String>,
     /// Inventory host.
     pub host: String,
-    /// `changed`, `unchanged` or `failed`.
+    /// `changed`, `unchanged`, `failed`, `skipped`, or `ran` where the tool says nothing about changes.
     pub outcome: String,
     /// Seconds after the deploy began.
     pub started: f64,
     /// Seconds after the deploy began.
     pub ended: f64,
+    /// It may rightly be absent from another run of the same deploy: a handler, or what runs when others fail.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub optional: bool,
+    /// What could keep it from another run, in words: a condition around it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub condition: Option<String>,
+    /// What it wrote to its error stream, where its command hides its own failure (`... || true`).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub hidden_error: Option<String>,
 }
 
 /// One machine of the drill.

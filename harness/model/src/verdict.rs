@@ -87,12 +87,18 @@ pub enum Severity {
 }
 
 /// The operation of the deploy that a finding is put down to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationRef {
     /// Place in the deploy, from 1.
     pub number: usize,
     /// The name that its author gave it.
     pub name: String,
+    /// File and line in the servers repo, such as `tasks/notes.py:12`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub place: Option<String>,
+    /// The item, where it is one of a loop.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub item: Option<String>,
 }
 
 /// One piece of evidence under a verdict.
@@ -115,6 +121,9 @@ pub struct Finding {
     /// Lines of evidence: before and after, output.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub evidence: Vec<String>,
+    /// What further deploys made of a difference: `SETTLES_LATE`, `OSCILLATES` or `DIVERGES`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub trend: Option<String>,
     /// The reason of the waiver that covers it, if one does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub waived: Option<String>,
@@ -131,6 +140,7 @@ impl Finding {
             summary: summary.into(),
             operation: None,
             evidence: Vec::new(),
+            trend: None,
             waived: None,
         }
     }

@@ -5,7 +5,13 @@ use std::io::{self, Write};
 
 use redrill_state::{Group, Record, Section, User};
 
+use crate::found::Root;
 use crate::sink::Sink;
+
+/// The accounts of `/etc/passwd`, for those who look for what is theirs.
+pub(crate) fn users(root: &Root) -> io::Result<Vec<User>> {
+    Ok(root.text("/etc/passwd")?.unwrap_or_default().lines().filter_map(user).collect())
+}
 
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
     section(sink, Section::Users, "/etc/passwd", |line| {
@@ -22,14 +28,14 @@ fn section<W: Write>(
     path: &str,
     parse: impl Fn(&str) -> Option<(String, Record)>,
 ) -> io::Result<()> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let text = match std::fs::read(path) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) => return sink.gap(section, format!("{path}: {error}")),
     };
     let mut names = BTreeSet::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match parse(line) {
-            Some((name, record)) if names.insert(name.clone()) => sink.entry(section, &record)?,
+            Some((name, record)) if names.insert(name.clone()) => sink.entry(record)?,
             _ => sink.gap(section, format!("{path}:{}: no entry, or a second one of this name", number + 1))?,
         }
     }

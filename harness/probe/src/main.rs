@@ -6,31 +6,62 @@
 
 mod accounts;
 mod agent;
+mod alternatives;
+mod apt;
 mod capture;
 mod connect;
+mod containers;
+mod contents;
+mod cron;
+mod databases;
 mod files;
+mod firewall;
 mod forward;
+mod found;
 mod hashing;
 mod identity;
+mod keys;
+mod known;
+mod locale;
 mod manifest;
+mod modules;
+mod mounted;
 mod mounts;
 mod packages;
+mod record;
+mod shadow;
 mod sink;
 mod sockets;
+mod sshd;
+mod stale;
+mod sudoers;
+mod sysctl;
+mod timers;
 mod units;
+mod walk;
+mod watch;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture | manifest TARGET... | clock | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["capture"] => capture::write(std::io::stdout().lock()),
+        ["capture", options @ ..] if options.iter().all(|option| ["--key", "--times"].contains(option)) => {
+            let options = capture::Options { key: options.contains(&"--key"), times: options.contains(&"--times") };
+            capture::write(std::io::stdout().lock(), options)
+        }
+        ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list),
         ["manifest", targets @ ..] => manifest::write(targets, std::io::stdout().lock()),
         ["clock"] => clock(),
+        ["stamp"] => stamp(std::io::stdin().lock(), std::io::stdout().lock(), now),
+        ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["record"] => record::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["watch"] => watch::list(std::io::stdout().lock()),
+        ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),
         ["forward", port, socket] => forward::serve(port, socket),
@@ -60,6 +91,18 @@ fn clock() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Passes lines on, each with the time at which it came: what a script prints reaches the harness late.
+fn stamp(mut from: impl BufRead, mut to: impl Write, now: impl Fn() -> i64) -> std::io::Result<()> {
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line)? > 0 {
+        write!(to, "{} ", now())?;
+        to.write_all(&line)?;
+        to.flush()?;
+        line.clear();
+    }
+    Ok(())
+}
+
 /// The id of the kernel's boot.
 pub(crate) fn boot_id() -> String {
     let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
@@ -73,4 +116,16 @@ pub(crate) fn now() -> i64 {
 
 fn nanoseconds(time: rustix::time::Timespec) -> i64 {
     time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_passed_on_with_their_time_and_as_they_are() {
+        let mut out = Vec::new();
+        stamp(&b"one\n\xff\nend"[..], &mut out, || 7).expect("written");
+        assert_eq!(out, b"7 one\n7 \xff\n7 end");
+    }
 }

@@ -39,6 +39,9 @@ const VIRTUAL: &[&str] = &[
     "tracefs",
 ];
 
+/// In a container it is a directory of the host.
+const OWN: &str = "/run/redrill";
+
 /// Reads the kernel's list of mounts.
 pub(crate) fn read() -> io::Result<Mounts> {
     Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
@@ -55,7 +58,9 @@ fn parse(text: &str) -> Mounts {
             continue;
         };
         let point = unescape(point);
-        if VIRTUAL.contains(&kind) && point != "/" {
+        if point == OWN {
+            mounts.left_out.insert(point, "the harness's own".to_owned());
+        } else if VIRTUAL.contains(&kind) && point != "/" {
             mounts.left_out.insert(point, format!("{kind} does not persist"));
         } else if !seen.insert((device.to_owned(), root.to_owned())) {
             mounts.left_out.insert(point, "the same directory is mounted elsewhere".to_owned());
@@ -69,7 +74,7 @@ fn parse(text: &str) -> Mounts {
 }
 
 /// The kernel writes blanks and backslashes in mount points as three octal digits.
-fn unescape(text: &str) -> String {
+pub(crate) fn unescape(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('\\') {
@@ -91,13 +96,15 @@ mod tests {
         24 22 0:22 / /run rw,nosuid - tmpfs tmpfs rw\n\
         25 22 254:16 / /srv/my\\040data rw - xfs /dev/vdb rw\n\
         26 22 254:0 /var/lib /mnt/bind rw - ext4 /dev/vda rw\n\
-        27 22 254:16 / /again rw - xfs /dev/vdb rw\n";
+        27 22 254:16 / /again rw - xfs /dev/vdb rw\n\
+        28 24 8:1 /runs/1/shared /run/redrill rw - ext4 /dev/sda1 rw\n";
 
     #[test]
     fn only_persistent_file_systems_are_walked_and_each_once() {
         let mounts = parse(MOUNTINFO);
         assert_eq!(mounts.walked, ["/", "/srv/my data", "/mnt/bind"]);
         assert_eq!(mounts.left_out["/proc"], "proc does not persist");
+        assert_eq!(mounts.left_out["/run/redrill"], "the harness's own");
         assert_eq!(mounts.left_out["/again"], "the same directory is mounted elsewhere");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use redrill_state::{Package, Record, Section};
+use redrill_state::{Package, Section};
 
 use crate::sink::Sink;
 
@@ -14,7 +14,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
     match std::fs::read_to_string(STATUS) {
         Ok(text) => {
             for package in parse(&text) {
-                sink.entry(Section::Packages, &Record::Package(package))?;
+                sink.entry(package)?;
             }
             Ok(())
         }

@@ -6,7 +6,9 @@ use std::io::{self, BufWriter, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use redrill_state::{Gap, Record, Section};
+use redrill_state::{Gap, Header, Record, Section};
+
+use crate::found::Found;
 
 /// Where sections put their entries. It counts them, so that a reader can tell that none was lost.
 pub(crate) struct Sink<W: Write> {
@@ -22,19 +24,33 @@ impl<W: Write> Sink<W> {
         Self { out, counts: BTreeMap::new() }
     }
 
-    /// Writes one entry of a section.
-    pub(crate) fn entry(&mut self, section: Section, record: &Record) -> io::Result<()> {
-        *self.counts.entry(section).or_default() += 1;
-        self.record(record)
+    /// Writes the first line.
+    pub(crate) fn header(&mut self, header: Header) -> io::Result<()> {
+        self.line(&Record::Header(header))
+    }
+
+    /// Writes one entry of its section.
+    pub(crate) fn entry(&mut self, entry: impl Into<Record>) -> io::Result<()> {
+        let record = entry.into();
+        if let Some(section) = record.section() {
+            *self.counts.entry(section).or_default() += 1;
+        }
+        self.line(&record)
+    }
+
+    /// Writes all of a section.
+    pub(crate) fn found(&mut self, found: Found) -> io::Result<()> {
+        found.entries.into_iter().try_for_each(|entry| self.entry(entry))?;
+        found.gaps.into_iter().try_for_each(|gap| self.line(&Record::Gap(gap)))?;
+        found.notes.into_iter().try_for_each(|note| self.line(&Record::Note(note)))
     }
 
     /// Notes that a section is not whole.
     pub(crate) fn gap(&mut self, section: Section, what: impl Display) -> io::Result<()> {
-        self.record(&Record::Gap(Gap { section, reason: what.to_string() }))
+        self.line(&Record::Gap(Gap { section, reason: what.to_string() }))
     }
 
-    /// Writes a line that is no entry.
-    pub(crate) fn record(&mut self, record: &Record) -> io::Result<()> {
+    fn line(&mut self, record: &Record) -> io::Result<()> {
         serde_json::to_writer(&mut self.out, record)?;
         self.out.write_all(b"\n")
     }
@@ -42,7 +58,7 @@ impl<W: Write> Sink<W> {
     /// Writes the last line.
     pub(crate) fn end(mut self) -> io::Result<()> {
         let end = Record::End(std::mem::take(&mut self.counts));
-        self.record(&end)?;
+        self.line(&end)?;
         self.out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()?.flush()
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use redrill_state::{Record, Section, Socket};
+use redrill_state::{Section, Socket};
 
 use crate::sink::Sink;
 
@@ -40,7 +40,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
             let socket = Socket { protocol: protocol.to_owned(), address: address.to_string(), process, ephemeral };
             // Several processes may share an address (SO_REUSEPORT): one entry.
             if seen.insert((protocol, address)) {
-                sink.entry(Section::Sockets, &Record::Socket(socket))?;
+                sink.entry(socket)?;
             }
         }
     }

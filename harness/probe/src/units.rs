@@ -12,9 +12,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use redrill_state::{Record, Section, Unit};
+use redrill_state::{Section, Unit};
 
+use crate::found::Root;
 use crate::sink::Sink;
+use crate::stale::{self, Service};
 
 /// Where unit files lie, the strongest first.
 const SEARCH: [&str; 10] = [
@@ -34,13 +36,12 @@ const INVOCATIONS: &str = "/run/systemd/units";
 const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
 
 pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
-    let roots: Vec<PathBuf> = SEARCH.iter().map(PathBuf::from).collect();
-    let files = UnitFiles::read(&roots);
+    let files = UnitFiles::of(&Root::machine());
     let mut units: BTreeMap<String, Unit> =
         files.names().map(|name| (name.clone(), files.unit(name, "not loaded", "inactive"))).collect();
     match list_units() {
         Ok(text) => {
-            for (name, load, active) in text.lines().filter_map(listed) {
+            for (name, load, active) in text.lines().filter_map(listed).filter(|listed| is_unit(*listed)) {
                 // An idle unit that has a file is known to the manager at some moments and not at others.
                 let load = if load == "loaded" && active == "inactive" { "not loaded" } else { load };
                 units.insert(name.to_owned(), files.unit(name, load, active));
@@ -48,11 +49,19 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
         }
         Err(error) => sink.gap(Section::Units, error)?,
     }
-    for (name, mut unit) in units.into_iter().filter(|(name, _)| !OWN.contains(&name.as_str())) {
-        if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &name) {
+    units.retain(|name, _| !OWN.contains(&name.as_str()));
+    for unit in units.values_mut() {
+        if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &unit.name) {
             (unit.invocation, unit.since) = (invocation, since);
         }
-        sink.entry(Section::Units, &Record::Unit(unit))?;
+    }
+    let running = units.values().filter(|unit| unit.active == "active" && unit.since > 0);
+    let services: Vec<Service<'_>> =
+        running.filter(|unit| unit.name.ends_with(".service")).map(|unit| files.service(unit)).collect();
+    let mut stale = stale::find(&services);
+    for (name, mut unit) in units {
+        unit.stale = stale.remove(&name).unwrap_or_default();
+        sink.entry(unit)?;
     }
     Ok(())
 }
@@ -74,6 +83,11 @@ fn listed(line: &str) -> Option<(&str, &str, &str)> {
     Some((words.next()?, words.next()?, words.next()?))
 }
 
+/// A name that another unit mentions, and that no file makes a unit, is listed until the manager next tidies up.
+fn is_unit((_, load, active): (&str, &str, &str)) -> bool {
+    !(load == "not-found" && active == "inactive")
+}
+
 /// The id of a unit's current run, and when that began.
 fn invocation(directory: &Path, unit: &str) -> Option<(String, i64)> {
     let link = directory.join(format!("invocation:{unit}"));
@@ -84,7 +98,7 @@ fn invocation(directory: &Path, unit: &str) -> Option<(String, i64)> {
 
 /// Everything about units that lies in files.
 #[derive(Default)]
-struct UnitFiles {
+pub(crate) struct UnitFiles {
     /// By name: the strongest file.
     paths: BTreeMap<String, PathBuf>,
     /// By name of the unit: its drop-ins, in order.
@@ -96,6 +110,11 @@ struct UnitFiles {
 }
 
 impl UnitFiles {
+    /// Those of a machine.
+    pub(crate) fn of(root: &Root) -> Self {
+        Self::read(&SEARCH.map(|directory| root.at(directory)))
+    }
+
     fn read(roots: &[PathBuf]) -> Self {
         let mut files = Self::default();
         for root in roots {
@@ -127,23 +146,33 @@ impl UnitFiles {
     fn find_triggers(&mut self) {
         let activating =
             self.paths.keys().filter(|name| [".timer", ".socket", ".path"].iter().any(|e| name.ends_with(e)));
-        let triggers = activating.map(|name| {
-            let text = self.path(name).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-            let own = setting(&text, "Unit").or_else(|| setting(&text, "Service")).map(str::to_owned);
-            let stem = name.rsplit_once('.').map_or(name.as_str(), |(stem, _)| stem);
-            (own.unwrap_or_else(|| format!("{stem}.service")), name.clone())
-        });
-        self.triggers = triggers.collect();
+        self.triggers = activating.map(|name| (self.started_by(name), name.clone())).collect();
+    }
+
+    /// What a timer, socket or path starts.
+    pub(crate) fn started_by(&self, name: &str) -> String {
+        let text = self.path(name).and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
+        let own = setting(&text, "Unit").or_else(|| setting(&text, "Service")).map(str::to_owned);
+        let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+        own.unwrap_or_else(|| format!("{stem}.service"))
     }
 
     /// Units that could be started: templates (`name@.service`) cannot.
-    fn names(&self) -> impl Iterator<Item = &String> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
         self.paths.keys().filter(|name| !name.contains("@."))
     }
 
     /// The unit's file, or that of its template.
-    fn path(&self, name: &str) -> Option<&PathBuf> {
+    pub(crate) fn path(&self, name: &str) -> Option<&PathBuf> {
         self.paths.get(name).or_else(|| self.paths.get(&template(name)?))
+    }
+
+    /// The unit's file and its drop-ins, in the order in which systemd reads them.
+    pub(crate) fn texts(&self, name: &str) -> Vec<String> {
+        let names = [Some(name.to_owned()), template(name)].into_iter().flatten();
+        let drop_ins = names.filter_map(|name| self.drop_ins.get(&name)).flatten();
+        let paths = self.path(name).into_iter().chain(drop_ins);
+        paths.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
     }
 
     fn unit(&self, name: &str, load: &str, active: &str) -> Unit {
@@ -162,7 +191,16 @@ impl UnitFiles {
             invocation: String::new(),
             since: 0,
             fragment: path.map(|_| self.fragment(name, &text)),
+            stale: Vec::new(),
         }
+    }
+
+    /// The files that say how a unit is started.
+    fn service<'a>(&'a self, unit: &'a Unit) -> Service<'a> {
+        let names = [Some(unit.name.clone()), template(&unit.name)].into_iter().flatten();
+        let drop_ins = names.filter_map(|name| self.drop_ins.get(&name)).flatten();
+        let files = self.path(&unit.name).into_iter().chain(drop_ins).map(PathBuf::as_path).collect();
+        Service { name: &unit.name, service_type: &unit.service_type, since: unit.since, files }
     }
 
     /// As `systemctl is-enabled` tells it.
@@ -309,5 +347,12 @@ mod tests {
         assert!((crate::now() - since).abs() < 60_000_000_000);
         assert_eq!(invocation(&tree.0, "b.service"), None);
         assert_eq!(listed("a.service loaded active running A service"), Some(("a.service", "loaded", "active")));
+    }
+
+    #[test]
+    fn a_name_without_a_unit_is_none_and_a_running_unit_without_its_file_is_one() {
+        assert!(!is_unit(("a.service", "not-found", "inactive")));
+        assert!(is_unit(("a.service", "not-found", "active")), "its file was removed while it runs");
+        assert!(is_unit(("a.service", "masked", "inactive")));
     }
 }

@@ -3,9 +3,9 @@
 //! A class leaves out that content changed, or that a file came or went; a changed owner or mode there still counts.
 //! No class may cover accounts, keys or `/etc` (a test holds that).
 
-use crate::capture::Section;
 use crate::diff::{Change, ChangeKind};
 use crate::entries::{Socket, Unit};
+use crate::sections::Section;
 
 /// A kind of difference that is left out, and why.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,10 @@ pub const CLASSES: &[Class] = &[
             "/var/lib/private/systemd/timesync/",
             "/var/lib/systemd/random-seed",
             "/var/lib/logrotate/status",
+            "/var/lib/chrony/",
+            "/var/lib/ntpsec/ntp.drift",
+            "/var/lib/apt/periodic/",
+            "/var/lib/apt/daily_lock",
         ],
         infixes: &[],
     },
@@ -78,6 +82,73 @@ pub const CLASSES: &[Class] = &[
         ],
     },
     Class {
+        name: "MariaDB's own files",
+        reason: "MariaDB purges, checkpoints and logs ahead when it pleases; what its files define is compared as objects",
+        prefixes: &["/var/lib/mysql/"],
+        infixes: &[
+            "/ibdata",
+            "/ib_logfile",
+            "/ib_buffer_pool",
+            "/ibtmp",
+            "/undo0",
+            "/aria_log",
+            "/ddl_recovery",
+            "/tc.log",
+            ".ibd",
+            ".MAD",
+            ".MAI",
+            "-bin.",
+        ],
+    },
+    Class {
+        name: "Redis's own files",
+        reason: "Redis saves its memory when it pleases",
+        prefixes: &["/var/lib/redis/"],
+        infixes: &["/dump.rdb", "/appendonly", "/temp-"],
+    },
+    Class {
+        name: "what containers write",
+        reason: "what a container writes outside its volumes goes with it; containers are compared as such",
+        prefixes: &[
+            "/var/lib/docker/overlay2/",
+            "/var/lib/docker/containers/",
+            "/var/lib/docker/network/files/",
+            "/var/lib/containerd/io.containerd.",
+            "/var/lib/containers/storage/overlay/",
+            "/var/lib/containers/storage/overlay-containers/",
+        ],
+        infixes: &[],
+    },
+    Class {
+        name: "mail in transit",
+        reason: "a mail server moves mail through its queues as time goes by",
+        prefixes: &["/var/spool/postfix/", "/var/spool/exim4/"],
+        infixes: &[
+            "/active/",
+            "/bounce/",
+            "/corrupt/",
+            "/defer/",
+            "/deferred/",
+            "/incoming/",
+            "/maildrop/",
+            "/input/",
+            "/msglog/",
+            "/exim4/db/",
+        ],
+    },
+    Class {
+        name: "address leases",
+        reason: "a lease is renewed as time goes by",
+        prefixes: &["/var/lib/dhcp/", "/var/lib/dhcpcd/"],
+        infixes: &[],
+    },
+    Class {
+        name: "indexes of file names",
+        reason: "a daily timer makes them anew",
+        prefixes: &["/var/lib/plocate/plocate.db", "/var/lib/mlocate/mlocate.db"],
+        infixes: &[],
+    },
+    Class {
         name: "Python bytecode",
         reason: "Python compiles a module when it is first used",
         prefixes: &[],
@@ -92,41 +163,83 @@ impl Class {
     }
 }
 
+/// The class that a path belongs to, if one holds it.
+pub fn class_of(path: &str) -> Option<&'static Class> {
+    CLASSES.iter().find(|class| class.holds(path))
+}
+
 /// Why what lies at this path comes, goes and changes by itself, if it does.
 pub fn moves_by_itself(path: &str) -> Option<&'static str> {
-    CLASSES.iter().find(|class| class.holds(path)).map(|class| class.reason)
+    class_of(path).map(|class| class.reason)
 }
 
 /// Attributes that say what is in a file, as opposed to who may do what with it.
 const CONTENT: [&str; 3] = ["content", "size", "target"];
 
+/// A canonicaliser as it is told: what it leaves out, why, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Canonicaliser {
+    /// Short name.
+    pub name: &'static str,
+    /// Why; reports count by this.
+    pub reason: &'static str,
+    /// Where it applies.
+    pub places: String,
+}
+
+const LOGIN: &str = "a login of the deploy tool or of the harness";
+const JOB: &str = "a job that its timer starts and that ends by itself";
+const HELPER: &str = "a helper that D-Bus starts on demand and that ends by itself";
+const DEVICE: &str = "the kernel's list of devices";
+const CLIENT: &str = "a client's socket on a port that the kernel picked";
+
+/// All of them: the classes of files, then the rules for units and sockets.
+pub fn canonicalisers() -> Vec<Canonicaliser> {
+    let class = |class: &Class| {
+        let mut places = if class.prefixes.is_empty() { "anywhere".to_owned() } else { class.prefixes.join(" ") };
+        if !class.infixes.is_empty() {
+            places = format!("{places}, with {} in it", class.infixes.join(" "));
+        }
+        Canonicaliser { name: class.name, reason: class.reason, places }
+    };
+    let rules = [
+        ("logins", LOGIN, "units session-*.scope, user-*.slice, user@*.service and their kin"),
+        ("jobs of timers", JOB, "whether a oneshot unit is active that a timer starts"),
+        ("helpers on demand", HELPER, "whether a static unit with a D-Bus name is active"),
+        ("devices", DEVICE, "*.device units that come and go"),
+        ("clients", CLIENT, "UDP sockets on ephemeral ports"),
+    ];
+    let rule = |(name, reason, places): (_, _, &str)| Canonicaliser { name, reason, places: places.to_owned() };
+    CLASSES.iter().map(class).chain(rules.map(rule)).collect()
+}
+
 /// The reason why `change` may be left out, if there is one. `unit` and `socket` are the entry that changed.
 pub(crate) fn explained(change: &Change, unit: Option<&Unit>, socket: Option<&Socket>) -> Option<&'static str> {
     match change.section {
         Section::Files if change.kind != ChangeKind::Changed || change.only(&CONTENT) => {
-            CLASSES.iter().find(|class| class.holds(&change.subject)).map(|class| class.reason)
+            class_of(&change.subject).map(|class| class.reason)
         }
+        // A temporary file came or went, whatever its mode.
+        Section::Exposed if change.kind != ChangeKind::Changed => class_of(&change.subject).map(|class| class.reason),
         Section::Units => unit.and_then(|unit| explained_unit(change, unit)),
-        Section::Sockets if socket.is_some_and(|socket| socket.ephemeral) => {
-            Some("a client's socket on a port that the kernel picked")
-        }
+        Section::Sockets if socket.is_some_and(|socket| socket.ephemeral) => Some(CLIENT),
         _ => None,
     }
 }
 
 fn explained_unit(change: &Change, unit: &Unit) -> Option<&'static str> {
     if is_login(&unit.name) {
-        return Some("a login of the deploy tool or of the harness");
+        return Some(LOGIN);
     }
     let transient = change.kind != ChangeKind::Changed || change.only(&["active"]);
     if transient && unit.service_type == "oneshot" && unit.triggered_by.contains(".timer") {
-        return Some("a job that its timer starts and that ends by itself");
+        return Some(JOB);
     }
     if transient && !unit.bus_name.is_empty() && unit.enabled == "static" {
-        return Some("a helper that D-Bus starts on demand and that ends by itself");
+        return Some(HELPER);
     }
     if change.kind != ChangeKind::Changed && unit.name.ends_with(".device") {
-        return Some("the kernel's list of devices");
+        return Some(DEVICE);
     }
     None
 }
@@ -169,6 +282,17 @@ mod tests {
             "/opt/app/.cache/x",
             "/var/lib/postgresql/17/main/postgresql.auto.conf",
             "/var/lib/postgresql/.ssh/authorized_keys",
+            "/var/lib/mysql/debian-10.flag",
+            "/var/lib/mysql/shop/db.opt",
+            "/var/lib/mysql/shop/orders.frm",
+            "/var/lib/notes/notes.db-wal",
+            "/var/lib/notes/notes.db-shm",
+            "/var/lib/docker/volumes/data/_data/x",
+            "/var/lib/docker/image/overlay2/repositories.json",
+            "/var/lib/containers/storage/volumes/data/_data/x",
+            "/var/spool/postfix/etc/hosts",
+            "/var/spool/cron/crontabs/ada",
+            "/var/lib/redis/users.acl",
             "/srv/base/x",
         ] {
             for kind in [ChangeKind::Added, ChangeKind::Removed, ChangeKind::Changed] {
@@ -185,6 +309,30 @@ mod tests {
         assert!(explained(&change("/var/log/syslog", ChangeKind::Added, "content"), None, None).is_some());
         assert_eq!(explained(&change("/var/log/syslog", ChangeKind::Changed, "mode"), None, None), None);
         assert_eq!(explained(&change("/var/log", ChangeKind::Changed, "mode"), None, None), None);
+    }
+
+    #[test]
+    fn a_canonicaliser_is_told_by_a_reason_of_its_own_and_its_places() {
+        let all = canonicalisers();
+        let reasons: std::collections::BTreeSet<&str> = all.iter().map(|one| one.reason).collect();
+        assert_eq!(reasons.len(), all.len(), "hits are counted by reason");
+        assert!(all.len() > CLASSES.len() && all.iter().all(|one| !one.places.is_empty()));
+        assert!(all.iter().any(|one| one.name == "PostgreSQL's own files" && one.places.contains("/pg_wal/")));
+    }
+
+    #[test]
+    fn a_database_servers_own_files_are_left_out_and_an_exposed_temporary_file_too() {
+        for path in ["/var/lib/mysql/ibdata1", "/var/lib/mysql/shop/orders.ibd", "/var/lib/redis/dump.rdb"] {
+            assert!(explained(&change(path, ChangeKind::Changed, "content"), None, None).is_some(), "{path}");
+        }
+        let mut exposed = change("/var/tmp/x", ChangeKind::Added, "mode");
+        exposed.section = Section::Exposed;
+        assert!(explained(&exposed, None, None).is_some());
+        exposed.kind = ChangeKind::Changed;
+        assert_eq!(explained(&exposed, None, None), None);
+        exposed.subject = "/usr/bin/x".to_owned();
+        exposed.kind = ChangeKind::Added;
+        assert_eq!(explained(&exposed, None, None), None);
     }
 
     #[test]

@@ -4,56 +4,16 @@
 //! number of entries of each section. A stream that was cut, or lost a line, is an error and never a smaller machine.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::entries::{Facts, FileEntry, Group, Package, Socket, Unit, User};
+use crate::files::Files;
+use crate::sections::{Record, Section};
 
 /// The version of the form on disk.
-pub(crate) const FORM: u32 = 1;
-
-/// A section of a capture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Section {
-    /// Persistent file systems.
-    Files,
-    /// Installed packages.
-    Packages,
-    /// Accounts.
-    Users,
-    /// Groups.
-    Groups,
-    /// systemd units.
-    Units,
-    /// Listening sockets.
-    Sockets,
-}
-
-impl Section {
-    /// All of them, in the order of reports.
-    pub const ALL: [Self; 6] = [Self::Files, Self::Packages, Self::Users, Self::Groups, Self::Units, Self::Sockets];
-
-    /// The plural noun used in reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Files => "files",
-            Self::Packages => "packages",
-            Self::Users => "users",
-            Self::Groups => "groups",
-            Self::Units => "units",
-            Self::Sockets => "sockets",
-        }
-    }
-}
-
-impl fmt::Display for Section {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+pub(crate) const FORM: u32 = 2;
 
 /// What stands at the head of a capture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +24,9 @@ pub struct Header {
     pub boot_id: String,
     /// The machine's clock when the capture began: nanoseconds since 1970.
     pub clock: i64,
+    /// Names the key that digests of secrets were made with: only those of one key compare.
+    #[serde(default)]
+    pub key: String,
     /// Mount points that were walked.
     pub walked: Vec<String>,
     /// Mount points that were not, each with the reason.
@@ -86,28 +49,13 @@ pub struct Gap {
     pub reason: String,
 }
 
-/// One line of a capture on disk.
+/// Something about a section that is worth knowing and no gap, such as that a program is not installed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Record {
-    /// First line.
-    Header(Header),
-    /// Entry of [`Section::Files`].
-    File(FileEntry),
-    /// Entry of [`Section::Packages`].
-    Package(Package),
-    /// Entry of [`Section::Users`].
-    User(User),
-    /// Entry of [`Section::Groups`].
-    Group(Group),
-    /// Entry of [`Section::Units`].
-    Unit(Unit),
-    /// Entry of [`Section::Sockets`].
-    Socket(Socket),
-    /// A section is not whole.
-    Gap(Gap),
-    /// Last line: entries written, by section.
-    End(BTreeMap<Section, usize>),
+pub struct Note {
+    /// The section.
+    pub section: Section,
+    /// One sentence.
+    pub text: String,
 }
 
 /// Why a stream of lines is no capture.
@@ -168,7 +116,7 @@ pub struct Capture {
     /// When, and what was walked.
     pub header: Header,
     /// By path.
-    pub files: BTreeMap<String, FileEntry>,
+    pub files: Files,
     /// By name.
     pub packages: BTreeMap<String, Package>,
     /// By name.
@@ -179,8 +127,12 @@ pub struct Capture {
     pub units: BTreeMap<String, Unit>,
     /// By protocol and address.
     pub sockets: BTreeMap<String, Socket>,
+    /// The entries of every other section, by name.
+    pub settings: BTreeMap<Section, BTreeMap<String, Record>>,
     /// Sections that are not whole.
     pub gaps: Vec<Gap>,
+    /// What else there is to say.
+    pub notes: Vec<Note>,
 }
 
 impl Capture {
@@ -193,6 +145,20 @@ impl Capture {
             Section::Groups => self.groups.len(),
             Section::Units => self.units.len(),
             Section::Sockets => self.sockets.len(),
+            _ => self.settings.get(&section).map_or(0, BTreeMap::len),
+        }
+    }
+
+    /// The file that says what this entry is, where one does.
+    pub fn source(&self, section: Section, subject: &str) -> Option<&str> {
+        match section {
+            Section::Files => self.files.get(subject).and_then(Facts::source),
+            Section::Packages => self.packages.get(subject).and_then(Facts::source),
+            Section::Users => self.users.get(subject).and_then(Facts::source),
+            Section::Groups => self.groups.get(subject).and_then(Facts::source),
+            Section::Units => self.units.get(subject).and_then(Facts::source),
+            Section::Sockets => self.sockets.get(subject).and_then(Facts::source),
+            _ => self.settings.get(&section)?.get(subject)?.entry()?.1.source(),
         }
     }
 }
@@ -201,6 +167,7 @@ impl Capture {
 #[derive(Debug, Default)]
 pub struct Reader {
     capture: Capture,
+    files: Vec<FileEntry>,
     lines: usize,
     end: Option<BTreeMap<Section, usize>>,
 }
@@ -228,22 +195,31 @@ impl Reader {
         let capture = &mut self.capture;
         match record {
             Record::Header(header) => capture.header = header,
-            Record::File(entry) => insert(&mut capture.files, Section::Files, entry)?,
+            Record::File(entry) => self.files.push(entry),
             Record::Package(entry) => insert(&mut capture.packages, Section::Packages, entry)?,
             Record::User(entry) => insert(&mut capture.users, Section::Users, entry)?,
             Record::Group(entry) => insert(&mut capture.groups, Section::Groups, entry)?,
             Record::Unit(entry) => insert(&mut capture.units, Section::Units, entry)?,
             Record::Socket(entry) => insert(&mut capture.sockets, Section::Sockets, entry)?,
             Record::Gap(gap) => capture.gaps.push(gap),
+            Record::Note(note) => capture.notes.push(note),
             Record::End(counts) => self.end = Some(counts),
+            other => {
+                if let Some((section, entry)) = other.entry() {
+                    let subject = entry.subject();
+                    add(capture.settings.entry(section).or_default(), section, subject, other)?;
+                }
+            }
         }
         Ok(())
     }
 
     /// The capture, if all of it came.
-    pub fn finish(self) -> Result<Capture, CaptureError> {
+    pub fn finish(mut self) -> Result<Capture, CaptureError> {
         let Some(end) = self.end else { return Err(CaptureError::Cut { lines: self.lines }) };
-        for section in Section::ALL {
+        let twice = |subject| CaptureError::Twice { section: Section::Files, subject };
+        self.capture.files = Files::new(self.files).map_err(twice)?;
+        for section in Section::ALL.iter().copied() {
             let (found, written) = (self.capture.count(section), end.get(&section).copied().unwrap_or(0));
             if found != written {
                 return Err(CaptureError::Lost { section, found, written });
@@ -259,6 +235,25 @@ fn insert<T: Facts>(into: &mut BTreeMap<String, T>, section: Section, entry: T) 
         None => Ok(()),
         Some(_) => Err(CaptureError::Twice { section, subject }),
     }
+}
+
+/// As [`insert`], but where entries may have one name the second is told apart by its number.
+fn add(
+    into: &mut BTreeMap<String, Record>,
+    section: Section,
+    subject: String,
+    record: Record,
+) -> Result<(), CaptureError> {
+    let free = |name: &String| !into.contains_key(name);
+    let name = if free(&subject) {
+        subject
+    } else if section.repeats() {
+        (2..).map(|number| format!("{subject} ({number})")).find(free).expect("numbers do not end")
+    } else {
+        return Err(CaptureError::Twice { section, subject });
+    };
+    into.insert(name, record);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -290,6 +285,22 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_twice_is_there_twice() {
+        let job = || {
+            let file = "/etc/crontab".to_owned();
+            Record::CronJob(crate::CronJob { file, schedule: "@daily".to_owned(), ..crate::CronJob::default() })
+        };
+        let end = Record::End(BTreeMap::from([(Section::Crontabs, 2)]));
+        let capture = lines(&[header(), job(), job(), end]).expect("whole");
+        let names: Vec<&String> = capture.settings[&Section::Crontabs].keys().collect();
+        assert_eq!(names, ["/etc/crontab: @daily  ", "/etc/crontab: @daily   (2)"]);
+        assert_eq!(capture.source(Section::Crontabs, names[1]), Some("/etc/crontab"));
+        let shadow = || Record::Shadow(crate::Shadow { name: "ada".to_owned(), ..crate::Shadow::default() });
+        let twice = lines(&[header(), shadow(), shadow()]).expect_err("one name, two passwords");
+        assert!(twice.to_string().contains("`ada` twice"), "{twice}");
+    }
+
+    #[test]
     fn a_damaged_capture_is_an_error_and_no_smaller_machine() {
         let message = |records: &[Record]| lines(records).expect_err("damaged").to_string();
         assert!(message(&[header(), Record::File(file("/a", "1"))]).contains("cut off after 2 lines"));
@@ -299,9 +310,13 @@ mod tests {
         let twice = Record::File(file("/a", "1"));
         assert!(message(&[header(), twice.clone(), twice, end(2)]).contains("`/a` twice"));
         assert!(message(&[]).contains("cut off after 0 lines"));
-        let mut old = Header::new(String::new(), 0);
-        old.form = 0;
-        assert!(message(&[Record::Header(old)]).contains("form 0"));
+        for form in [0, FORM + 1] {
+            let mut other = Header::new(String::new(), 0);
+            other.form = form;
+            assert!(message(&[Record::Header(other)]).contains(&format!("form {form}")));
+        }
+        let newer = r#"{"header":{"form":99,"boot_id":"","clock":0,"walked":[],"left_out":{},"and":"more"}}"#;
+        assert!(Reader::default().line(newer).expect_err("newer").to_string().contains("form 99"));
         assert!(Reader::default().line("{not json").expect_err("no record").to_string().contains("line 1"));
     }
 }

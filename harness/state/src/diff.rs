@@ -1,10 +1,13 @@
 //! The difference of two captures.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::capture::{Capture, Section};
-use crate::entries::Facts;
+use crate::capture::Capture;
+use crate::entries::{Facts, FileEntry};
+use crate::files::{Files, walk_order};
+use crate::sections::{Record, Section};
 
 /// What became of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,13 +65,42 @@ impl Change {
 /// run of a unit it is (`invocation`) is judged on its own.
 pub fn diff(before: &Capture, after: &Capture) -> Vec<Change> {
     let mut changes = Vec::new();
-    section(Section::Files, &before.files, &after.files, &mut changes);
+    files(&before.files, &after.files, &mut changes);
     section(Section::Packages, &before.packages, &after.packages, &mut changes);
     section(Section::Users, &before.users, &after.users, &mut changes);
     section(Section::Groups, &before.groups, &after.groups, &mut changes);
     section(Section::Units, &before.units, &after.units, &mut changes);
     section(Section::Sockets, &before.sockets, &after.sockets, &mut changes);
+    let none: BTreeMap<String, Record> = BTreeMap::new();
+    for other in Section::ALL {
+        let (old, new) = (before.settings.get(other), after.settings.get(other));
+        section(*other, old.unwrap_or(&none), new.unwrap_or(&none), &mut changes);
+    }
     changes
+}
+
+/// Walks both lists side by side: they are in the same order.
+fn files(before: &Files, after: &Files, changes: &mut Vec<Change>) {
+    let (mut old, mut new) = (before.values().peekable(), after.values().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(old), Some(new)) => walk_order(old.path.as_bytes(), new.path.as_bytes()),
+        };
+        let old = if order.is_le() { old.next() } else { None };
+        let new = if order.is_ge() { new.next() } else { None };
+        let (kind, file): (ChangeKind, &FileEntry) = match (old, new) {
+            (Some(old), Some(new)) if old.same(new) => continue,
+            (Some(_), Some(new)) => (ChangeKind::Changed, new),
+            (Some(old), None) => (ChangeKind::Removed, old),
+            (None, Some(new)) => (ChangeKind::Added, new),
+            (None, None) => return,
+        };
+        let (section, subject) = (Section::Files, file.path.clone());
+        changes.push(Change { section, subject, kind, differences: differences(old, new) });
+    }
 }
 
 /// Counts the changes of each section that has any, in words: `3 added, 1 changed`.
@@ -124,7 +156,7 @@ fn differences<T: Facts>(old: Option<&T>, new: Option<&T>) -> Vec<Difference> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{file, machine, service};
+    use crate::testing::{digest, file, machine, service};
 
     #[test]
     fn every_compared_attribute_of_a_file_is_a_difference() {
@@ -135,7 +167,9 @@ mod tests {
             let changes = diff(&machine(std::slice::from_ref(&base), &[]), &machine(&[other], &[]));
             changes.iter().flat_map(|c| c.differences.iter().map(|d| d.attribute)).collect::<Vec<_>>()
         };
-        assert_eq!(change(|f| f.digest = Some("2".into())), ["content"]);
+        assert_eq!(change(|f| f.digest = Some(digest("2"))), ["content"]);
+        assert_eq!(change(|f| f.size = 9), ["size"]);
+        assert_eq!(change(|f| f.kind = crate::FileKind::Special), ["content", "size", "type"]);
         assert_eq!(change(|f| f.mode = 0o4755), ["mode"]);
         assert_eq!(change(|f| f.uid = 1), ["uid"]);
         assert_eq!(change(|f| f.gid = 1), ["gid"]);

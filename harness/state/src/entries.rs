@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What an entry of the file section is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,18 +48,89 @@ pub struct FileEntry {
     /// Bytes; 0 for what is no regular file.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub size: u64,
-    /// BLAKE3 of a regular file's content, in hex.
+    /// Of a regular file's content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub digest: Option<String>,
+    pub digest: Option<Digest>,
     /// Where a symbolic link points, escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target: Option<String>,
+    pub target: Option<Box<str>>,
     /// Extended attributes (ACLs and capabilities are among them): name and value in hex.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub xattrs: BTreeMap<String, String>,
     /// When content or metadata last changed: nanoseconds since 1970 on the machine's clock. Never compared, only used
     /// to find the operation that did it.
     pub ctime: i64,
+}
+
+impl FileEntry {
+    /// Whether every fact is the same. Quicker than asking for the facts: nearly all of a million files are.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        (self.kind, self.mode, self.uid, self.gid, self.size)
+            == (other.kind, other.mode, other.uid, other.gid, other.size)
+            && (self.digest, &self.target, &self.xattrs) == (other.digest, &other.target, &other.xattrs)
+    }
+}
+
+/// A digest of a file's content: BLAKE3, or that of a large file's parts; see the probe's `hashing.rs`. As text in hex.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Digest {
+    type Err = &'static str;
+
+    fn from_str(hex: &str) -> Result<Self, Self::Err> {
+        const WRONG: &str = "a digest has 64 hexadecimal digits";
+        let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let mut bytes = [0; 32];
+        if hex.len() != 64 {
+            return Err(WRONG);
+        }
+        for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks_exact(2)) {
+            *byte = digit(pair[0]).zip(digit(pair[1])).map(|(high, low)| high << 4 | low).ok_or(WRONG)?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut hex = [0; 64];
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        }
+        serializer.serialize_str(std::str::from_utf8(&hex).expect("digits are text"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Hex;
+        impl Visitor<'_> for Hex {
+            type Value = Digest;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("64 hexadecimal digits")
+            }
+
+            fn visit_str<E: de::Error>(self, hex: &str) -> Result<Digest, E> {
+                hex.parse().map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Hex)
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -130,6 +203,9 @@ pub struct Unit {
     /// When it last became active (or, if it never did, last began to): nanoseconds since 1970 on the machine's clock.
     #[serde(default)]
     pub since: i64,
+    /// Why what runs is not what lies on the disk. Never compared: it is judged on its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stale: Vec<String>,
     /// BLAKE3 of the unit file and its drop-ins, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fragment: Option<String>,
@@ -150,14 +226,26 @@ pub struct Socket {
 }
 
 /// How an entry is compared: a name within its section, and attributes as text.
-pub(crate) trait Facts {
+pub trait Facts {
+    /// Its name within its section.
     fn subject(&self) -> String;
+
+    /// Its attributes.
     fn facts(&self) -> Vec<(&'static str, String)>;
+
+    /// The file that says so: its ctime tells when that came to be.
+    fn source(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl Facts for FileEntry {
     fn subject(&self) -> String {
         self.path.clone()
+    }
+
+    fn source(&self) -> Option<&str> {
+        Some(&self.path)
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -171,10 +259,10 @@ impl Facts for FileEntry {
         ];
         if self.kind == FileKind::File {
             facts.push(("size", self.size.to_string()));
-            facts.push(("content", self.digest.clone().unwrap_or_default()));
+            facts.push(("content", self.digest.map(|digest| digest.to_string()).unwrap_or_default()));
         }
         if let Some(target) = &self.target {
-            facts.push(("target", target.clone()));
+            facts.push(("target", target.to_string()));
         }
         facts
     }
@@ -185,6 +273,10 @@ impl Facts for Package {
         self.name.clone()
     }
 
+    fn source(&self) -> Option<&str> {
+        Some("/var/lib/dpkg/status")
+    }
+
     fn facts(&self) -> Vec<(&'static str, String)> {
         vec![("version", self.version.clone()), ("status", self.status.clone())]
     }
@@ -193,6 +285,10 @@ impl Facts for Package {
 impl Facts for User {
     fn subject(&self) -> String {
         self.name.clone()
+    }
+
+    fn source(&self) -> Option<&str> {
+        Some("/etc/passwd")
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -209,6 +305,10 @@ impl Facts for User {
 impl Facts for Group {
     fn subject(&self) -> String {
         self.name.clone()
+    }
+
+    fn source(&self) -> Option<&str> {
+        Some("/etc/group")
     }
 
     fn facts(&self) -> Vec<(&'static str, String)> {
@@ -238,5 +338,19 @@ impl Facts for Socket {
 
     fn facts(&self) -> Vec<(&'static str, String)> {
         vec![("process", self.process.clone())]
+    }
+}
+
+impl Facts for crate::Record {
+    fn subject(&self) -> String {
+        self.entry().map(|(_, entry)| entry.subject()).unwrap_or_default()
+    }
+
+    fn facts(&self) -> Vec<(&'static str, String)> {
+        self.entry().map(|(_, entry)| entry.facts()).unwrap_or_default()
+    }
+
+    fn source(&self) -> Option<&str> {
+        self.entry().and_then(|(_, entry)| entry.source())
     }
 }

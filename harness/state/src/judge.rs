@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::canonical::{explained, is_login};
-use crate::capture::{Capture, Section};
+use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
+use crate::sections::Section;
 
 /// What the deploy tool said about an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub enum Outcome {
     Unchanged,
     /// It ended in an error.
     Failed,
+    /// It ran; the tool never says whether that changed anything.
+    Ran,
 }
 
 /// When an operation ran on this machine: nanoseconds since 1970 on the machine's clock.
@@ -28,6 +31,8 @@ pub struct Window {
     pub number: usize,
     /// Its name.
     pub name: String,
+    /// File and line in the servers repo, where the tool tells.
+    pub place: Option<String>,
     /// Its beginning.
     pub start: i64,
     /// Its end.
@@ -56,6 +61,8 @@ pub struct Observation {
     pub code: &'static str,
     /// What it does to the verdict.
     pub weight: Weight,
+    /// Where the machine differs; absent for what is no difference.
+    pub section: Option<Section>,
     /// Path, unit, operation.
     pub subject: String,
     /// One sentence.
@@ -79,6 +86,8 @@ pub struct Judgement {
 
 /// How far the two clocks may be apart after they were compared: half a round trip over an emulated network.
 const CLOCK_ERROR: i64 = 60_000_000;
+/// How much earlier than the change itself a ctime may be: a tick of Debian's kernels.
+const TICK: i64 = 4_000_000;
 
 /// Two captures of a machine that was left alone between them, for as long as the second deploy took: a twin of the
 /// deployed machine, or that machine itself afterwards.
@@ -96,6 +105,7 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
     judge.completeness();
     judge.changes();
     judge.restarts();
+    judge.stale();
     judge.reports();
     let mut out = judge.out;
     out.observations.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.window.cmp(&b.window)));
@@ -114,7 +124,7 @@ struct Judge<'a> {
 impl Judge<'_> {
     fn observe(&mut self, code: &'static str, weight: Weight, subject: &str, summary: String, window: Option<usize>) {
         let (subject, evidence) = (subject.to_owned(), Vec::new());
-        self.out.observations.push(Observation { code, weight, subject, summary, window, evidence });
+        self.out.observations.push(Observation { code, weight, section: None, subject, summary, window, evidence });
     }
 
     fn completeness(&mut self) {
@@ -168,22 +178,23 @@ impl Judge<'_> {
 
     fn change(&mut self, change: &Change, when: Option<i64>) {
         let window = when.and_then(|when| self.window_at(when));
-        let reported = window.is_some_and(|window| window.outcome == Outcome::Changed);
-        let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
-        let what = match change.section {
-            Section::Files => String::new(),
-            Section::Packages => "package ".to_owned(),
-            Section::Users => "user ".to_owned(),
-            Section::Groups => "group ".to_owned(),
-            Section::Units => "unit ".to_owned(),
-            Section::Sockets => "socket ".to_owned(),
+        // A tool that never speaks of changes keeps none silent.
+        let speechless = || !self.windows.is_empty() && self.windows.iter().all(|w| w.outcome == Outcome::Ran);
+        let reported = match window {
+            // A failure is no silence either.
+            Some(window) => window.outcome != Outcome::Unchanged,
+            None => speechless(),
         };
+        let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
+        let noun = change.section.noun();
+        let what = if noun.is_empty() { String::new() } else { format!("{noun} ") };
         let silent = if reported { "" } else { ", and the deploy tool did not say so" };
         let summary = format!("the second deploy {} {what}`{}`{silent}", verb(change), change.subject);
         let evidence = change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
         self.out.observations.push(Observation {
             code,
             weight: Weight::Fails,
+            section: Some(change.section),
             subject: change.subject.clone(),
             summary,
             window: window.map(|window| window.number),
@@ -200,22 +211,21 @@ impl Judge<'_> {
         match change.section {
             Section::Files if change.kind == ChangeKind::Removed => parent(&change.subject).and_then(|p| ctime(&p)),
             Section::Files => ctime(&change.subject),
-            Section::Packages => ctime("/var/lib/dpkg/status"),
-            Section::Users => ctime("/etc/passwd"),
-            Section::Groups => ctime("/etc/group"),
             Section::Units => {
                 self.s2.units.get(&change.subject).map(|unit| unit.since).filter(|since| *since > self.began)
             }
-            Section::Sockets => None,
+            // A file that is as it was says nothing about when a value beside it changed.
+            section => {
+                let source = [self.s2, self.s1].into_iter().find_map(|s| s.source(section, &change.subject))?;
+                ctime(source).filter(|new| self.s1.files.get(source).is_none_or(|old| old.ctime != *new))
+            }
         }
     }
 
-    /// The operation that ran at this time. At the seams, where the clocks' error leaves two, the one that says it
-    /// changed something.
     fn window_at(&self, when: i64) -> Option<&Window> {
-        let distance = |w: &Window| (w.start - when).max(when - w.end).max(0);
-        let near = self.windows.iter().filter(|w| distance(w) <= CLOCK_ERROR);
-        near.min_by_key(|w| (w.outcome != Outcome::Changed, distance(w)))
+        // Operations of a script follow each other within a tick of the kernel's clock, at whose beginning a ctime lies.
+        let script = !self.windows.is_empty() && self.windows.iter().all(|w| w.outcome == Outcome::Ran);
+        window_at(self.windows, if script { when + TICK } else { when })
     }
 
     /// R: units that began anew.
@@ -253,6 +263,18 @@ impl Judge<'_> {
             self.observe(code, weight, &name, text, window);
             if let Some(observation) = self.out.observations.last_mut() {
                 observation.evidence.push(evidence("InvocationID", &old.invocation, &new.invocation));
+            }
+        }
+    }
+
+    /// Already at S1: units that run with what the deploy has replaced since.
+    fn stale(&mut self) {
+        for unit in self.s1.units.values().filter(|unit| !unit.stale.is_empty() && !is_login(&unit.name)) {
+            let text =
+                format!("after the first deploy `{}` runs with something older than what was deployed", unit.name);
+            self.observe("STALE", Weight::Fails, &unit.name, text, None);
+            if let Some(observation) = self.out.observations.last_mut() {
+                observation.evidence.clone_from(&unit.stale);
             }
         }
     }
@@ -296,6 +318,14 @@ impl Judge<'_> {
     }
 }
 
+/// The operation that ran at this time. At the seams, where the clocks' error leaves two, the one that says it changed
+/// something.
+pub(crate) fn window_at(windows: &[Window], when: i64) -> Option<&Window> {
+    let distance = |w: &Window| (w.start - when).max(when - w.end).max(0);
+    let near = windows.iter().filter(|w| distance(w) <= CLOCK_ERROR);
+    near.min_by_key(|w| (w.outcome != Outcome::Changed, distance(w)))
+}
+
 fn is_noise(change: &Change, noise: &BTreeMap<(Section, String), BTreeSet<&'static str>>) -> bool {
     let also = noise.get(&(change.section, change.subject.clone()));
     also.is_some_and(|also| change.differences.iter().all(|d| also.contains(d.attribute)))
@@ -334,6 +364,7 @@ mod tests {
             start: from * SECOND,
             end: (from + 1) * SECOND,
             outcome,
+            place: None,
         };
         vec![
             window(1, "packages", 10, Outcome::Unchanged),
@@ -364,6 +395,18 @@ mod tests {
     fn a_reported_change_is_put_down_to_its_operation() {
         let (s1, s2) = (one("1", 1.0), one("2", 11.5));
         assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    }
+
+    #[test]
+    fn a_tool_that_never_speaks_of_changes_keeps_none_silent() {
+        let (s1, s2) = (one("1", 1.0), one("2", 10.5));
+        let ran: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Ran, ..w }).collect();
+        let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), &ran, 10 * SECOND);
+        let seen: Vec<_> = judgement.observations.iter().map(|o| (o.code, o.window)).collect();
+        assert_eq!(seen, [("REAL_CHANGE", Some(1))], "and nothing is called a false report");
+        let early = one("2", 11.998);
+        let judgement = judge(&s1, &early, Some(Control { before: &early, after: &early }), &ran, 10 * SECOND);
+        assert_eq!(judgement.observations[0].window, Some(3), "a ctime is a tick early");
     }
 
     #[test]
@@ -417,6 +460,18 @@ mod tests {
         let (s1, s2) = (unit("1", 1), unit("2", 12));
         assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "notes.service".into(), Some(3))]);
         assert_eq!(fails(&s1, &s2, &unit("3", 30)), [], "a service that restarts all the time is noise");
+    }
+
+    #[test]
+    fn a_unit_that_runs_with_something_older_is_stale_before_the_second_deploy() {
+        let unit = |stale: &[&str]| {
+            let mut unit = service("web.service", "1");
+            unit.stale = stale.iter().map(|reason| (*reason).to_owned()).collect();
+            machine(&[file("/a", "1")], &[unit])
+        };
+        let (stale, fresh) = (unit(&["it runs since before `/etc/web.conf` was changed"]), unit(&[]));
+        assert_eq!(fails(&stale, &fresh, &fresh), [("STALE", "web.service".into(), None)]);
+        assert_eq!(fails(&fresh, &stale, &stale), [], "what the second deploy does is told as a change or a restart");
     }
 
     #[test]

@@ -6,16 +6,29 @@ mod canonical;
 mod capture;
 mod diff;
 mod entries;
+mod files;
+mod flips;
 mod judge;
 mod manifest;
 mod path;
+mod sections;
+mod settings;
 #[cfg(test)]
 mod testing;
+mod trend;
 
-pub use canonical::{CLASSES, Class, moves_by_itself};
-pub use capture::{Capture, CaptureError, Gap, Header, Reader, Record, Section};
+pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of, moves_by_itself};
+pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
-pub use entries::{FileEntry, FileKind, Group, Package, Socket, Unit, User};
+pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
+pub use files::{Files, walk_order};
+pub use flips::{Seen, flip_flops};
 pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
 pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use path::escape;
+pub use sections::{Record, Section};
+pub use settings::{
+    Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,
+    KernelModule, LocaleSetting, Mount, Shadow, SshdOption, SudoRule, Swap, Sysctl, TimeZone, Timer,
+};
+pub use trend::{Trend, Trends};

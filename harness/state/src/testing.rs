@@ -2,7 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Capture, FileEntry, FileKind, Header, Unit};
+use crate::files::Files;
+use crate::{Capture, Digest, FileEntry, FileKind, Header, Unit};
+
+/// Stands for the digest of a short text.
+pub(crate) fn digest(content: &str) -> Digest {
+    let mut bytes = [0; 32];
+    bytes.iter_mut().zip(content.bytes()).for_each(|(byte, of)| *byte = of);
+    Digest(bytes)
+}
 
 pub(crate) fn file(path: &str, content: &str) -> FileEntry {
     FileEntry {
@@ -12,7 +20,7 @@ pub(crate) fn file(path: &str, content: &str) -> FileEntry {
         uid: 0,
         gid: 0,
         size: content.len() as u64,
-        digest: Some(content.to_owned()),
+        digest: Some(digest(content)),
         target: None,
         xattrs: BTreeMap::new(),
         ctime: 0,
@@ -35,7 +43,7 @@ pub(crate) fn service(name: &str, invocation: &str) -> Unit {
 pub(crate) fn machine(files: &[FileEntry], units: &[Unit]) -> Capture {
     Capture {
         header: Header::new("boot".to_owned(), 0),
-        files: files.iter().map(|f| (f.path.clone(), f.clone())).collect(),
+        files: Files::new(files.to_vec()).expect("no path twice"),
         units: units.iter().map(|u| (u.name.clone(), u.clone())).collect(),
         ..Capture::default()
     }

@@ -14,7 +14,7 @@ use redrill_model::{After, Moment, Pass, Report, Stage};
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
-pub(crate) use tables::{Finding, Health, doctor, images, left, plan, pruned};
+pub(crate) use tables::{Finding, Health, canonicalisers, doctor, images, left, plan, pruned};
 
 /// A line of the story.
 pub(crate) fn story(line: &str) {
@@ -23,7 +23,7 @@ pub(crate) fn story(line: &str) {
 }
 
 /// A line of the result.
-fn result_line(line: &str) {
+pub(crate) fn result_line(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
@@ -69,8 +69,10 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Boot => "boot clean machines",
         Stage::Deploy(Pass::First) => "first deploy",
         Stage::Deploy(Pass::Second) => "second deploy",
+        Stage::Deploy(Pass::Third) => "third deploy",
         Stage::Deploy(Pass::Rebuilt) => "deploy into the clean machines",
-        Stage::Deploy(Pass::Third) => "deploy after the restore",
+        Stage::Deploy(Pass::Restored) => "deploy after the restore",
+        Stage::Deploy(Pass::Fourth) => "fourth deploy",
         Stage::Capture(Moment::Clean) => "capture the clean state",
         Stage::Capture(Moment::Deployed) => "capture after the first deploy",
         Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
@@ -80,6 +82,9 @@ pub(crate) fn stage_name(stage: Stage) -> String {
         Stage::Capture(Moment::Settled) => "capture after that deploy, compare the data",
         Stage::Twin => "freeze, fork twins",
         Stage::Idle => "idle",
+        Stage::Trend => "follow what differs",
+        Stage::Capture(Moment::Third) => "capture after the third deploy",
+        Stage::Capture(Moment::Fourth) => "capture after the fourth deploy",
         Stage::Check => "checks",
         Stage::BackUp => "fill the service, run its backup job",
         Stage::Renew => "clean machines in place of the old",

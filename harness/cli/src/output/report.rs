@@ -1,5 +1,6 @@
 //! The report as text: plain sentences first, detail below.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use redrill_model::{ClaimReport, Finding, Report, Severity, Status, Verdict};
@@ -69,7 +70,9 @@ fn findings(out: &mut String, claim: &ClaimReport, style: Style) {
 
 fn detail(out: &mut String, finding: &Finding, style: Style) {
     if let Some(operation) = &finding.operation {
-        let _ = writeln!(out, "    operation {}: {}", operation.number, style.bold(&operation.name));
+        let item = operation.item.as_ref().map(|item| format!(" [{item}]")).unwrap_or_default();
+        let place = operation.place.as_ref().map(|place| format!(" ({place})")).unwrap_or_default();
+        let _ = writeln!(out, "    operation {}: {}{item}{place}", operation.number, style.bold(&operation.name));
     }
     if let Some(waived) = &finding.waived {
         let _ = writeln!(out, "    waived: {waived}");
@@ -82,8 +85,7 @@ fn detail(out: &mut String, finding: &Finding, style: Style) {
 fn machines(out: &mut String, report: &Report, style: Style) {
     for machine in &report.machines {
         let Some(counted) = machine.captures.values().next_back() else { continue };
-        let counted: Vec<String> = counted.iter().map(|(section, count)| format!("{count} {section}")).collect();
-        let _ = writeln!(out, "\n{}: compared {}", style.bold(&machine.name), counted.join(", "));
+        let _ = writeln!(out, "\n{}: compared {}", style.bold(&machine.name), compared(counted));
         let became: Vec<String> = machine.became.iter().map(|(section, text)| format!("{section} {text}")).collect();
         if !became.is_empty() {
             let _ = writeln!(out, "  the first deploy made of it: {}", became.join("; "));
@@ -97,6 +99,17 @@ fn machines(out: &mut String, report: &Report, style: Style) {
     }
 }
 
+/// The sections that everybody knows, and the others in sum: all of them stand in report.json.
+const NAMED: [&str; 6] = ["files", "packages", "users", "groups", "units", "sockets"];
+
+fn compared(counted: &BTreeMap<String, usize>) -> String {
+    let named = NAMED.iter().filter_map(|name| counted.get(*name).map(|count| format!("{count} {name}")));
+    let others = counted.iter().filter(|(name, count)| !NAMED.contains(&name.as_str()) && **count > 0);
+    let (kinds, entries) = others.fold((0, 0), |(kinds, entries), (_, count)| (kinds + 1, entries + count));
+    let rest = (kinds > 0).then(|| format!("and {entries} entries of {kinds} other kinds"));
+    named.chain(rest).collect::<Vec<_>>().join(", ")
+}
+
 fn foot(out: &mut String, report: &Report, style: Style) {
     let _ = writeln!(out);
     for stage in report.stages.iter().filter(|stage| stage.status != Status::NotRun) {
@@ -108,4 +121,18 @@ fn foot(out: &mut String, report: &Report, style: Style) {
     let _ = writeln!(out, "\nHost      {} ({})", host.acceleration, host.reason);
     let _ = writeln!(out, "Evidence  {}", report.run_dir);
     let _ = write!(out, "Repeat    {}", report.repeat);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sections_that_everybody_knows_are_named_and_the_rest_is_counted() {
+        let counted = [("files", 5), ("cron jobs", 2), ("mounts", 3), ("swaps", 0), ("units", 1)];
+        let mut counted: BTreeMap<String, usize> = counted.map(|(name, count)| (name.to_owned(), count)).into();
+        assert_eq!(compared(&counted), "5 files, 1 units, and 5 entries of 2 other kinds");
+        counted.retain(|name, _| name == "files");
+        assert_eq!(compared(&counted), "5 files");
+    }
 }

@@ -1,6 +1,8 @@
 //! What the smaller commands print.
 
-use redrill_engine::Loaded;
+use std::collections::BTreeMap;
+
+use redrill_engine::{Canonicaliser, Loaded};
 use redrill_machines::Left;
 use redrill_machines::image::Image;
 use redrill_model::{BackendKind, Limits, Network, Stage, plan as plan_of};
@@ -54,12 +56,15 @@ pub(crate) fn images(images: &[Image]) {
         result_line("no images: redrill image build");
     }
     for image in images {
+        let (made, of) = match &image.manifest.origin {
+            None => ("built", format!("{} packages", image.manifest.packages.len())),
+            Some(origin) => ("taken", format!("{}, {}", origin.url, &origin.checksum.to_string()[..19])),
+        };
         result_line(&format!(
-            "{:<12}  {}  built {}  {} packages  {} MiB",
+            "{:<12}  {}  {made} {}  {of}  {} MiB",
             image.manifest.name,
             &image.digest[..12],
             image.manifest.built,
-            image.manifest.packages.len(),
             image.bytes() / (1024 * 1024),
         ));
     }
@@ -87,6 +92,29 @@ pub(crate) fn left(left: &[Left]) {
         0 => "0 left".to_owned(),
         count => format!("{count} left: redrill clean"),
     });
+}
+
+/// What is left out of comparisons, and how often it was, by reason, in so many reports.
+pub(crate) fn canonicalisers(all: &[Canonicaliser], reports: usize, hits: &BTreeMap<String, u64>, json: bool) {
+    let hits = |one: &Canonicaliser| hits.get(one.reason).copied().unwrap_or_default();
+    if json {
+        let line = |one: &Canonicaliser| serde_json::json!({"name": one.name, "reason": one.reason, "places": one.places, "hits": hits(one)});
+        let list = serde_json::json!({"reports": reports, "canonicalisers": all.iter().map(line).collect::<Vec<_>>()});
+        result_line(&serde_json::to_string_pretty(&list).unwrap_or_default());
+        return;
+    }
+    let style = style::for_stdout();
+    for one in all {
+        let count = match hits(one) {
+            0 => style.open("never"),
+            count => count.to_string(),
+        };
+        result_line(&format!("{}: {}", style.bold(one.name), one.reason));
+        result_line(&format!("  hits    {count}"));
+        result_line(&format!("  places  {}", style.dim(&one.places)));
+    }
+    let never = all.iter().filter(|one| hits(one) == 0).count();
+    result_line(&format!("\n{} kinds; {never} never hit in {reports} reports of earlier drills", all.len()));
 }
 
 /// A plan.

@@ -93,6 +93,17 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// Files below `repo` that differ between two commits, relative to it.
+pub(crate) async fn changed(repo: &Path, since: &str, commit: &str) -> Result<Vec<String>, ControllerError> {
+    let output =
+        git(repo, &["diff", "--name-only", "--relative", "--end-of-options", since, commit, "--", "."]).await?;
+    if !output.status.success() {
+        let message = format!("there is no commit `{since}` in `{}`", repo.display());
+        return Err(ScenarioError::mismatch(message, "a branch, tag or commit id that `git rev-parse` knows").into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
+}
+
 /// Copies the keys: a deploy that changed them would change the user's own.
 pub(super) fn copy_private(from: &Path, to: &Path) -> Result<(), ControllerError> {
     let failed = || ControllerError::io(format!("cannot copy the keys from `{}`", from.display()));

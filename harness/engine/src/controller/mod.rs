@@ -3,21 +3,26 @@
 
 mod checkout;
 mod inventory;
+mod shims;
 mod ssh_home;
+mod surroundings;
 mod venv;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use redrill_machines::process::{Guard, RUN_VARIABLE};
 use redrill_machines::{Address, Home, MachineError};
-use redrill_model::{Deploy, SourceReport};
+use redrill_model::{Claim, Deploy, Pass, Perturbation, SourceReport, Tool};
 use thiserror::Error;
 use tokio::process::Command;
 
 use crate::loaded::{Loaded, ScenarioError};
+use crate::tools::{self, Found};
+pub(crate) use checkout::changed;
 pub(crate) use inventory::InventoryHost;
+use surroundings::Surroundings;
 
 /// Is told what goes on.
 pub(crate) type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -44,7 +49,7 @@ pub(crate) enum ControllerError {
 }
 
 impl ControllerError {
-    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
@@ -53,25 +58,33 @@ impl ControllerError {
 /// A controller that is ready to deploy.
 #[derive(Debug)]
 pub(crate) struct Controller {
-    /// The checkout.
-    pub(crate) servers: PathBuf,
+    /// Where it deploys from now.
+    here: Surroundings,
+    /// Where it deploys from first, and for the second time.
+    places: [Surroundings; 2],
     /// Where it came from.
     pub(crate) source: SourceReport,
+    /// What deploys it, and with which files.
+    pub(crate) found: Found,
+    /// What the scenario says of the deploy.
+    pub(crate) deploy: Deploy,
     /// Hosts of the inventory.
     pub(crate) hosts: Vec<InventoryHost>,
     /// Version of the deploy tool.
     pub(crate) tool_version: String,
+    /// What a reader must know of it.
+    pub(crate) remarks: Vec<String>,
     guard: Guard,
     run: PathBuf,
     directory: PathBuf,
-    venv: PathBuf,
-    env: BTreeMap<String, String>,
+    /// Where the deploy tool is; a script may need none.
+    venv: Option<PathBuf>,
     key: Option<PathBuf>,
 }
 
 impl Controller {
     /// Checks out, lays the keys beside, makes the tool's virtual environment, and reads the inventory.
-    pub(crate) async fn make(
+    pub(crate) async fn survey(
         loaded: &Loaded,
         home: &Home,
         guard: &Guard,
@@ -80,49 +93,143 @@ impl Controller {
     ) -> Result<Self, ControllerError> {
         let directory = run.join("controller");
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
-        let servers = directory.join("servers");
+        let here = Surroundings::first(&directory);
         let repo = loaded.directory.join(&loaded.scenario.servers.path);
-        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &servers).await?;
+        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
             checkout::copy_private(&keys, &directory.join("keys"))?;
         }
-        let deploy = &loaded.scenario.deploy;
-        for file in [&deploy.inventory, &deploy.script, &deploy.requirements] {
-            if !servers.join(file).is_file() {
-                let message =
-                    format!("there is no `{}` in the servers repo at {}", file.display(), &source.commit[..12]);
-                return Err(ScenarioError::mismatch(message, "a committed file, relative to the repo").into());
-            }
-        }
-        let venv = venv::make(&servers.join(&deploy.requirements), &home.cache, guard, run, progress).await?;
+        let found = tools::resolve(&here.servers, &loaded.scenario.deploy)
+            .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
+        let venv = match &found.requirements {
+            Some(file) => Some(venv::make(&here.servers.join(file), &home.cache, guard, run, progress).await?),
+            None => None,
+        };
+        let elsewhere = if loaded.scenario.claims.contains(&Claim::Idempotent) {
+            elsewhere(loaded, &directory, &source.commit, &repo, &here).await?
+        } else {
+            here.clone()
+        };
         let mut controller = Self {
-            servers,
+            places: [here.clone(), elsewhere],
+            here,
             source,
+            found,
+            deploy: loaded.scenario.deploy.clone(),
             hosts: Vec::new(),
             tool_version: String::new(),
+            remarks: Vec::new(),
             guard: guard.clone(),
             run: run.to_owned(),
             directory,
             venv,
-            env: deploy.env.clone(),
             key: None,
         };
+        controller.install()?;
         controller.tool_version = controller.version().await?;
-        controller.hosts = inventory::read(&controller, deploy).await?;
+        let (hosts, remarks) = inventory::read(&controller, &loaded.scenario.machines).await?;
+        let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
+        (controller.hosts, controller.remarks) = (hosts, remarks);
+        controller.remarks.extend(left);
+        Ok(controller)
+    }
+
+    /// The same, with a machine for every host and a host for every machine.
+    pub(crate) async fn make(
+        loaded: &Loaded,
+        home: &Home,
+        guard: &Guard,
+        run: &Path,
+        progress: &Progress,
+    ) -> Result<Self, ControllerError> {
+        let controller = Self::survey(loaded, home, guard, run, progress).await?;
         inventory::compare(&controller.hosts, &loaded.scenario.machines)?;
         Ok(controller)
+    }
+
+    /// The checkout.
+    pub(crate) fn servers(&self) -> &Path {
+        &self.here.servers
+    }
+
+    /// Where this deploy runs from: the second from elsewhere, all others from the same place.
+    pub(crate) fn stand(&mut self, pass: Pass) {
+        let [first, second] = &self.places;
+        self.here = if pass == Pass::Second { second.clone() } else { first.clone() };
+    }
+
+    /// What is another for the second deploy, in words.
+    pub(crate) fn perturbed(&self) -> Vec<&'static str> {
+        self.places[1].differs(&self.places[0])
+    }
+
+    /// Lays what we bring beside the checkout: helpers of the tools, and ways to the machines.
+    fn install(&self) -> Result<(), ControllerError> {
+        let tools = self.tools();
+        std::fs::create_dir_all(&tools).map_err(ControllerError::io("cannot make the controller"))?;
+        shims::install(&self.bin(), &self.ssh_config(), self.guard.program(), &self.contacts_file())?;
+        match self.found.tool {
+            Tool::Pyinfra => tools::install_pyinfra_events(&tools),
+            Tool::Ansible => tools::install_ansible_events(&tools),
+            Tool::Shell => Ok(()),
+        }
+    }
+
+    /// Where what we bring lies.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.directory.join("tools")
+    }
+
+    fn bin(&self) -> PathBuf {
+        self.tools().join("bin")
+    }
+
+    /// Where a tool's events of this run lie, secrets and all: it goes with the controller.
+    pub(crate) fn events_file(&self, label: &str) -> PathBuf {
+        self.tools().join(format!("{label}.events.jsonl"))
+    }
+
+    /// What the scenario passes on to the tool.
+    pub(crate) fn arguments(&self, pass: Pass) -> Vec<String> {
+        let again = if pass == Pass::First { &[][..] } else { &self.deploy.again_args };
+        let limit: Vec<String> = match (self.found.tool, &self.deploy.limit[..]) {
+            (_, []) | (Tool::Shell, _) => Vec::new(),
+            (Tool::Pyinfra, hosts) => hosts.iter().flat_map(|host| ["--limit".to_owned(), host.clone()]).collect(),
+            (Tool::Ansible, hosts) => vec!["--limit".to_owned(), hosts.join(",")],
+        };
+        limit.iter().chain(&self.deploy.args).chain(again).cloned().collect()
+    }
+
+    fn contacts_file(&self) -> PathBuf {
+        self.tools().join("contacts")
+    }
+
+    /// Forgets which machines were connected to.
+    pub(crate) fn forget_contacts(&self) {
+        let _ = std::fs::remove_file(self.contacts_file()); // None may be there yet.
+    }
+
+    /// Hosts to whose machines a connection was made since, in the order of the inventory.
+    pub(crate) fn contacts(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(self.contacts_file()).unwrap_or_default();
+        let made = |host: &&InventoryHost| text.lines().any(|line| line == host.name);
+        self.hosts.iter().filter(made).map(|host| host.name.clone()).collect()
     }
 
     /// Lets the tool reach these machines, and no others.
     pub(crate) fn connect(&mut self, addresses: &[Address]) -> Result<(), ControllerError> {
         self.key = addresses.first().map(|address| address.key.clone());
-        ssh_home::write(&self.home(), &self.hosts, addresses, self.guard.program())
+        let contact = shims::contact(&self.bin());
+        // paramiko starts its proxy for each connection anew; only what a script does is unknown otherwise.
+        let noting = (self.found.tool == Tool::Shell).then_some(contact.as_path());
+        let ways = ssh_home::Ways { redrill: self.guard.program(), noting };
+        self.places.iter().try_for_each(|place| ssh_home::write(&place.home, &self.hosts, addresses, &ways))
     }
 
     /// The configuration of every SSH connection, whatever the inventory names.
     pub(crate) fn ssh_config(&self) -> PathBuf {
-        self.home().join(".ssh/config")
+        self.here.home.join(".ssh/config")
     }
 
     /// The key that every machine admits; known once machines are connected.
@@ -132,26 +239,25 @@ impl Controller {
 
     /// The host keys of the machines.
     pub(crate) fn known_hosts(&self) -> PathBuf {
-        self.home().join(".ssh/known_hosts")
-    }
-
-    fn home(&self) -> PathBuf {
-        self.directory.join("home")
+        self.here.home.join(".ssh/known_hosts")
     }
 
     /// A guarded command in the checkout, with an environment that was chosen and not inherited.
     pub(crate) fn command(&self, program: &str) -> Command {
-        self.command_at(&self.venv.join("bin").join(program))
+        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
+        let in_venv = venv.as_ref().map(|bin| bin.join(program)).filter(|path| path.exists());
+        self.command_at(in_venv.unwrap_or_else(|| PathBuf::from(program)))
     }
 
-    fn command_at(&self, program: &Path) -> Command {
-        let mut command = self.guard.command(program);
-        command.env_clear().current_dir(&self.servers);
+    fn command_at(&self, program: PathBuf) -> Command {
+        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
+        let mut command = self.here.command(&self.guard, program);
         command.env(RUN_VARIABLE, &self.run);
-        command.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", self.venv.join("bin").display()));
-        command.env("HOME", self.home()).env("LANG", "C.UTF-8").env("TZ", "UTC").env("USER", "redrill");
+        let own = [Some(self.bin()), venv].into_iter().flatten();
+        let path: String = own.map(|bin| format!("{}:", bin.display())).collect();
+        command.env("PATH", format!("{path}/usr/local/bin:/usr/bin:/bin"));
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-        command.envs(&self.env);
+        command.envs(&self.deploy.env);
         command
     }
 
@@ -161,15 +267,8 @@ impl Controller {
         let [program, arguments @ ..] = words else {
             return Err(MachineError::Program { program: "controller".into(), said: "nothing to run".into() });
         };
-        let (here, in_venv) = (self.servers.join(program), self.venv.join("bin").join(program));
-        let found = if here.is_file() {
-            here
-        } else if in_venv.is_file() {
-            in_venv
-        } else {
-            PathBuf::from(program)
-        };
-        let mut command = self.command_at(&found);
+        let here = self.servers().join(program);
+        let mut command = if here.is_file() { self.command_at(here) } else { self.command(program) };
         command.args(arguments).env("REDRILL_SSH_CONFIG", self.ssh_config());
         let output = crate::process::output(&self.guard, command, program).await?;
         Ok(redrill_machines::Output {
@@ -189,16 +288,24 @@ impl Controller {
     }
 
     async fn version(&self) -> Result<String, ControllerError> {
-        let text = self.ask(&["--version"]).await?;
-        Ok(text.trim().trim_start_matches("pyinfra: ").trim_start_matches('v').to_owned())
+        let package = match self.found.tool {
+            Tool::Pyinfra => "pyinfra",
+            Tool::Ansible => "ansible-core",
+            Tool::Shell => return Ok(String::new()),
+        };
+        let mut command = self.command("python");
+        command.args([
+            "-c",
+            "import sys; from importlib.metadata import version; print(version(sys.argv[1]))",
+            package,
+        ]);
+        Ok(self.ask(command, &format!("looking for {package} among the requirements")).await?.trim().to_owned())
     }
 
-    /// What the tool prints on standard output when asked.
-    async fn ask(&self, args: &[&str]) -> Result<String, ControllerError> {
-        let mut command = self.command("pyinfra");
-        command.args(args);
-        let failed = |said: String| ControllerError::Program { what: format!("pyinfra {}", args.join(" ")), said };
-        let output = crate::process::output(&self.guard, command, "pyinfra").await?;
+    /// What a program prints on standard output.
+    async fn ask(&self, command: Command, what: &str) -> Result<String, ControllerError> {
+        let failed = |said: String| ControllerError::Program { what: what.to_owned(), said };
+        let output = crate::process::output(&self.guard, command, self.found.tool.name()).await?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).into_owned())
         } else {
@@ -207,7 +314,26 @@ impl Controller {
     }
 }
 
-/// The deploy's arguments that name its files.
-pub(crate) fn deploy_files(deploy: &Deploy) -> [&Path; 2] {
-    [&deploy.inventory, &deploy.script]
+/// Lays out the place of the second deploy: a checkout of its own where paths may differ, keys beside it, a home.
+async fn elsewhere(
+    loaded: &Loaded,
+    directory: &Path,
+    commit: &str,
+    repo: &Path,
+    first: &Surroundings,
+) -> Result<Surroundings, ControllerError> {
+    let deploy = &loaded.scenario.deploy;
+    let rename = !deploy.same.contains_key(&Perturbation::HostName) && surroundings::can_rename().await;
+    let there = Surroundings::second(directory, deploy, rename, SystemTime::now());
+    std::fs::create_dir_all(&there.home).map_err(ControllerError::io("cannot make the second controller"))?;
+    if there.servers != first.servers {
+        if let Some(above) = there.servers.parent() {
+            std::fs::create_dir_all(above).map_err(ControllerError::io("cannot make the second controller"))?;
+            if let Some(keys) = loaded.keys() {
+                checkout::copy_private(&keys, &above.join("keys"))?;
+            }
+        }
+        checkout::checkout(repo, commit, &there.servers).await?;
+    }
+    Ok(there)
 }

@@ -202,27 +202,24 @@ pub(crate) fn finding(report: &LossReport) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use redrill_state::{FileEntry, Table, User};
+    use redrill_state::{Digest, FileEntry, Table, User};
 
     use super::*;
 
     fn capture(files: &[(&str, &str)], users: &[&str]) -> Capture {
-        let mut capture = Capture::default();
-        for (path, digest) in files {
-            let entry = FileEntry {
-                path: (*path).to_owned(),
-                kind: FileKind::File,
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-                size: 1,
-                digest: Some((*digest).to_owned()),
-                target: None,
-                xattrs: BTreeMap::new(),
-                ctime: 0,
-            };
-            capture.files.insert((*path).to_owned(), entry);
-        }
+        let entry = |(path, digest): &(&str, &str)| FileEntry {
+            path: (*path).to_owned(),
+            kind: FileKind::File,
+            mode: 0o644,
+            uid: 0,
+            gid: 0,
+            size: 1,
+            digest: Some(Digest([digest.as_bytes()[0]; 32])),
+            target: None,
+            xattrs: BTreeMap::new(),
+            ctime: 0,
+        };
+        let mut capture = Capture { files: files.iter().map(entry).collect(), ..Capture::default() };
         for name in users {
             let (name, home, shell) = ((*name).to_owned(), String::new(), String::new());
             let user = User { name: name.clone(), uid: 1, gid: 1, comment: String::new(), home, shell };
@@ -295,12 +292,17 @@ mod tests {
         };
         assert_eq!(
             of("nobody"),
-            ["/home/ada/todo is gone", "/srv/notes.db content filled -> empty", "user ada is gone", "role b is gone"]
+            [
+                "/home/ada/todo is gone",
+                "/srv/notes.db content 666666666666 -> 656565656565",
+                "user ada is gone",
+                "role b is gone"
+            ]
         );
         assert_eq!(of("backup"), ["/srv/docs/a is gone"]);
-        assert_eq!(of("deploy"), ["/etc/key.pem content k -> other"]);
+        assert_eq!(of("deploy"), ["/etc/key.pem content 6b6b6b6b6b6b -> 6f6f6f6f6f6f"]);
         assert_eq!(of("package"), ["/usr/bin/x is gone"]);
-        assert_eq!(of("image"), ["/etc/machine-id content 1 -> 2"]);
+        assert_eq!(of("image"), ["/etc/machine-id content 313131313131 -> 323232323232"]);
         assert_eq!(of("ephemeral: sent again"), ["/var/spool/mail is gone"]);
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");
@@ -314,7 +316,7 @@ mod tests {
         let rebuilt = capture(&[("/etc/shadow", "deployed")], &["root"]);
         let nobody = |found: Vec<(String, Vec<String>)>| found[0].1.clone();
         let same = nobody(groups(&lived(&["root"]), &rebuilt, nothing));
-        assert_eq!(same[0], "/etc/shadow content by hand -> deployed");
+        assert_eq!(same[0], "/etc/shadow content 626262626262 -> 646464646464");
         let other = nobody(groups(&lived(&["root", "ada"]), &rebuilt, nothing));
         assert_eq!(other[0], "user ada is gone");
     }

@@ -141,7 +141,7 @@ async fn collect<B: Backend>(
     let (file, limit) = (dir.join("repository.tar"), deadline.child("fetching the backup", JOB));
     let line = "if [ -d \"$1\" ]; then exec tar -c --numeric-owner -C \"$1\" .; fi; \
                 exec tar -c --numeric-owner -C \"$(dirname \"$1\")\" \"$(basename \"$1\")\"";
-    let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), &file, &limit).await?;
+    let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), b"", &file, &limit).await?;
     if output.status != 0 {
         let text = format!("the job ended well, and `{leaves}` cannot be read");
         return Err(Fault::fails("NO_BACKUP_MADE", text).with(&output.stderr));

@@ -1,7 +1,7 @@
 //! The deploy after a restore: it must not fight the restored data.
 
 use redrill_machines::{Backend, Deadline, Machine};
-use redrill_model::{Backup, Finding, Moment, OperationRef, Severity, is_below};
+use redrill_model::{Backup, Finding, Moment, Severity, is_below};
 use redrill_state::{Manifest, Table, Weight};
 
 use super::faults::Fault;
@@ -9,6 +9,7 @@ use super::oracle;
 use crate::capture;
 use crate::drill::{Drill, Outcome, Progress};
 use crate::prove::{Trouble, judge_machine};
+use crate::tools::HostWindow;
 
 /// Looks at the data as it is after the checks.
 pub(crate) async fn before_redeploy<B: Backend>(
@@ -101,7 +102,7 @@ fn fought(machine: &str, before: &Manifest, after: &Manifest, ephemeral: impl Fn
 
 /// The same from the captures, which know the operation that did it.
 fn captured<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, name: &str) -> Vec<Finding> {
-    let Some(third) = &progress.evidence.third else { return Vec::new() };
+    let Some(third) = &progress.evidence.restored else { return Vec::new() };
     let dir = drill.run_dir.path().join("captures");
     let read = |moment| capture::read(&capture::path(&dir, name, moment));
     // The manifests have been compared: without captures only the culprit stays unknown.
@@ -114,7 +115,7 @@ fn captured<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, name: &str) ->
     };
     let operation = |number: usize| {
         let window = third.windows.iter().find(|window| window.host == name && window.window.number == number);
-        window.map(|window| OperationRef { number, name: window.window.name.clone() })
+        window.map(HostWindow::operation)
     };
     let fights = judgement.observations.iter().filter(|o| o.weight == Weight::Fails && restored(&o.subject));
     fights

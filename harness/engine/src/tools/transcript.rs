@@ -5,8 +5,9 @@
 //!     [web.example.org] Success
 //! ```
 //!
-//! Seen with 3.10: a host's line ends in `Success`, `No changes`, `Error: executed N commands` or
-//! `Error (ignored): executed N commands`; other lines of a host are output of a failing command.
+//! Seen with 3.1 to 3.10: a host's line ends in `Success`, `No changes`, `Error: executed N commands` or
+//! `Error (ignored): executed N commands`; other lines of a host are output of a failing command. An operation that an
+//! operation calls is announced within it, and its hosts' lines begin with `nested`.
 
 use redrill_state::Outcome;
 
@@ -21,6 +22,8 @@ pub(super) struct Operation {
     pub(super) hosts: Vec<HostEnd>,
     /// What the hosts printed.
     pub(super) output: Vec<String>,
+    /// Another operation called it.
+    pub(super) nested: bool,
 }
 
 /// How an operation ended on a host.
@@ -37,23 +40,39 @@ pub(super) struct HostEnd {
 pub(super) fn operations(lines: &[Line]) -> Vec<Operation> {
     let mut operations: Vec<Operation> = Vec::new();
     for (time, line) in lines {
-        if let Some(name) = line.strip_prefix("--> Starting operation: ") {
-            let name = name.trim().to_owned();
-            operations.push(Operation { name, start: *time, hosts: Vec::new(), output: Vec::new() });
-        } else if let Some(operation) = operations.last_mut().filter(|_| !line.starts_with("-->")) {
-            match host_line(line) {
-                Some((host, said)) => match outcome(said) {
-                    Some((outcome, ignored)) => {
-                        operation.hosts.push(HostEnd { host: host.to_owned(), end: *time, outcome, ignored });
-                    }
-                    None => operation.output.push(said.to_owned()),
-                },
-                None if line.trim().is_empty() => {}
-                None => operation.output.push(line.trim_end().to_owned()),
-            }
+        let nested = line.trim_start().strip_prefix("Starting nested operation: ");
+        if let Some(name) = line.strip_prefix("--> Starting operation: ").or(nested) {
+            let (name, nested) = (name.trim().to_owned(), nested.is_some());
+            operations.push(Operation { name, start: *time, hosts: Vec::new(), output: Vec::new(), nested });
+        } else if !line.starts_with("-->") && !line.trim().is_empty() {
+            within(&mut operations, *time, line);
         }
     }
     operations
+}
+
+/// A line of the operation that runs.
+fn within(operations: &mut [Operation], time: i64, line: &str) {
+    let said = host_line(line).map(|(host, said)| (host, said, said.strip_prefix("nested ")));
+    let ended = said.and_then(|(host, said, nested)| {
+        let (outcome, ignored) = outcome(nested.unwrap_or(said))?;
+        Some((HostEnd { host: host.to_owned(), end: time, outcome, ignored }, nested.is_some()))
+    });
+    match ended {
+        Some((end, nested)) => {
+            let of = operations.iter_mut().rev().find(|operation| operation.nested == nested);
+            of.into_iter().for_each(|operation| operation.hosts.push(end.clone()));
+        }
+        None => {
+            let text = said.map_or(line, |(_, said, _)| said).trim_end().to_owned();
+            operations.last_mut().into_iter().for_each(|operation| operation.output.push(text.clone()));
+        }
+    }
+}
+
+/// Whether pyinfra came to its results.
+pub(super) fn is_whole(lines: &[Line]) -> bool {
+    lines.iter().any(|(_, line)| line.starts_with("--> Results:"))
 }
 
 /// Lines that belong to no operation and tell of trouble: tracebacks and pyinfra's own errors.
@@ -94,6 +113,15 @@ mod tests {
         assert_eq!(names, ["Ensure dir", "Put config", "Append every run", "Restart only if config changed"]);
         assert!(operations.iter().all(|o| o.hosts.len() == 1 && o.hosts[0].outcome == Outcome::Changed));
         assert!(operations[0].hosts[0].end > operations[0].start);
+    }
+
+    #[test]
+    fn operations_inside_operations_have_their_own_ends() {
+        let text = "--> Starting operation: call \n    Starting nested operation: inner \n    [web] nested Success\n    \
+                    [web] No changes\n";
+        let operations = operations(&lines(text));
+        let ends: Vec<_> = operations.iter().map(|o| (o.name.as_str(), o.hosts[0].outcome)).collect();
+        assert_eq!(ends, [("call", Outcome::Unchanged), ("inner", Outcome::Changed)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redrill_model::{ImageUsed, MachineSpec};
+use redrill_model::{ImageSource, ImageUsed, MachineSpec};
 use testcontainers::{ContainerAsync, GenericImage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
 use crate::deadline::Deadline;
-use crate::image::{Builder, Catalog, Image, Progress, Store};
+use crate::image::{Builder, Catalog, Image, Progress, Recipe, Store};
 use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 use crate::personal::{self, Person};
 use crate::process::{Guard, RUN_VARIABLE};
@@ -102,6 +102,17 @@ impl Containers {
     }
 }
 
+/// An image from elsewhere is a disk with a bootloader and a kernel, for which a container has no use. `Err` says so.
+pub fn usable(recipe: &Recipe) -> Result<(), String> {
+    match recipe.source {
+        ImageSource::Recipe(_) => Ok(()),
+        ImageSource::Elsewhere(_) => Err(format!(
+            "`{}` is a disk from elsewhere, which boots itself: containers are made of images with a recipe",
+            recipe.name
+        )),
+    }
+}
+
 /// The engine's containers are no children of ours: a process that waits for our end removes them.
 fn reaper(guard: &Guard, run: &Path) -> Result<Child, MachineError> {
     let mut command = Command::new(guard.program());
@@ -174,6 +185,7 @@ impl Backend for Containers {
             let failed =
                 |source: Box<dyn std::error::Error + Send + Sync>| MachineError::Image { image: name.clone(), source };
             let recipe = self.catalog.get(name).map_err(|error| failed(error.into()))?;
+            usable(&recipe).map_err(|why| failed(why.into()))?;
             let image = builder.image(&recipe, false).await.map_err(|error| failed(error.into()))?;
             progress("importing into the container engine, unless it is there");
             let (repository, tag) = self.means.engine.import(&image).await?;
@@ -239,8 +251,14 @@ impl Machine for ContainerMachine {
         self.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
     }
 
-    async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
-        self.agent.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
+    async fn exec_to_file(
+        &self,
+        command: &Exec,
+        input: &[u8],
+        to: &Path,
+        deadline: &Deadline,
+    ) -> Result<Output, MachineError> {
+        self.agent.exec_to_file(command, input, to, deadline).await.map_err(|error| self.explain(error))
     }
 
     fn lost(&self) -> Option<MachineError> {
@@ -248,8 +266,15 @@ impl Machine for ContainerMachine {
         ended.map(|said| MachineError::Lost { machine: self.name.clone(), said })
     }
 
-    /// Nothing: an engine's layers have inodes of their own in every container.
-    async fn learn(&self, _deadline: &Deadline) {}
+    /// What the probe left beside itself, for the next container of this image: they share the layer that the engine
+    /// unpacked. Where an engine copies it instead (storage driver `vfs`), inodes and times are others each time, and
+    /// the list is of no use and no harm.
+    async fn learn(&self, _deadline: &Deadline) {
+        let (left, known) = (start::digests(&self.dir), self.image.container_digests());
+        // Whole or not at all: two drills may end here at once.
+        let whole = known.with_extension(std::process::id().to_string());
+        let _ = std::fs::copy(left, &whole).and_then(|_| std::fs::rename(&whole, known));
+    }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
         self.agent.clock_offset(deadline).await.map_err(|error| self.explain(error))

@@ -2,16 +2,19 @@
 //! root, or in a user namespace where the host allows one.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use redrill_model::{ImageRecipe, ImageSource};
 use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::catalog::Recipe;
+use super::download::FetchError;
 use super::mirror::{Mirror, MirrorError};
 use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, TREE, recipe_key, remove_tree};
 use crate::host;
@@ -37,6 +40,9 @@ pub enum BuildError {
     /// No space.
     #[error(transparent)]
     Shortage(#[from] host::Shortage),
+    /// It is not built here, and could not be had.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// A step failed.
     #[error("{step} failed ({status}); the end of what it said:\n{tail}")]
     Step {
@@ -109,36 +115,46 @@ chmod 644 vmlinuz initrd status disk.raw
 impl Builder {
     /// The image of a recipe: from the cache, or built. With `refresh` it is built anew with today's packages.
     pub async fn image(&self, recipe: &Recipe, refresh: bool) -> Result<Image, BuildError> {
+        match &recipe.source {
+            ImageSource::Recipe(source) => self.built(&recipe.name, source, refresh).await,
+            ImageSource::Elsewhere(source) => self.elsewhere(&recipe.name, source, refresh).await,
+        }
+    }
+
+    async fn built(&self, name: &str, recipe: &ImageRecipe, refresh: bool) -> Result<Image, BuildError> {
         let tools = tool_versions().await?;
-        let named = self.mirror.as_deref().or(recipe.recipe.mirror.as_deref());
-        let mirror = Mirror::find(named, &recipe.recipe.suite).await?;
-        let key = recipe_key(&recipe.recipe, &tools, &mirror, &format!("{SETTLE}{ASSEMBLE}{TREE}"));
+        let named = self.mirror.as_deref().or(recipe.mirror.as_deref());
+        let mirror = Mirror::find(named, &recipe.suite).await?;
+        let key = recipe_key(recipe, &tools, &mirror, &format!("{SETTLE}{ASSEMBLE}{TREE}"));
         if let Some(image) = self.store.newest(&key).filter(|_| !refresh) {
             return Ok(image);
         }
-        let store = self.store.clone();
-        let lock_key = key.clone();
-        (self.progress)("waiting for another build of the same recipe, if there is one");
-        let lock = tokio::task::spawn_blocking(move || store.lock(&lock_key)).await;
-        let _lock =
-            lock.map_err(std::io::Error::other).and_then(|lock| lock).map_err(io("cannot lock the image store"))?;
+        let _lock = self.turn(&key).await?;
         if let Some(image) = self.store.newest(&key).filter(|_| !refresh) {
             return Ok(image);
         }
         host::check_disk(self.store.directory(), SCRATCH_MIB)?;
-        let work = self.store.directory().join(format!("tmp-{}-{}", std::process::id(), &key[..8]));
+        let work = self.store.work(&key);
         let _ = std::fs::remove_dir_all(&work);
         std::fs::create_dir_all(&work).map_err(io("cannot make a directory for the build"))?;
-        let built = self.build(recipe, &mirror, tools, key, &work).await;
+        let built = self.build((name, recipe), &mirror, tools, key, &work).await;
         // What was printed is worth keeping; half of a machine is not.
-        let _ = std::fs::rename(work.join(LOG), self.store.directory().join(format!("{}-{LOG}", recipe.name)));
+        let _ = std::fs::rename(work.join(LOG), self.store.directory().join(format!("{name}-{LOG}")));
         remove_tree(&work);
         built
     }
 
+    /// Holds the lock of a recipe, once nobody else does.
+    pub(super) async fn turn(&self, key: &str) -> Result<File, BuildError> {
+        let (store, key) = (self.store.clone(), key.to_owned());
+        (self.progress)("waiting for another build of the same recipe, if there is one");
+        let lock = tokio::task::spawn_blocking(move || store.lock(&key)).await;
+        lock.map_err(std::io::Error::other).and_then(|lock| lock).map_err(io("cannot lock the image store"))
+    }
+
     async fn build(
         &self,
-        recipe: &Recipe,
+        (name, recipe): (&str, &ImageRecipe),
         mirror: &Mirror,
         tools: BTreeMap<String, String>,
         recipe_key: String,
@@ -149,7 +165,7 @@ impl Builder {
         let tar = work.join("root.tar");
 
         let mut debootstrap = guard.command("mmdebstrap");
-        debootstrap.args(debootstrap_arguments(recipe, mirror, root)).arg(&recipe.recipe.suite).arg(&tar);
+        debootstrap.args(debootstrap_arguments(recipe, mirror, root)).arg(&recipe.suite).arg(&tar);
         debootstrap.args(mirror.lines());
         self.step(&guard, debootstrap, "mmdebstrap", work).await?;
 
@@ -157,7 +173,7 @@ impl Builder {
         if !root {
             assemble.args(["--map-root-user", "--map-auto", "sh"]);
         }
-        assemble.args(["-c", ASSEMBLE, "assemble"]).arg(&tar).arg(work).arg(recipe.recipe.disk_mib.to_string());
+        assemble.args(["-c", ASSEMBLE, "assemble"]).arg(&tar).arg(work).arg(recipe.disk_mib.to_string());
         self.step(&guard, assemble, "mke2fs", work).await?;
 
         let made = work.join("image");
@@ -171,12 +187,13 @@ impl Builder {
         std::fs::rename(&tar, made.join(TREE)).map_err(io("the tree is gone"))?;
         let status = std::fs::read_to_string(work.join("status")).map_err(io("the tree holds no package list"))?;
         let manifest = Manifest {
-            name: recipe.name.clone(),
+            name: name.to_owned(),
             recipe_key,
             built: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
             mirror: mirror.clone(),
             tools,
             packages: packages(&status),
+            origin: None,
         };
         self.store.adopt(&made, manifest).map_err(io("cannot take the image into the store"))
     }
@@ -218,19 +235,19 @@ impl Builder {
     }
 }
 
-fn debootstrap_arguments(recipe: &Recipe, mirror: &Mirror, root: bool) -> Vec<String> {
+fn debootstrap_arguments(recipe: &ImageRecipe, mirror: &Mirror, root: bool) -> Vec<String> {
     let mode = if root { "root" } else { "unshare" };
     let mut args = vec![
         format!("--mode={mode}"),
         "--variant=minbase".to_owned(),
         "--format=tar".to_owned(),
-        format!("--include={}", recipe.recipe.packages.join(",")),
+        format!("--include={}", recipe.packages.join(",")),
     ];
     if let Some(proxy) = &mirror.proxy {
         args.push(format!("--aptopt=Acquire::http::Proxy \"{proxy}\";"));
     }
-    if !recipe.recipe.enable.is_empty() {
-        args.push(format!("--customize-hook=chroot \"$1\" systemctl enable {}", recipe.recipe.enable.join(" ")));
+    if !recipe.enable.is_empty() {
+        args.push(format!("--customize-hook=chroot \"$1\" systemctl enable {}", recipe.enable.join(" ")));
     }
     // mmdebstrap takes a hook with line breaks for a file name, and complains.
     args.push(format!("--customize-hook={}", SETTLE.trim().replace('\n', "; ")));

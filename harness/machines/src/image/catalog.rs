@@ -2,8 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use redrill_model::{ImageRecipe, InputError};
+use redrill_model::{ImageSource, InputError};
 use thiserror::Error;
+
+/// Recipes by name.
+const BUILT_IN: [(&str, &str); 2] = [
+    ("debian-12", include_str!("../../../../images/debian-12/image.toml")),
+    ("debian-13", include_str!("../../../../images/debian-13/image.toml")),
+];
 
 /// The directories in which recipes lie; an earlier one wins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,7 +17,7 @@ pub struct Catalog {
     directories: Vec<PathBuf>,
 }
 
-/// A recipe and its name.
+/// What an `image.toml` says, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recipe {
     /// The directory's name.
@@ -19,7 +25,7 @@ pub struct Recipe {
     /// Its `image.toml`.
     pub path: PathBuf,
     /// What it says.
-    pub recipe: ImageRecipe,
+    pub source: ImageSource,
 }
 
 /// A recipe could not be had.
@@ -68,6 +74,25 @@ impl Catalog {
         Self { directories }
     }
 
+    /// The same, and after all others the recipes that redrill itself brings, laid out in `cache`: for a servers repo
+    /// that has no `images`.
+    pub fn with_built_in(mut self, cache: &Path) -> std::io::Result<Self> {
+        let images = cache.join("recipes").join(env!("CARGO_PKG_VERSION"));
+        for (name, text) in BUILT_IN {
+            let directory = images.join(name);
+            std::fs::create_dir_all(&directory)?;
+            let file = directory.join("image.toml");
+            if std::fs::read_to_string(&file).ok().as_deref() != Some(text) {
+                // Whole or not at all: another redrill may read it now.
+                let new = directory.join(format!("tmp-{}", std::process::id()));
+                std::fs::write(&new, text)?;
+                std::fs::rename(&new, &file)?;
+            }
+        }
+        self.directories.push(images);
+        Ok(self)
+    }
+
     /// The names there are, sorted.
     pub fn names(&self) -> Vec<String> {
         let entries = self.directories.iter().flat_map(|directory| std::fs::read_dir(directory).into_iter().flatten());
@@ -92,8 +117,8 @@ impl Catalog {
             Ok(text) => text,
             Err(source) => return Err(CatalogError::Unreadable { path, source }),
         };
-        match ImageRecipe::parse(&text) {
-            Ok(recipe) => Ok(Recipe { name: name.to_owned(), path, recipe }),
+        match ImageSource::parse(&text) {
+            Ok(source) => Ok(Recipe { name: name.to_owned(), path, source }),
             Err(error) => Err(CatalogError::Invalid { path, text, error }),
         }
     }

@@ -1,11 +1,17 @@
-//! Clean base images: made by recipe, named by the digest of all that went in, cached.
+//! Clean base images: made by recipe or taken from elsewhere, named by the digest of all that went in, cached.
 
 mod build;
 mod catalog;
+mod download;
+mod elsewhere;
+mod format;
 mod mirror;
 mod store;
 
 pub use build::{BuildError, Builder, Progress};
 pub use catalog::{Catalog, CatalogError, Recipe};
+pub use download::FetchError;
+pub use elsewhere::Origin;
+pub use format::Format;
 pub use mirror::{Mirror, MirrorError, Source};
 pub use store::{Image, Manifest, Store};

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use redrill_model::ImageRecipe;
 use serde::{Deserialize, Serialize};
 
+use super::elsewhere::Origin;
+use super::format::Format;
 use super::mirror::Mirror;
 
 /// Everything that went into an image. Its digest is the image's name.
@@ -23,8 +25,11 @@ pub struct Manifest {
     pub mirror: Mirror,
     /// Versions of the tools that built it.
     pub tools: BTreeMap<String, String>,
-    /// Installed packages and their versions.
+    /// Installed packages and their versions, where we installed them.
     pub packages: BTreeMap<String, String>,
+    /// Where it came from, if it was not built here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 impl Manifest {
@@ -43,11 +48,16 @@ pub(crate) fn recipe_key(
     mirror: &Mirror,
     script: &str,
 ) -> String {
-    let text = serde_json::to_vec(&(recipe, tools, mirror, script)).expect("plain data");
+    key(&(recipe, tools, mirror, script))
+}
+
+/// Digest of whatever tells one image from another.
+pub(super) fn key(of: &impl Serialize) -> String {
+    let text = serde_json::to_vec(of).expect("plain data");
     blake3::hash(&text).to_hex().to_string()
 }
 
-/// A built image.
+/// An image in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image {
     /// Digest of what went in.
@@ -63,14 +73,21 @@ pub(super) const KERNEL: &str = "vmlinuz";
 pub(super) const INITRD: &str = "initrd";
 pub(super) const MANIFEST: &str = "image.json";
 pub(super) const TREE: &str = "tree.tar";
+/// How the names of downloads begin that are not verified yet.
+const PARTIAL: &str = "partial-";
 
 impl Image {
-    /// The read-only disk, qcow2.
+    /// The read-only disk.
     pub fn disk(&self) -> PathBuf {
         self.directory.join(DISK)
     }
 
-    /// The kernel, for direct boot.
+    /// How the disk lies in its file.
+    pub fn format(&self) -> Format {
+        self.manifest.origin.as_ref().map_or(Format::Qcow2, |origin| origin.format)
+    }
+
+    /// The kernel, for direct boot; not of an image from elsewhere.
     pub fn kernel(&self) -> PathBuf {
         self.directory.join(KERNEL)
     }
@@ -80,7 +97,7 @@ impl Image {
         self.directory.join(INITRD)
     }
 
-    /// All of its files as a tar, for engines that want no disk.
+    /// All of its files as a tar, for engines that want no disk; not of an image from elsewhere.
     pub fn tree(&self) -> PathBuf {
         self.directory.join(TREE)
     }
@@ -98,7 +115,14 @@ impl Image {
             let port = if scheme == "https" { 443 } else { 80 };
             Some(if authority.contains(':') { authority } else { format!("{authority}:{port}") })
         };
-        self.manifest.mirror.sources.iter().filter_map(|source| host(&source.uri)).collect()
+        // A publisher's image may ask the same host by the other scheme, whatever cloud-init was told.
+        let other = |uri: &str| uri.strip_prefix("http://").map(|rest| format!("https://{rest}"));
+        let sources = self.manifest.mirror.sources.iter();
+        let asked = sources.flat_map(|source| {
+            let other = other(&source.uri).filter(|_| self.manifest.origin.is_some());
+            [Some(source.uri.clone()), other].into_iter().flatten()
+        });
+        asked.filter_map(|uri| host(&uri)).collect()
     }
 
     /// `host:port` of the HTTP proxy through which the host itself reaches the mirror.
@@ -107,11 +131,17 @@ impl Image {
         Some(if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") })
     }
 
-    /// Content digests of the image's files, as the probe of an earlier machine left them. They are keyed by inode and
-    /// ctime, so that they hold for exactly this file system; without the file every capture of a clean machine reads
-    /// the whole disk.
+    /// Content digests of the image's files, as the probe of an earlier machine left them. They are known by path, inode
+    /// and ctime, so that they hold for exactly this file system; without the file every capture of a clean machine
+    /// reads the whole disk. The name has the version of the list's form.
     pub fn digests(&self) -> PathBuf {
-        self.directory.join("digests")
+        self.directory.join("digests-2")
+    }
+
+    /// The same for containers: an engine unpacks the image once, with inodes and times of its own, into a layer that
+    /// all containers share. Unpacked again it has others, and the next machine's digests take the place of these.
+    pub fn container_digests(&self) -> PathBuf {
+        self.directory.join("digests-2-container")
     }
 
     /// Bytes it takes on disk.
@@ -119,6 +149,29 @@ impl Image {
         use std::os::unix::fs::MetadataExt;
         let files = fs::read_dir(&self.directory).into_iter().flatten().flatten();
         files.filter_map(|file| file.metadata().ok()).map(|file| file.blocks() * 512).sum()
+    }
+
+    /// One from elsewhere, in a directory of its own, with packages from `uris`.
+    #[cfg(test)]
+    pub(crate) fn for_tests(uris: &[&str]) -> (tempfile::TempDir, Self) {
+        let source = |uri: &&str| super::Source { uri: (*uri).to_owned(), suite: String::new() };
+        let place = tempfile::tempdir().expect("a directory");
+        let manifest = Manifest {
+            name: "cloud".to_owned(),
+            recipe_key: "k".repeat(64),
+            built: "2026-01-01T00:00:00Z".to_owned(),
+            mirror: Mirror { sources: uris.iter().map(source).collect(), proxy: None },
+            tools: BTreeMap::new(),
+            packages: BTreeMap::new(),
+            origin: Some(Origin {
+                url: "file:///i".to_owned(),
+                checksum: redrill_model::Checksum { algorithm: redrill_model::Algorithm::Sha256, hex: "0".repeat(64) },
+                format: Format::Raw,
+                disk_mib: None,
+            }),
+        };
+        let image = Self { digest: manifest.digest(), manifest, directory: place.path().to_owned() };
+        (place, image)
     }
 
     fn open(directory: &Path) -> Option<Self> {
@@ -167,6 +220,16 @@ impl Store {
         Ok(file)
     }
 
+    /// Where the image of a recipe is put together.
+    pub(super) fn work(&self, recipe_key: &str) -> PathBuf {
+        self.directory.join(format!("tmp-{}-{}", std::process::id(), &recipe_key[..8]))
+    }
+
+    /// Where a download grows, until it is verified: no digest is a name like this.
+    pub(super) fn partial(&self, recipe_key: &str) -> PathBuf {
+        self.directory.join(format!("{PARTIAL}{}", &recipe_key[..16]))
+    }
+
     /// Takes a finished directory in: everything reaches the disk before the name does.
     pub(super) fn adopt(&self, made: &Path, manifest: Manifest) -> io::Result<Image> {
         let text = serde_json::to_vec_pretty(&manifest)?;
@@ -200,7 +263,22 @@ impl Store {
             }
         }
         removed.extend(self.remove_abandoned().into_iter().map(|name| (name, 0)));
+        removed.extend(self.remove_partial());
         Ok(removed)
+    }
+
+    /// Removes downloads that were cut and that nobody goes on with at this moment.
+    fn remove_partial(&self) -> Vec<(String, u64)> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let cut = names.filter_map(|name| {
+            let lock = File::open(self.directory.join(format!("{}.lock", name.strip_prefix(PARTIAL)?)));
+            let path = self.directory.join(&name);
+            let bytes = path.metadata().map_or(0, |file| file.len());
+            let free = lock.map_or(true, |lock| lock.try_lock().is_ok());
+            (free && fs::remove_file(path).is_ok()).then(|| (format!("the cut download {name}"), bytes))
+        });
+        cut.collect()
     }
 
     /// Removes what builds left whose process is gone; returns their names.
@@ -247,6 +325,7 @@ mod tests {
             },
             tools: BTreeMap::new(),
             packages: BTreeMap::from([("base-files".to_owned(), version.to_owned())]),
+            origin: None,
         }
     }
 
@@ -271,6 +350,13 @@ mod tests {
     }
 
     #[test]
+    fn an_image_from_elsewhere_may_reach_its_mirror_by_either_scheme() {
+        let (_place, image) = Image::for_tests(&["http://m.test/debian/", "http://own.test:8080/security/"]);
+        let hosts = ["m.test:443", "m.test:80", "own.test:8080"].map(str::to_owned);
+        assert_eq!(image.mirror_hosts(), BTreeSet::from(hosts));
+    }
+
+    #[test]
     fn only_whole_images_are_found_and_the_newest_is_used() {
         let store = store("whole");
         let old = adopt(&store, manifest("1", "2026-01-01T00:00:00Z"));
@@ -286,6 +372,11 @@ mod tests {
         assert_eq!(new.mirror_hosts(), BTreeSet::from(["m.test:8080".to_owned()]));
         let removed = store.prune(1).expect("pruned");
         assert_eq!(removed.len(), 2, "the older image and the abandoned build: {removed:?}");
+        fs::write(store.partial(&"k".repeat(64)), "half").expect("written");
+        let lock = store.lock(&"k".repeat(64)).expect("locked");
+        assert_eq!(store.prune(1).expect("pruned"), [], "somebody downloads it");
+        drop(lock);
+        assert_eq!(store.prune(1).expect("pruned").len(), 1, "a cut download");
         assert!(!half.exists() && !old.directory().exists() && new.directory().exists());
         fs::remove_dir_all(store.directory().parent().expect("a parent")).expect("cleaned up");
     }

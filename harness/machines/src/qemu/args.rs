@@ -26,7 +26,7 @@ pub(crate) const SSH: u16 = 22;
 pub(crate) const TEMPLATE: u8 = u8::MAX;
 
 /// Where the two network cards sit on the PCI bus: the same in every machine, so that a frozen one finds them again.
-const NET_SLOT: &str = "10";
+pub(crate) const NET_SLOT: &str = "10";
 pub(crate) const LAN_SLOT: &str = "11";
 
 /// Where a machine's memory comes from.
@@ -40,11 +40,21 @@ pub(crate) enum Memory {
     Own,
 }
 
-/// The kernel that QEMU itself starts, and its initial RAM disk.
+/// What starts the machine's kernel, and brings the agent in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Boot {
-    pub(crate) kernel: PathBuf,
-    pub(crate) initrd: PathBuf,
+pub(crate) enum Boot {
+    /// QEMU itself, with the agent in the initial RAM disk.
+    Kernel {
+        /// The kernel.
+        kernel: PathBuf,
+        /// Its initial RAM disk.
+        initrd: PathBuf,
+    },
+    /// The bootloader on the machine's disk; cloud-init finds the agent on the seed.
+    Disk {
+        /// A disk of its own, which is only read.
+        seed: PathBuf,
+    },
 }
 
 /// Everything that the command line is made of.
@@ -97,10 +107,20 @@ pub(crate) fn arguments(shape: &Shape<'_>) -> Vec<String> {
     add("-machine", format!("q35{backed}"));
     // The disk ends with the machine: what a sync would cost buys nothing.
     add("-drive", format!("if=none,id=disk,file={OVERLAY},format=qcow2,cache=unsafe,discard=unmap"));
-    add("-device", "virtio-blk-pci,drive=disk,addr=0x04".to_owned());
-    add("-kernel", shape.boot.kernel.display().to_string());
-    add("-initrd", shape.boot.initrd.display().to_string());
-    add("-append", command_line());
+    match &shape.boot {
+        Boot::Kernel { kernel, initrd } => {
+            add("-device", "virtio-blk-pci,drive=disk,addr=0x04".to_owned());
+            add("-kernel", kernel.display().to_string());
+            add("-initrd", initrd.display().to_string());
+            add("-append", command_line());
+        }
+        Boot::Disk { seed } => {
+            add("-device", "virtio-blk-pci,drive=disk,addr=0x04,bootindex=1".to_owned());
+            let seed = comma(&seed.display().to_string());
+            add("-drive", format!("if=none,id=seed,file={seed},format=raw,readonly=on"));
+            add("-device", "virtio-blk-pci,drive=seed,addr=0x05".to_owned());
+        }
+    }
     add("-netdev", netdev(needs, shape.redrill));
     add("-device", format!("virtio-net-pci,netdev=net,romfile=,addr=0x{NET_SLOT}"));
     add("-netdev", lan(needs));
@@ -193,6 +213,33 @@ mod tests {
         assert!(sealed.contains("guestfwd=tcp:10.0.2.4:3128-cmd:'/opt/a,,b/redrill' relay relay.sock"), "{sealed}");
         let open = netdev_for(Network::Open);
         assert!(!open.contains("restrict") && !open.contains("guestfwd"), "{open}");
+    }
+
+    #[test]
+    fn a_disk_with_a_bootloader_is_booted_by_it_and_its_seed_is_only_read() {
+        let text = "claims = ['rebuilds']\n[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\n\
+                    script = 'd'\n[[machine]]\nname = 'm'\nimage = 'i'\nmemory-mib = 1024\n";
+        let spec = redrill_model::Scenario::parse(text).expect("valid").machines.remove(0);
+        let shape = |boot| {
+            let needs = Needs::default();
+            let shape = Shape {
+                spec: &spec,
+                needs: &needs,
+                accel: Accel::Tcg,
+                boot,
+                memory: Memory::Own,
+                credentials: &[],
+                incoming: false,
+                redrill: Path::new("redrill"),
+            };
+            arguments(&shape).join(" ")
+        };
+        let disk = shape(Boot::Disk { seed: "/a,b/seed".into() });
+        assert!(!disk.contains("-kernel") && !disk.contains("-append"), "{disk}");
+        assert!(disk.contains("id=seed,file=/a,,b/seed,format=raw,readonly=on"), "{disk}");
+        assert!(disk.contains("drive=disk,addr=0x04,bootindex=1"), "{disk}");
+        let kernel = shape(Boot::Kernel { kernel: "k".into(), initrd: "i".into() });
+        assert!(kernel.contains("-kernel k -initrd i") && !kernel.contains("seed"), "{kernel}");
     }
 
     #[test]

@@ -7,9 +7,9 @@ use redrill_model::MachineSpec;
 
 use super::args::{self, Boot, Memory, OVERLAY};
 use super::freeze::{self, Files, MEMORY};
-use super::start::{Running, Start, make_overlay};
+use super::start::{Running, Start, make_disk};
 use super::template::{self, Found, Kind};
-use super::{KIND, Means, QemuMachine, credentials, initrd, usernet};
+use super::{KIND, Means, QemuMachine, credentials, initrd, seed, usernet};
 use crate::deadline::Deadline;
 use crate::image::Image;
 use crate::machine::{DIGESTS, Exec, MachineError, Needs, PROBE};
@@ -20,13 +20,14 @@ use crate::ssh;
 const FIRST_ANSWER: Duration = Duration::from_secs(10);
 /// The machine signs in to itself, with a key that does not outlive the script. systemd keeps the user's manager for ten
 /// seconds afterwards; to start it takes an emulated machine three.
-const SIGN_IN: &str = r"key=/run/redrill/key
-test -e /root/.ssh && exit
-mkdir -m 700 /root/.ssh
-ssh-keygen -q -t ed25519 -N '' -f $key && cp $key.pub /root/.ssh/authorized_keys
+const SIGN_IN: &str = r#"key=/run/redrill/key keys=/root/.ssh/authorized_keys
+test -s $keys && exit
+test -e /root/.ssh || { mkdir -m 700 /root/.ssh; made=yes; }
+ssh-keygen -q -t ed25519 -N '' -f $key && cp $key.pub $keys
 ssh -F none -i $key -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null root@127.0.0.1 true
-rm -rf $key $key.pub /root/.ssh
-";
+rm -rf $key $key.pub ${made:+/root/.ssh}
+test -n "$made" || : > $keys
+"#;
 
 /// A clean machine in the making.
 pub(super) struct Making<'a> {
@@ -160,7 +161,12 @@ impl Making<'_> {
 
     async fn cold(&self, shared: bool) -> Result<Base, MachineError> {
         let _ = std::fs::remove_file(self.dir.join(OVERLAY));
-        make_overlay(&self.image.disk(), &self.dir.join(OVERLAY)).await?;
+        make_disk(self.image, &self.dir.join(OVERLAY)).await?;
+        if self.image.manifest.origin.is_some() {
+            let base = self.boot_disk(shared, Vec::new()).await?;
+            self.first_boot(&base.running).await?;
+            return Ok(base);
+        }
         let credentials = credentials::write(self.dir).await?;
         self.boot_disk(shared, credentials).await
     }
@@ -184,8 +190,26 @@ impl Making<'_> {
         Ok(Base { running, credentials: credentials.to_vec() })
     }
 
+    /// Whether cloud-init is content with what it did; the boot that it belongs to is over.
+    async fn first_boot(&self, running: &Running) -> Result<(), MachineError> {
+        let ask = Exec::new(["cloud-init", "status", "--wait", "--format", "json"]);
+        let output = running.agent.exec(&ask, b"", self.deadline).await?;
+        let said = if output.stdout.is_empty() { output.stderr.clone() } else { output.text() };
+        match seed::judge(&said) {
+            Ok(complaints) => {
+                let name = &self.image.manifest.name;
+                complaints.iter().for_each(|said| (self.means.tell)(&format!("cloud-init in `{name}`: {said}")));
+                Ok(())
+            }
+            Err(said) => Err(MachineError::FirstBoot { machine: self.spec.name.clone(), said }),
+        }
+    }
+
     async fn start(&self, memory: Memory, credentials: &[PathBuf], incoming: bool) -> Result<Running, MachineError> {
-        let boot = Boot { kernel: self.image.kernel(), initrd: initrd::with_agent(self.image)? };
+        let boot = match self.image.manifest.origin {
+            Some(_) => Boot::Disk { seed: seed::disk(self.image)? },
+            None => Boot::Kernel { kernel: self.image.kernel(), initrd: initrd::with_agent(self.image)? },
+        };
         let start = Start {
             spec: self.spec,
             needs: self.needs,
@@ -209,7 +233,12 @@ impl Making<'_> {
                 let take = Exec::new(["sh", "-c", &format!("cat > {DIGESTS}")]);
                 running.agent.exec(&take, &digests, self.deadline).await?;
             }
-            running.agent.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", self.deadline).await
+            running.agent.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", self.deadline).await?;
+            if self.image.manifest.origin.is_some() {
+                // Where it fails networkd is not in the machine's way.
+                running.agent.exec(&Exec::new(["sh", "-c", seed::RELOAD]), b"", self.deadline).await?;
+            }
+            Ok(())
         };
         let watch = async {
             loop {
@@ -222,7 +251,7 @@ impl Making<'_> {
             }
         };
         tokio::select! {
-            done = steps => done.map(drop),
+            done = steps => done,
             error = watch => Err(error),
         }
     }

@@ -9,7 +9,12 @@ pub(crate) enum Sign {
     Panic(String),
     /// The boot waits for a person; the telling line.
     Emergency(String),
+    /// Our own first step in a published image failed; what it said.
+    NoAgent(String),
 }
+
+/// What that step says then.
+pub(super) const NO_AGENT: &str = "redrill: the agent could not be brought in";
 
 /// Lines that mean that no boot goes on by itself.
 const WAITS: &[&str] = &[
@@ -23,7 +28,12 @@ const WAITS: &[&str] = &[
 
 /// The first bad sign in the console's text.
 pub(crate) fn sign(text: &str) -> Option<Sign> {
+    let mut before = "";
     text.lines().find_map(|line| {
+        let previous = std::mem::replace(&mut before, line);
+        if line.contains(NO_AGENT) {
+            return Some(Sign::NoAgent(format!("{} ({})", plain(line), plain(previous))));
+        }
         if line.contains("Kernel panic - not syncing") || line.contains("---[ end Kernel panic") {
             Some(Sign::Panic(plain(line)))
         } else if WAITS.iter().any(|wait| line.contains(wait)) {
@@ -78,6 +88,9 @@ mod tests {
         let emergency = "\u{1b}[0;1;31mYou are in emergency mode.\u{1b}[0m After logging in\r\n";
         assert_eq!(sign(emergency), Some(Sign::Emergency("You are in emergency mode. After logging in".into())));
         assert_eq!(sign("[  OK  ] Started ssh.service\n"), None);
+        let seed = "mount: unknown filesystem type 'vfat'\r\nredrill: the agent could not be brought in\r\n";
+        let Some(Sign::NoAgent(line)) = sign(seed) else { panic!("no agent will ever answer") };
+        assert_eq!(line, "redrill: the agent could not be brought in (mount: unknown filesystem type 'vfat')");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::process::Command;
 use super::args::{Memory, OVERLAY};
 use super::start::{self, Running};
 use crate::deadline::Deadline;
+use crate::image::Format;
 use crate::machine::MachineError;
 
 /// Guest memory, sparse.
@@ -85,14 +86,15 @@ async fn capabilities(running: &Running) -> Result<(), MachineError> {
 pub(super) async fn lay_out(files: &Files, dir: &Path, freezable: bool) -> Result<Memory, MachineError> {
     let overlay = dir.join(OVERLAY);
     let disk = files.0.join(OVERLAY);
+    let disk = (disk.as_path(), Format::Qcow2);
     if !freezable {
-        start::make_overlay(&disk, &overlay).await?;
+        start::make_overlay(disk, &overlay, None).await?;
         return Ok(Memory::Private(files.memory()));
     }
     let own = dir.join(MEMORY);
     let mut copy = Command::new("cp");
     copy.args(["--reflink=auto", "--sparse=auto"]).arg(files.memory()).arg(&own);
-    let (disk, memory) = tokio::join!(start::make_overlay(&disk, &overlay), start::run(copy, "cp"));
+    let (disk, memory) = tokio::join!(start::make_overlay(disk, &overlay, None), start::run(copy, "cp"));
     disk.and(memory)?;
     Ok(Memory::Shared(own))
 }

@@ -35,7 +35,7 @@ TasksMax=infinity
 ";
 
 /// The private network is the harness's to set up.
-fn lan() -> String {
+pub(super) fn lan() -> String {
     format!("[Match]\nPath=pci-0000:00:{}.0\n\n[Link]\nUnmanaged=yes\nRequiredForOnline=no\n", super::args::LAN_SLOT)
 }
 

@@ -8,6 +8,7 @@ mod credentials;
 mod freeze;
 mod initrd;
 mod qmp;
+mod seed;
 mod start;
 mod template;
 mod usernet;
@@ -205,8 +206,14 @@ impl Machine for QemuMachine {
         self.running.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
     }
 
-    async fn exec_to_file(&self, command: &Exec, to: &Path, deadline: &Deadline) -> Result<Output, MachineError> {
-        self.running.agent.exec_to_file(command, to, deadline).await.map_err(|error| self.explain(error))
+    async fn exec_to_file(
+        &self,
+        command: &Exec,
+        input: &[u8],
+        to: &Path,
+        deadline: &Deadline,
+    ) -> Result<Output, MachineError> {
+        self.running.agent.exec_to_file(command, input, to, deadline).await.map_err(|error| self.explain(error))
     }
 
     fn lost(&self) -> Option<MachineError> {
@@ -218,7 +225,7 @@ impl Machine for QemuMachine {
         if known.exists() {
             return;
         }
-        let read = self.running.agent.exec_to_file(&Exec::new(["cat", DIGESTS]), &new, deadline).await;
+        let read = self.running.agent.exec_to_file(&Exec::new(["cat", DIGESTS]), b"", &new, deadline).await;
         if read.is_ok_and(|output| output.status == 0) {
             // Whole or not at all: two drills may end here at once.
             let whole = known.with_extension(std::process::id().to_string());

@@ -14,7 +14,7 @@ use super::args::{self, AGENT, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
 use super::{Means, console, qmp, usernet};
 use crate::agent::Agent;
 use crate::deadline::Deadline;
-use crate::image::Image;
+use crate::image::{Format, Image};
 use crate::machine::{MachineError, Needs};
 use crate::process::Guarded;
 use crate::relay::{self, Rules};
@@ -144,10 +144,21 @@ pub(super) fn remove_files(dir: &Path) {
     }
 }
 
-/// A disk over a read-only one.
-pub(super) async fn make_overlay(backing: &Path, overlay: &Path) -> Result<(), MachineError> {
+/// A disk over an image's, which is only read, and may be smaller.
+pub(super) async fn make_disk(image: &Image, overlay: &Path) -> Result<(), MachineError> {
+    let size = image.manifest.origin.as_ref().and_then(|origin| origin.disk_mib);
+    make_overlay((&image.disk(), image.format()), overlay, size).await
+}
+
+/// A disk over a read-only one; as large as that, unless a size in MiB is told.
+pub(super) async fn make_overlay(
+    (backing, format): (&Path, Format),
+    overlay: &Path,
+    size: Option<u64>,
+) -> Result<(), MachineError> {
     let mut command = Command::new("qemu-img");
-    command.args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(backing).arg(overlay);
+    command.args(["create", "-q", "-f", "qcow2", "-F", format.name(), "-b"]).arg(backing).arg(overlay);
+    command.args(size.map(|size| format!("{size}M")));
     run(command, "qemu-img").await
 }
 
@@ -212,6 +223,7 @@ fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineEr
     match (console::sign(&text), ended) {
         (Some(console::Sign::Panic(line)), _) => Some(MachineError::Panic { machine, line, tail }),
         (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
+        (Some(console::Sign::NoAgent(said)), _) => Some(MachineError::FirstBoot { machine, said }),
         (None, Some(status)) => {
             let said = console::tail(&console::read(&dir.join("qemu.log")), 5).join("; ");
             Some(MachineError::Died { machine, status: status.to_string(), said })

@@ -11,7 +11,7 @@ use redrill_model::MachineSpec;
 use serde::{Deserialize, Serialize};
 
 use super::freeze::Files;
-use super::{Means, initrd};
+use super::{Means, initrd, seed};
 use crate::host::Accel;
 use crate::image::Image;
 use crate::process;
@@ -44,7 +44,7 @@ impl Kind {
             qemu: means.version.clone(),
             acceleration: means.accel.name().to_owned(),
             processor: if means.accel == Accel::Kvm { processor() } else { String::new() },
-            agent: initrd::digest(),
+            agent: if image.manifest.origin.is_some() { seed::digest(image) } else { initrd::digest() },
             layout: LAYOUT,
         }
     }

@@ -63,23 +63,101 @@ pub struct Servers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tool {
-    /// pyinfra 3 with `--json`.
+    /// pyinfra 3.
     Pyinfra,
+    /// ansible-core: a playbook.
+    Ansible,
+    /// A script.
+    Shell,
 }
 
-/// How the repo is deployed. Paths are relative to the checkout.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Tool {
+    /// The word for it in `scenario.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pyinfra => "pyinfra",
+            Self::Ansible => "ansible",
+            Self::Shell => "shell",
+        }
+    }
+}
+
+/// Where a shell script runs.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RunsOn {
+    /// On the controller, once; it reaches the machines by `ssh HOST`.
+    #[default]
+    Controller,
+    /// On every machine, one after the other, as root, in a copy of the checkout that is removed afterwards.
+    Machine,
+}
+
+/// How the repo is deployed, as far as its author says. Paths are relative to the checkout; what is absent is looked for
+/// in the checkout.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Deploy {
     /// The tool.
-    pub tool: Tool,
+    pub tool: Option<Tool>,
     /// The production inventory, unmodified.
-    pub inventory: PathBuf,
+    pub inventory: Option<PathBuf>,
     /// The deploy itself.
-    pub script: PathBuf,
+    pub script: Option<PathBuf>,
     /// Pinned Python requirements that bring the tool.
-    pub requirements: PathBuf,
+    pub requirements: Option<PathBuf>,
+    /// Where a shell script runs.
+    pub on: RunsOn,
+    /// Passed on to the tool.
+    pub args: Vec<String>,
+    /// Passed on as well when the tool runs again.
+    pub again_args: Vec<String>,
     /// Added to the tool's environment.
     pub env: BTreeMap<String, String>,
+    /// Hosts to deploy to, if not all of the inventory.
+    pub limit: Vec<String>,
+    /// What stays as it was in the second deploy, each with the reason.
+    pub same: BTreeMap<Perturbation, String>,
+    /// An operation that reports a change and makes none fails too.
+    pub strict: bool,
+}
+
+/// What differs about the controller in the second deploy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Perturbation {
+    /// Where the checkout lies, with new times of its files.
+    Path,
+    /// `HOME`.
+    Home,
+    /// `USER` and `LOGNAME`.
+    User,
+    /// The host's name.
+    HostName,
+    /// `TZ`, and with it the day.
+    TimeZone,
+    /// `LANG`.
+    Language,
+    /// `PYTHONHASHSEED`, and with it the order of sets.
+    HashSeed,
+}
+
+impl Perturbation {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Path, Self::Home, Self::User, Self::HostName, Self::TimeZone, Self::Language, Self::HashSeed];
+
+    /// The word for it in `scenario.toml`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Path => "path",
+            Self::Home => "home",
+            Self::User => "user",
+            Self::HostName => "host-name",
+            Self::TimeZone => "time-zone",
+            Self::Language => "language",
+            Self::HashSeed => "hash-seed",
+        }
+    }
 }
 
 /// What machines are made of.

@@ -9,7 +9,9 @@ use serde_spanned::Spanned;
 
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
-use super::{BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Scenario, Servers, Tool};
+use super::{
+    BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, Tool,
+};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::verdict::Claim;
@@ -23,6 +25,7 @@ struct ScenarioFile {
     claims: Option<Spanned<Vec<Claim>>>,
     servers: ServersFile,
     keys: Option<KeysFile>,
+    #[serde(default)]
     deploy: DeployFile,
     #[serde(default)]
     backend: BackendKind,
@@ -55,15 +58,26 @@ struct KeysFile {
     path: PathBuf,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct DeployFile {
-    tool: Tool,
-    inventory: Spanned<PathBuf>,
-    script: Spanned<PathBuf>,
+    tool: Option<Tool>,
+    inventory: Option<Spanned<PathBuf>>,
+    script: Option<Spanned<PathBuf>>,
     requirements: Option<Spanned<PathBuf>>,
+    on: Option<Spanned<RunsOn>>,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    again_args: Vec<String>,
     #[serde(default)]
     env: BTreeMap<String, String>,
+    #[serde(default)]
+    limit: Vec<String>,
+    #[serde(default)]
+    same: BTreeMap<Perturbation, Spanned<String>>,
+    #[serde(default)]
+    strict: bool,
 }
 
 #[derive(Deserialize)]
@@ -203,13 +217,29 @@ fn servers(file: ServersFile) -> Result<Servers, InputError> {
 }
 
 fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
+    if let Some(on) = file.on.as_ref().filter(|_| file.tool.is_some_and(|tool| tool != Tool::Shell)) {
+        return Err(InputError::new(on.span(), "`on` is for `tool = \"shell\"`", "no `on`: the inventory says where"));
+    }
     Ok(Deploy {
         tool: file.tool,
-        inventory: inside_checkout(file.inventory)?,
-        script: inside_checkout(file.script)?,
-        requirements: file.requirements.map_or(Ok(PathBuf::from("requirements.txt")), inside_checkout)?,
+        inventory: file.inventory.map(inside_checkout).transpose()?,
+        script: file.script.map(inside_checkout).transpose()?,
+        requirements: file.requirements.map(inside_checkout).transpose()?,
+        on: file.on.map(Spanned::into_inner).unwrap_or_default(),
+        args: file.args,
+        again_args: file.again_args,
         env: file.env,
+        limit: file.limit,
+        same: file.same.into_iter().map(|(what, why)| reason(why).map(|why| (what, why))).collect::<Result<_, _>>()?,
+        strict: file.strict,
     })
+}
+
+fn reason(text: Spanned<String>) -> Result<String, InputError> {
+    match text.get_ref().trim() {
+        "" => Err(InputError::new(text.span(), "what stays the same needs a reason", "a few words")),
+        _ => Ok(text.into_inner()),
+    }
 }
 
 /// What is deployed must come from the checkout: no way out of it.

@@ -37,7 +37,7 @@ fn the_least_scenario_gets_sensible_defaults() {
     let scenario = valid(&format!("{HEAD}{MACHINE}{CHECK}"));
     assert_eq!(scenario.claims, Claim::DEFAULT);
     assert_eq!(scenario.servers.commit, "HEAD");
-    assert_eq!(scenario.deploy.requirements, PathBuf::from("requirements.txt"));
+    assert_eq!((scenario.deploy.tool, scenario.deploy.requirements), (Some(Tool::Pyinfra), None));
     assert_eq!(scenario.network, Network::Mirror);
     assert_eq!(scenario.machines[0].memory_mib, 1024);
     assert_eq!(scenario.checks[0].machine, "web", "the only machine need not be named");
@@ -145,6 +145,17 @@ fn a_waiver_names_reason_owner_and_date() {
     rejects(&waiver(&good.replace("upstream bug", " ")), "reason", "empty");
     rejects(&waiver(&good.replace("2027-03-31", "2027-03-31T00:00:00Z")), "until", "no date");
     rejects(&waiver(&good.replace("path =", "operation = 'x'\npath =")), "[[waiver]]", "one thing");
+}
+
+#[test]
+fn the_deploy_may_be_left_to_be_found_in_the_repo() {
+    let scenario = valid(&format!("[servers]\npath = 'servers'\n{MACHINE}{CHECK}"));
+    assert_eq!(scenario.deploy, Deploy::default());
+    let shell = "[servers]\npath = 's'\n[deploy]\ntool = 'shell'\non = 'machine'\nagain-args = ['-v']\n";
+    let deploy = valid(&format!("{shell}{MACHINE}{CHECK}")).deploy;
+    assert_eq!((deploy.on, deploy.again_args), (RunsOn::Machine, vec!["-v".to_owned()]));
+    rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "ansible")), "on =", "for `tool = \"shell\"`");
+    rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "chef")), "tool", "unknown variant `chef`");
 }
 
 const BACKUP: &str =

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use redrill_state::{Leaf, Manifest, escape};
 
 use super::Gap;
-use crate::hashing;
+use crate::hashing::{self, Unread};
 
 /// Everything at and below `root`; tells whether there is anything.
 pub(super) fn walk(root: &str, manifest: &mut Manifest) -> Result<bool, Gap> {
@@ -56,12 +56,22 @@ fn leaf(path: &Path, names: &Names) -> io::Result<Leaf> {
     Ok(Leaf {
         kind: kind.to_owned(),
         size: (kind == "file").then_some(metadata.len()),
-        digest: if kind == "file" { Some(hashing::digest(path)?) } else { None },
+        digest: if kind == "file" { Some(digest(path)?) } else { None },
         target: target.map(|target| escape(target.as_os_str().as_bytes())),
         owner: format!("{}:{}", name(&names.users, metadata.uid()), name(&names.groups, metadata.gid())),
         mode: format!("{:04o}", metadata.mode() & 0o7777),
         mtime: metadata.mtime(),
     })
+}
+
+/// Content of a file that holds still: one that does not is no backup's.
+fn digest(path: &Path) -> io::Result<String> {
+    match hashing::read(path) {
+        Ok(content) if content.still => Ok(content.digest.to_string()),
+        Ok(_) => Err(io::Error::other("it is written to while it is read")),
+        Err(Unread::Gone) => Err(io::ErrorKind::NotFound.into()),
+        Err(Unread::Failed(error)) => Err(error),
+    }
 }
 
 /// Names by number, from a file like passwd(5): no look-ups.

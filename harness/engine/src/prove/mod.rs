@@ -1,0 +1,234 @@
+//! From what a drill gathered to verdicts. Pure but for reading captures back.
+
+mod idempotent;
+mod serves;
+
+use std::collections::BTreeMap;
+
+use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, Scenario, Severity, apply_waivers};
+use redrill_state::{Judgement, Section, Trend};
+
+use crate::checks::Checked;
+use crate::outage::Outage;
+pub(crate) use crate::prove_restores::restore_reports;
+use crate::prove_restores::{restored_summary, restores, survives_reboot};
+use crate::restore::Restores;
+use crate::tools::{Deployed, Ended};
+pub(crate) use idempotent::{add_flip_flops, changed_again, judge_machine};
+pub(crate) use serves::serves;
+
+/// Findings of one kind and operation beyond this are counted, and stand in the captures.
+const SHOWN: usize = 25;
+
+/// Why a drill did not get to its end.
+#[derive(Debug, Clone)]
+pub(crate) struct Trouble {
+    /// Fixed word.
+    pub(crate) code: &'static str,
+    /// One sentence.
+    pub(crate) text: String,
+    /// Console, output.
+    pub(crate) evidence: Vec<String>,
+}
+
+/// What was gathered for the verdicts.
+#[derive(Debug, Default)]
+pub(crate) struct Evidence {
+    pub(crate) first: Option<Deployed>,
+    pub(crate) second: Option<Deployed>,
+    /// The third and the fourth deploy, where there was something to follow.
+    pub(crate) later: Vec<Deployed>,
+    /// Into the clean machines that a backup made here is restored into.
+    pub(crate) rebuilt: Option<Deployed>,
+    /// After the restore.
+    pub(crate) restored: Option<Deployed>,
+    /// By machine: what the captures say of the second deploy.
+    pub(crate) judged: BTreeMap<String, Judgement>,
+    /// By machine, and by place: what further deploys made of a difference.
+    pub(crate) trends: BTreeMap<String, BTreeMap<(Section, String), Trend>>,
+    /// By machine and subject: what was there before and after, and what the machine said.
+    pub(crate) details: BTreeMap<(String, String), Vec<String>>,
+    /// By machine: ports that did not answer during the second deploy; empty where all did.
+    pub(crate) outages: BTreeMap<String, Vec<Outage>>,
+    /// In the order of the scenario; shorter if the drill ended early.
+    pub(crate) checked: Vec<Checked>,
+    /// The same, made again later.
+    pub(crate) checked_again: BTreeMap<After, Vec<Checked>>,
+    pub(crate) restores: Restores,
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// One verdict for each claim this version knows. `today` is an ISO date.
+pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts, today: &str) -> Vec<ClaimReport> {
+    let subject = scenario.machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" ");
+    let mut reports = Vec::new();
+    for claim in Claim::ALL {
+        if !scenario.claims.contains(&claim) {
+            reports.push(ClaimReport::undeclared(claim, subject.clone()));
+            continue;
+        }
+        let (counts, mut findings) = match claim {
+            Claim::Rebuilds => with_idle_machines(scenario, evidence.first.as_ref(), rebuilds(evidence)),
+            Claim::Idempotent => {
+                with_idle_machines(scenario, evidence.second.as_ref(), idempotent::idempotent(scenario, evidence))
+            }
+            Claim::Serves => serves(scenario, evidence, &evidence.checked),
+            Claim::SurvivesReboot => survives_reboot(scenario, evidence),
+            Claim::Restores => restores(scenario, evidence, host),
+        };
+        let complete = counts.1 > 0 && counts.0 >= counts.1;
+        apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
+        let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
+        report.summary = summary(&report, evidence);
+        report.findings = shorten(report.findings);
+        reports.push(report);
+    }
+    reports
+}
+
+pub(crate) type Counted = ((usize, usize, &'static str), Vec<Finding>);
+
+/// A machine to which nothing was deployed proves nothing, however well the others did.
+fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts, mut findings): Counted) -> Counted {
+    for machine in &scenario.machines {
+        let ran = |deployed: &Deployed| deployed.windows.iter().any(|window| window.host == machine.name);
+        if deployed.is_some_and(|deployed| deployed.ended == Ended::Well && !ran(deployed)) {
+            let text = format!("the deploy ran no operation on `{}`", machine.name);
+            let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, &machine.name, text);
+            finding.machine = Some(machine.name.clone());
+            findings.push(finding);
+        }
+    }
+    for passed_over in deployed.into_iter().flat_map(|deployed| &deployed.passed_over) {
+        findings.push(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", passed_over));
+    }
+    (counts, findings)
+}
+
+fn rebuilds(evidence: &Evidence) -> Counted {
+    let Some(first) = &evidence.first else { return ((0, 0, "operations"), vec![not_reached(evidence)]) };
+    let total = first.run.operations;
+    let mut findings: Vec<Finding> = first
+        .failed()
+        .filter(|_| first.ended == Ended::Well)
+        .map(|failed| {
+            let text = format!("operation `{}` failed, and its author allows that", failed.window.name);
+            let mut finding = Finding::new("IGNORED_ERROR", Severity::Warning, &failed.window.name, text);
+            finding.operation = Some(failed.operation());
+            finding.machine = Some(failed.host.clone());
+            finding
+        })
+        .collect();
+    findings.extend(ended("DEPLOY_FAILED", "the deploy into clean machines failed", first, evidence));
+    // An unfinished deploy was not looked at to its end: nobody knows how many operations it has.
+    let done = if first.ended == Ended::Well { total } else { total - first.run.failed.min(total) };
+    let declared = if first.ended == Ended::Well { total } else { total.max(done + 1) };
+    ((done, declared, "operations"), findings)
+}
+
+/// The finding under a deploy that did not end well.
+pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
+    match &deployed.ended {
+        Ended::Well => None,
+        Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
+        // A machine that died under the tool says nothing about the repo.
+        Ended::Failed { .. } if evidence.trouble.as_ref().is_some_and(|t| t.code == "MACHINE_LOST") => {
+            Some(not_reached(evidence))
+        }
+        Ended::Failed { operation, host, evidence } => {
+            let at = operation.as_ref().map(|o| format!(" at operation `{}`", o.name)).unwrap_or_default();
+            let subject = operation.as_ref().map_or("deploy", |o| o.name.as_str());
+            let exit = deployed.run.exit.map_or_else(|| "a signal".to_owned(), |exit| format!("exit status {exit}"));
+            let mut finding = Finding::new(code, Severity::Fails, subject, format!("{what}{at} ({exit})"));
+            finding.operation.clone_from(operation);
+            finding.machine.clone_from(host);
+            finding.evidence.clone_from(evidence);
+            Some(finding)
+        }
+    }
+}
+
+pub(crate) fn not_reached(evidence: &Evidence) -> Finding {
+    let (code, text, lines) = match &evidence.trouble {
+        Some(trouble) => (trouble.code, trouble.text.clone(), trouble.evidence.clone()),
+        None => ("NOT_RUN", "the drill did not get that far".to_owned(), Vec::new()),
+    };
+    let mut finding = Finding::new(code, Severity::Unknown, "drill", text);
+    finding.evidence = lines;
+    finding
+}
+
+/// Hundreds of files changed by one operation are one story.
+fn shorten(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut counts: BTreeMap<(String, Option<String>, Option<usize>), usize> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for finding in findings {
+        let number = finding.operation.as_ref().map(|o| o.number);
+        let count = counts.entry((finding.code.clone(), finding.machine.clone(), number)).or_default();
+        *count += 1;
+        if *count <= SHOWN {
+            kept.push(finding);
+        }
+    }
+    for ((code, machine, number), count) in counts.into_iter().filter(|(_, count)| *count > SHOWN) {
+        let last = kept
+            .iter()
+            .rposition(|f| f.code == code && f.machine == machine && f.operation.as_ref().map(|o| o.number) == number);
+        if let Some(last) = last.and_then(|at| kept.get_mut(at)) {
+            last.evidence.push(format!("and {} more of this kind: they stand in the captures", count - SHOWN));
+        }
+    }
+    kept
+}
+
+fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
+    let fails = report.findings.iter().filter(|f| f.severity == Severity::Fails && f.waived.is_none()).count();
+    let first_open = report.findings.iter().find(|f| f.severity == Severity::Unknown);
+    use redrill_model::Verdict;
+    match (report.claim, report.verdict) {
+        (_, Verdict::Unproven) => match first_open {
+            Some(finding) => finding.summary.clone(),
+            None => format!("only {} of {} {} were looked at", report.checked, report.declared, report.unit),
+        },
+        (_, Verdict::Undeclared) => report.summary.clone(),
+        (_, Verdict::Waived) => "it does not hold, and waivers cover all of it".to_owned(),
+        (Claim::Rebuilds, Verdict::Proven) => {
+            let seconds = evidence.first.as_ref().map_or(0.0, |first| first.run.seconds);
+            format!("clean machines, this commit and the keys were enough; the deploy took {seconds:.0} s")
+        }
+        (Claim::Rebuilds, Verdict::Failed) => first_failure(report),
+        (Claim::Idempotent, Verdict::Proven) => "the second deploy changed nothing and restarted nothing".to_owned(),
+        (Claim::Idempotent, Verdict::Failed) => {
+            let mut operations: Vec<&str> = report
+                .findings
+                .iter()
+                .filter(|f| f.severity == Severity::Fails)
+                .filter_map(|f| Some(f.operation.as_ref()?.name.as_str()))
+                .collect();
+            operations.sort_unstable();
+            operations.dedup();
+            match operations.len() {
+                0 => format!("the second deploy was not without effect: {fails} findings"),
+                _ => format!(
+                    "the second deploy was not without effect: {fails} findings, by `{}`",
+                    operations.join("`, `")
+                ),
+            }
+        }
+        (Claim::Serves, Verdict::Proven) => "every check holds".to_owned(),
+        (Claim::SurvivesReboot, Verdict::Proven) => "every check holds after a reboot".to_owned(),
+        (Claim::SurvivesReboot, Verdict::Failed) => {
+            format!("{fails} of {} checks do not hold after a reboot", report.declared)
+        }
+        (Claim::Restores, Verdict::Proven) => restored_summary(evidence),
+        (Claim::Restores, Verdict::Failed) => first_failure(report),
+        (Claim::Serves, Verdict::Failed) => format!("{fails} of {} checks do not hold", report.declared),
+    }
+}
+
+fn first_failure(report: &ClaimReport) -> String {
+    report.findings.iter().find(|f| f.severity == Severity::Fails).map(|f| f.summary.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! The claim `serves`: every check holds.
+
+use redrill_model::{Finding, Scenario, Severity};
+
+use super::{Counted, Evidence, not_reached};
+use crate::checks::{Checked, Seen};
+
+/// What came of these checks.
+pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checked]) -> Counted {
+    let mut findings = Vec::new();
+    let mut answered = 0;
+    for (check, checked) in scenario.checks.iter().zip(checked) {
+        let (code, severity, text, complaints) = match &checked.seen {
+            Ok(Seen::Holds) => {
+                answered += 1;
+                continue;
+            }
+            Ok(Seen::Not(complaints)) => {
+                answered += 1;
+                let text = format!("check `{}` does not hold: {}", check.name, complaints.join("; "));
+                ("CHECK_FAILED", Severity::Fails, text, complaints.clone())
+            }
+            Err(error) => {
+                let text = format!("check `{}` could not be made: {error}", check.name);
+                ("CHECK_UNKNOWN", Severity::Unknown, text, Vec::new())
+            }
+        };
+        let mut finding = Finding::new(code, severity, &check.name, text);
+        finding.machine = Some(check.machine.clone());
+        finding.evidence = [vec![format!("why it matters: {}", check.why)], complaints].concat();
+        findings.push(finding);
+    }
+    if checked.len() < scenario.checks.len() {
+        findings.push(not_reached(evidence));
+    }
+    ((answered, scenario.checks.len(), "checks"), findings)
+}

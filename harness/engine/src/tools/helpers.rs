@@ -1,0 +1,72 @@
+//! The helpers that run inside the tools, run by the host's Python with as much of a tool as they meet.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::told::{self, Said, Told};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/helpers")
+}
+
+fn helper(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tools/helpers").join(name)
+}
+
+/// Runs Python in the fixture's checkout; returns what the helper told, and whether Python came to its own end.
+fn run(args: &[PathBuf], cut: Option<usize>) -> (Told, bool) {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let events = std::env::temp_dir().join(format!("redrill-helpers-{}-{count}", std::process::id()));
+    let servers = fixtures().join("servers");
+    let mut python = Command::new("python3");
+    python.args(args).current_dir(&servers).env("PYTHONPATH", fixtures()).env("PYTHONDONTWRITEBYTECODE", "1");
+    python.env("REDRILL_EVENTS", &events).env("REDRILL_ROOT", &servers);
+    python.envs(cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
+    let output = python.output().expect("python3 runs");
+    let text = std::fs::read_to_string(&events).expect("events were told");
+    std::fs::remove_file(events).expect("cleaned up");
+    let whole = output.status.code().is_some();
+    assert!(!whole || output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    (told::read(&text), whole)
+}
+
+fn pyinfra(cut: Option<usize>) -> (Told, bool) {
+    run(&[helper("pyinfra_events.py"), "deploy.py".into()], cut)
+}
+
+fn ansible(cut: Option<usize>) -> (Told, bool) {
+    run(&[fixtures().join("ansible_run.py"), helper("ansible_events.py")], cut)
+}
+
+#[test]
+fn pyinfra_is_told_with_places_conditions_and_what_commands_hide() {
+    let (told, _) = pyinfra(None);
+    assert_eq!((told.version.as_deref(), told.over, told.broken), (Some("3.99"), true, None));
+    let [packages, guarded, fails] = told.executions.as_slice() else { panic!("{:?}", told.executions) };
+    assert_eq!((packages.place.as_deref(), packages.said), (Some("tasks/base.py:2"), Said::Unchanged));
+    assert_eq!((guarded.place.as_deref(), guarded.said), (Some("deploy.py:6"), Said::Changed));
+    assert!(guarded.condition.is_some() && packages.condition.is_none() && fails.condition.is_none());
+    assert_eq!(guarded.hidden_error.as_deref(), Some("no such file"));
+    assert_eq!((fails.said, fails.depends, fails.output.len()), (Said::Failed, true, 1));
+}
+
+#[test]
+fn ansible_is_told_with_places_handlers_and_without_secrets() {
+    let (told, _) = ansible(None);
+    assert_eq!((told.version.as_deref(), told.over, told.broken), (Some("2.99"), true, None));
+    let [packages, secret, hides, restart] = told.executions.as_slice() else { panic!("{:?}", told.executions) };
+    assert_eq!((packages.place.as_deref(), packages.said), (Some("site.yml:3"), Said::Changed));
+    assert_eq!((secret.said, secret.output.clone()), (Said::Failed, vec!["(hidden by no_log)".to_owned()]));
+    assert_eq!(hides.hidden_error.as_deref(), Some("mv: cannot stat"), "it failed, and `failed_when` says otherwise");
+    assert!(restart.optional && restart.depends && !packages.optional);
+}
+
+#[test]
+fn a_cut_ends_the_tool_right_before_the_operation() {
+    for (told, whole) in [pyinfra(Some(2)), ansible(Some(2))] {
+        assert!(!whole && !told.over, "killed as a controller would be");
+        assert_eq!((told.cut, told.executions.len()), (Some(2), 1));
+    }
+}

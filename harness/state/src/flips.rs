@@ -1,0 +1,99 @@
+//! Operations that undo each other: nothing differs afterwards, and each deploy writes anew.
+
+use std::collections::BTreeMap;
+
+use crate::judge::{Observation, Outcome, Weight, Window, window_at};
+
+/// A state in which a file was seen while a deploy ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Nanoseconds since 1970 on the machine's clock; 0 for how it was at the start.
+    pub time: i64,
+    /// The file.
+    pub path: String,
+    /// A word that tells its states apart.
+    pub state: String,
+}
+
+/// Files that one operation changed and another changed back, each with the number of the latter. `record` is in the
+/// order in which it was written.
+pub fn flip_flops(record: &[Seen], windows: &[Window]) -> Vec<(Observation, usize)> {
+    let mut by_path: BTreeMap<&str, Vec<&Seen>> = BTreeMap::new();
+    for seen in record {
+        by_path.entry(&seen.path).or_default().push(seen);
+    }
+    let mut found: Vec<(Observation, usize)> =
+        by_path.into_iter().filter_map(|(path, states)| flip_flop(path, &states, windows)).collect();
+    found.sort_by(|(a, _), (b, _)| (a.window, &a.subject).cmp(&(b.window, &b.subject)));
+    found
+}
+
+fn flip_flop(path: &str, states: &[&Seen], windows: &[Window]) -> Option<(Observation, usize)> {
+    let (first, last) = (states.first()?, states.last()?);
+    if states.len() < 3 || first.state != last.state {
+        return None;
+    }
+    let at = |seen: &Seen| window_at(windows, seen.time);
+    let away = at(states.iter().find(|seen| seen.state != first.state)?)?;
+    let back = at(last)?;
+    // Within one operation it is a file that is written in steps.
+    let said_so = away.outcome != Outcome::Unchanged || back.outcome != Outcome::Unchanged;
+    let observation = || Observation {
+        code: "FLIP_FLOP",
+        weight: Weight::Fails,
+        section: None,
+        subject: path.to_owned(),
+        summary: format!("in the second deploy `{}` changed `{path}`, and `{}` changed it back", away.name, back.name),
+        window: Some(away.number),
+        evidence: vec![format!("changed back by operation {}: {}", back.number, back.name)],
+    };
+    (away.number != back.number && said_so).then(|| (observation(), back.number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn windows() -> Vec<Window> {
+        let window = |number, name: &str| Window {
+            number,
+            name: name.to_owned(),
+            place: None,
+            start: number as i64 * SECOND,
+            end: number as i64 * SECOND + SECOND / 2,
+            outcome: Outcome::Changed,
+        };
+        vec![window(1, "write"), window(2, "edit"), window(3, "rest")]
+    }
+
+    fn seen(states: &[(f64, &str)]) -> Vec<(String, Option<usize>)> {
+        let record: Vec<Seen> = states
+            .iter()
+            .map(|(time, state)| Seen {
+                time: (time * 1e9) as i64,
+                path: "/etc/app.conf".to_owned(),
+                state: (*state).to_owned(),
+            })
+            .collect();
+        flip_flops(&record, &windows()).into_iter().map(|(o, _)| (o.summary, o.window)).collect()
+    }
+
+    #[test]
+    fn what_one_changes_and_another_changes_back_is_told_with_both() {
+        let found = seen(&[(0.0, "8"), (1.2, "4"), (2.2, "8")]);
+        assert_eq!(found.len(), 1);
+        assert!(found[0].0.contains("`write` changed `/etc/app.conf`, and `edit` changed it back"), "{found:?}");
+        assert_eq!(found[0].1, Some(1));
+    }
+
+    #[test]
+    fn steps_of_one_operation_and_lasting_changes_are_none() {
+        assert_eq!(seen(&[(0.0, "8"), (1.1, ""), (1.2, "8")]), [], "emptied and written again");
+        assert_eq!(seen(&[(0.0, "8"), (1.2, "4")]), [], "a difference that stays is told as one");
+        assert_eq!(seen(&[(0.0, "8"), (1.2, "4"), (2.2, "9")]), []);
+        assert_eq!(seen(&[(0.0, "8"), (7.0, "4"), (8.0, "8")]), [], "after the deploy");
+        assert_eq!(seen(&[(0.0, "8")]), []);
+    }
+}

@@ -1,0 +1,3 @@
+"""The machines we run."""
+
+git_servers = (["git.example.org"], {"ssh_user": "root"})

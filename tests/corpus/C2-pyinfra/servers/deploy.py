@@ -1,0 +1,5 @@
+from pyinfra.operations import apt
+
+apt.update(
+    name="Read the package lists",
+)

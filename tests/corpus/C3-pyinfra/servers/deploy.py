@@ -1,0 +1,6 @@
+from pyinfra.operations import apt
+
+apt.packages(
+    name="Install what is there",
+    packages=["cron", "logrotate"],
+)

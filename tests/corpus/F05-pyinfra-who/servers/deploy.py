@@ -1,0 +1,12 @@
+import getpass
+import socket
+
+from pyinfra.operations import files
+
+files.template(
+    name="Configure the application",
+    src="templates/app.conf.j2",
+    dest="/etc/app.conf",
+    deployer=getpass.getuser(),
+    controller=socket.gethostname(),
+)

@@ -1,0 +1,6 @@
+from pyinfra.operations import files
+
+files.directory(
+    name="Create the application's directory",
+    path="/opt/app",
+)

@@ -1,0 +1,27 @@
+from pyinfra.operations import files, systemd
+
+files.put(
+    name="Install the application's unit",
+    src="files/app.service",
+    dest="/etc/systemd/system/app.service",
+)
+
+systemd.service(
+    name="Start the application, also at boot",
+    service="app.service",
+    enabled=True,
+    daemon_reload=True,
+)
+
+settings = files.put(
+    name="Configure the application",
+    src="files/app.conf",
+    dest="/etc/app.conf",
+)
+
+systemd.service(
+    name="Restart the application after a change",
+    service="app.service",
+    restarted=True,
+    _if=settings.did_change,
+)

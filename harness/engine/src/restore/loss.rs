@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use redrill_model::{Ephemeral, Finding, LossGroup, LossReport, Severity, is_below};
-use redrill_state::{Capture, Change, ChangeKind, Manifest, Section, diff, moves_by_itself};
+use redrill_state::{Capture, Change, ChangeKind, FileKind, Manifest, Section, diff, moves_by_itself};
 
 use super::repository::COPIES;
 
@@ -12,6 +12,11 @@ use super::repository::COPIES;
 const SHOWN: usize = 200;
 /// Lines that the finding quotes.
 const QUOTED: usize = 25;
+/// What servers write as they please; their tables are compared instead.
+const SERVERS: [(&str, &str); 1] =
+    [("/var/lib/mysql", "MariaDB's own files: its tables are compared by rows, highest key and schema")];
+/// Files whose every line is an account or a group.
+const ACCOUNTS: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/gshadow"];
 /// What belongs to nobody is lost.
 const NOBODY: &str = "nobody";
 /// What the backup should have brought back.
@@ -123,11 +128,7 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
     };
     match change.section {
         Section::Files => {
-            // What lies below /run is gone at each boot, if it is on a disk at all.
-            if is_below(subject, COPIES)
-                || is_below(subject, "/run")
-                || lives.apart.iter().any(|path| is_below(subject, path))
-            {
+            if apart(lives, subject) {
                 return None;
             }
             if let Some(declared) = lives.ephemeral.iter().find(|declared| declared.covers(subject)) {
@@ -136,7 +137,11 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
             if lives.targets.iter().any(|path| is_below(subject, path)) {
                 return Some(BACKUP.to_owned());
             }
-            if let Some(reason) = moves_by_itself(subject) {
+            let own = SERVERS.iter().find(|(path, _)| is_below(subject, path)).map(|(_, reason)| *reason);
+            // A directory of such things comes and goes with them.
+            if let Some(reason) =
+                own.or_else(|| moves_by_itself(subject)).or_else(|| moves_by_itself(&format!("{subject}/")))
+            {
                 return Some(format!("ephemeral: {reason}"));
             }
             let lived = lives.backed_up.files.get(subject);
@@ -166,6 +171,16 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
     }
 }
 
+/// Whether a path is no part of the question: the harness's own, a repository or what it lies in, or gone at each boot.
+fn apart(lives: &Lives<'_>, subject: &str) -> bool {
+    let directory = lives.backed_up.files.get(subject).is_some_and(|entry| entry.kind == FileKind::Directory);
+    let repository = |path: &String| is_below(subject, path) || (directory && is_below(path, subject));
+    // Each account is told by itself; a password that somebody set is not, unless accounts came and went.
+    let accounts = ACCOUNTS.contains(&subject.trim_end_matches('-')) || subject == "/etc/shadow-";
+    let told = subject == "/etc/shadow" && lives.backed_up.users != lives.restored.users;
+    accounts || told || is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(repository)
+}
+
 /// As a file is compared: without its times.
 fn same_content(a: &redrill_state::FileEntry, b: &redrill_state::FileEntry) -> bool {
     redrill_state::FileEntry { ctime: b.ctime, ..a.clone() } == *b
@@ -187,7 +202,7 @@ pub(crate) fn finding(report: &LossReport) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use redrill_state::{Digest, FileEntry, FileKind, Table, User};
+    use redrill_state::{Digest, FileEntry, Table, User};
 
     use super::*;
 
@@ -259,6 +274,9 @@ mod tests {
             ("/var/log/syslog", "1"),
             ("/etc/same", "s"),
             ("/run/redrill/digests", "d"),
+            ("/var/lib/mysql/ib_logfile0", "1"),
+            ("/etc/group-", "1"),
+            ("/etc/shadow", "1"),
         ];
         let rebuilt = [
             ("/etc/machine-id", "2"),
@@ -288,7 +306,19 @@ mod tests {
         assert_eq!(of("ephemeral: sent again"), ["/var/spool/mail is gone"]);
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");
-        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 10, "the repository is no loss");
+        assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 11, "the repository is no loss");
+    }
+
+    #[test]
+    fn a_password_set_by_hand_is_lost_and_one_of_a_lost_account_is_told_with_it() {
+        let nothing = (&Manifest::default(), &Manifest::default());
+        let lived = |users: &[&str]| capture(&[("/etc/shadow", "by hand")], users);
+        let rebuilt = capture(&[("/etc/shadow", "deployed")], &["root"]);
+        let nobody = |found: Vec<(String, Vec<String>)>| found[0].1.clone();
+        let same = nobody(groups(&lived(&["root"]), &rebuilt, nothing));
+        assert_eq!(same[0], "/etc/shadow content 626262626262 -> 646464646464");
+        let other = nobody(groups(&lived(&["root", "ada"]), &rebuilt, nothing));
+        assert_eq!(other[0], "user ada is gone");
     }
 
     #[test]

@@ -225,20 +225,14 @@ async fn of_machine<B: Backend>(
     let (clean, deployed) = (read(Moment::Clean).ok(), read(Moment::Deployed)?);
     let (backed_up, restored) = (read(Moment::BackedUp)?, read(Moment::Restored)?);
     let backups: Vec<&Backup> = drill.loaded.scenario.backups.iter().filter(|backup| backup.machine == name).collect();
-    let targets: Vec<String> =
-        backups.iter().flat_map(|backup| &backup.into).filter_map(|t| t.path().map(str::to_owned)).collect();
-    let apart: Vec<String> = backups
-        .iter()
-        .flat_map(|backup| match &backup.origin {
-            Origin::Made { leaves, .. } => vec![backup.at.clone(), leaves.clone()],
-            Origin::Local(_) => vec![backup.at.clone()],
-        })
-        .collect();
+    let into: Vec<&Target> = backups.iter().flat_map(|backup| &backup.into).collect();
+    let targets: Vec<String> = into.iter().filter_map(|target| path_of(target)).collect();
+    let apart: Vec<String> = backups.iter().flat_map(|backup| apart(backup)).collect();
     let database = |target: &Target| match target {
         Target::Postgres(name) | Target::Mariadb(name) => Some(name.clone()),
         _ => None,
     };
-    let databases: Vec<String> = backups.iter().flat_map(|backup| &backup.into).filter_map(database).collect();
+    let databases: Vec<String> = into.iter().filter_map(|target| database(target)).collect();
     Ok(loss::report(&Lives {
         machine: name,
         clean: clean.as_ref(),
@@ -253,6 +247,27 @@ async fn of_machine<B: Backend>(
         accounts: (&lived.accounts, &accounts),
         databases: &databases,
     }))
+}
+
+fn path_of(target: &Target) -> Option<String> {
+    match target {
+        Target::Path(path) => Some(path.clone()),
+        _ => None,
+    }
+}
+
+/// Where the repository lies, and files of databases whose tables the manifests compare.
+fn apart(backup: &Backup) -> Vec<String> {
+    let mut apart = vec![backup.at.clone()];
+    if let Origin::Made { leaves, .. } = &backup.origin {
+        apart.push(leaves.clone());
+    }
+    for target in &backup.into {
+        if let Target::Sqlite(path) = target {
+            apart.extend(["", "-wal", "-shm", "-journal"].map(|ending| format!("{path}{ending}")));
+        }
+    }
+    apart
 }
 
 fn read(dir: &Path, name: &str, moment: Moment) -> Result<Capture, Fault> {

@@ -9,6 +9,6 @@ files.put(name="Install the passphrase", src="../keys/passphrase", dest="/etc/pa
 for name in ["custom", "plain", "folder"]:
     server.shell(
         name=f"Make the database {name}",
-        commands=[f"cd / && runuser -u postgres -- psql -lqAt | grep -q ^{name}: || runuser -u postgres -- createdb {name}"],
+        commands=[f"cd / && runuser -u postgres -- psql -lqAt | grep -q '^{name}|' || runuser -u postgres -- createdb {name}"],
     )
 server.shell(name="Make the database maria", commands=["mariadb -e 'create database if not exists maria'"])

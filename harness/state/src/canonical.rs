@@ -188,6 +188,7 @@ pub struct Canonicaliser {
 }
 
 const LOGIN: &str = "a login of the deploy tool or of the harness";
+const RESOLVER: &str = "the container engine's own name server";
 const JOB: &str = "a job that its timer starts and that ends by itself";
 const HELPER: &str = "a helper that D-Bus starts on demand and that ends by itself";
 const DEVICE: &str = "the kernel's list of devices";
@@ -208,6 +209,7 @@ pub fn canonicalisers() -> Vec<Canonicaliser> {
         ("helpers on demand", HELPER, "whether a static unit with a D-Bus name is active"),
         ("devices", DEVICE, "*.device units that come and go"),
         ("clients", CLIENT, "UDP sockets on ephemeral ports"),
+        ("the engine's resolver", RESOLVER, "sockets of 127.0.0.11 that no process of the machine holds"),
     ];
     let rule = |(name, reason, places): (_, _, &str)| Canonicaliser { name, reason, places: places.to_owned() };
     CLASSES.iter().map(class).chain(rules.map(rule)).collect()
@@ -223,8 +225,14 @@ pub(crate) fn explained(change: &Change, unit: Option<&Unit>, socket: Option<&So
         Section::Exposed if change.kind != ChangeKind::Changed => class_of(&change.subject).map(|class| class.reason),
         Section::Units => unit.and_then(|unit| explained_unit(change, unit)),
         Section::Sockets if socket.is_some_and(|socket| socket.ephemeral) => Some(CLIENT),
+        Section::Sockets if socket.is_some_and(is_of_engine) => Some(RESOLVER),
         _ => None,
     }
+}
+
+/// Docker answers a container's questions for names there, on ports that it picks; the process lies outside.
+fn is_of_engine(socket: &Socket) -> bool {
+    socket.address.starts_with("127.0.0.11:") && socket.process.is_empty()
 }
 
 fn explained_unit(change: &Change, unit: &Unit) -> Option<&'static str> {
@@ -358,5 +366,18 @@ mod tests {
         assert_eq!(explained(&change, Some(&unit("oneshot", "")), None), None);
         change.differences[0].attribute = "enabled";
         assert_eq!(explained(&change, Some(&unit("oneshot", "x.timer")), None), None, "disabling a job is a change");
+    }
+
+    #[test]
+    fn the_engines_resolver_is_told_from_a_server_of_the_machine() {
+        let change = Change { section: Section::Sockets, ..change("tcp 127.0.0.11:5", ChangeKind::Added, "process") };
+        let socket = |process: &str| Socket {
+            protocol: "tcp".into(),
+            address: "127.0.0.11:5".into(),
+            process: process.into(),
+            ephemeral: false,
+        };
+        assert_eq!(explained(&change, None, Some(&socket(""))), Some(RESOLVER));
+        assert_eq!(explained(&change, None, Some(&socket("named"))), None);
     }
 }

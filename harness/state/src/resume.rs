@@ -51,12 +51,10 @@ fn differences(captures: &Resumed<'_>) -> Vec<Observation> {
         .filter(|change| explained(change, unit(&change.subject), socket(&change.subject)).is_none())
         .filter(|change| !is_noise(change, &noise))
         .map(|change| {
-            let text = format!(
-                "after the cut and another deploy {}`{}` is {} against a deploy without a cut",
-                change.section.noun(),
-                change.subject,
-                verb(&change)
-            );
+            let (noun, subject, verb) = (change.section.noun(), &change.subject, verb(&change));
+            let noun = if noun.is_empty() { String::new() } else { format!("{noun} ") };
+            let text =
+                format!("after the cut and another deploy, {noun}`{subject}` is {verb} against a deploy without a cut");
             let mut difference = observation("RESUME_DIFFERS", Weight::Fails, &change.subject, text);
             difference.section = Some(change.section);
             difference.evidence =

@@ -39,13 +39,13 @@ fn of_cut(cut: &Cut) -> Vec<Finding> {
         }
         After::Stuck(ended) => {
             let text = format!("after a cut before `{}` the next deploy fails", boundary.name);
-            let mut finding = Finding::new("STUCK", Severity::Fails, &boundary.name, text);
+            let mut finding = with(Finding::new("STUCK", Severity::Fails, &boundary.name, text));
             if let Ended::Failed { operation: Some(failed), host, evidence } = ended {
                 finding.machine.clone_from(host);
-                finding.evidence.push(format!("it fails at operation {}: {}", failed.number, failed.name));
+                finding.operation = Some(failed.clone());
                 finding.evidence.extend(evidence.iter().cloned());
             }
-            vec![with(finding)]
+            vec![finding]
         }
         After::Looked(machines) => machines
             .iter()

@@ -258,7 +258,7 @@ mod tests {
                 Stage::Restore,
                 Stage::Check,
                 Stage::Capture(Moment::Restored),
-                Stage::Deploy(Pass::Third),
+                Stage::Deploy(Pass::Restored),
                 Stage::Capture(Moment::Settled),
                 Stage::CheckAgain(After::Redeploy),
                 Stage::Reboot,

@@ -159,6 +159,11 @@ impl Plan {
         if wanted && self.stages.contains(&Stage::Restore) {
             let last = self.stages.len().saturating_sub(1);
             self.stages.insert(last, Stage::Mutate);
+            // Services and timers of the image are nobody's to watch: only this capture tells which they are.
+            let boot = self.stages.iter().position(|stage| *stage == Stage::Boot);
+            if let Some(boot) = boot.filter(|_| !self.stages.contains(&Stage::Capture(Moment::Clean))) {
+                self.stages.insert(boot + 1, Stage::Capture(Moment::Clean));
+            }
         }
         self
     }
@@ -265,8 +270,10 @@ mod tests {
         };
         let local = stages("['restores', 'survives-reboot']", "repository = 'r'\n");
         assert_eq!(
-            local[4..],
+            local[3..],
             [
+                Stage::Capture(Moment::Clean),
+                Stage::Deploy(Pass::First),
                 Stage::Restore,
                 Stage::Check,
                 Stage::Capture(Moment::Restored),
@@ -281,7 +288,7 @@ mod tests {
         );
         let made = stages("['restores']", "[backup.job]\nrun = ['j']\n");
         assert_eq!(
-            made[4..9],
+            made[5..10],
             [
                 Stage::Capture(Moment::Deployed),
                 Stage::BackUp,

@@ -131,7 +131,7 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
             if apart(lives, subject) {
                 return None;
             }
-            if let Some(declared) = lives.ephemeral.iter().find(|declared| declared.covers(subject)) {
+            if let Some(declared) = lives.ephemeral.iter().find(|declared| goes_with(lives, declared, subject)) {
                 return Some(format!("ephemeral: {}", declared.reason));
             }
             if lives.targets.iter().any(|path| is_below(subject, path)) {
@@ -179,6 +179,12 @@ fn apart(lives: &Lives<'_>, subject: &str) -> bool {
     let accounts = ACCOUNTS.contains(&subject.trim_end_matches('-')) || subject == "/etc/shadow-";
     let told = subject == "/etc/shadow" && lives.backed_up.users != lives.restored.users;
     accounts || told || is_below(subject, COPIES) || is_below(subject, "/run") || lives.apart.iter().any(repository)
+}
+
+/// Whether a declared loss covers this path, or is why the directory is there.
+fn goes_with(lives: &Lives<'_>, declared: &Ephemeral, subject: &str) -> bool {
+    let directory = lives.backed_up.files.get(subject).is_some_and(|entry| entry.kind == FileKind::Directory);
+    declared.covers(subject) || (directory && is_below(&declared.path, subject))
 }
 
 /// As a file is compared: without its times.
@@ -307,6 +313,20 @@ mod tests {
         assert_eq!(of("ephemeral: logs grow by themselves"), ["/var/log/syslog is gone"]);
         assert_eq!(found[0].0, "nobody", "the worst first");
         assert_eq!(found.iter().map(|(_, entries)| entries.len()).sum::<usize>(), 11, "the repository is no loss");
+    }
+
+    #[test]
+    fn a_directory_that_only_leads_to_a_declared_loss_goes_with_it() {
+        let nothing = (&Manifest::default(), &Manifest::default());
+        let lived = capture(&[("/var/spool/mail", "1"), ("/var", "1")], &[]);
+        let files = lived.files.iter().map(|(_, entry)| {
+            let kind = if entry.path == "/var" { FileKind::Directory } else { FileKind::File };
+            FileEntry { kind, ..entry.clone() }
+        });
+        let lived = Capture { files: files.collect(), ..Capture::default() };
+        let found = groups(&lived, &capture(&[], &[]), nothing);
+        let sent = found.iter().find(|(owner, _)| owner == "ephemeral: sent again").expect("declared");
+        assert_eq!(sent.1, ["/var is gone", "/var/spool/mail is gone"]);
     }
 
     #[test]

@@ -54,7 +54,7 @@ def probe():
 
 
 def timed(words, out=subprocess.DEVNULL, statuses=(0,)):
-    """Seconds and peak MiB of a program."""
+    """Seconds and peak MiB of a program; the kernel counts what this script held when it started it (some 15 MiB)."""
     began = time.monotonic()
     process = subprocess.Popen([str(word) for word in words], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.DEVNULL)
     _, status, used = os.wait4(process.pid, 0)

@@ -6,6 +6,7 @@
 mod capture;
 mod checks;
 mod controller;
+mod deploying;
 mod details;
 mod drill;
 mod events;

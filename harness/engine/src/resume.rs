@@ -7,9 +7,10 @@ use redrill_model::{Moment, Pass};
 use redrill_state::{Capture, Observation, Resumed, resume};
 
 use crate::capture;
+use crate::deploying::{run_deploy, run_deploy_until};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::settle::settle;
-use crate::stages::{boot, run_deploy, run_deploy_until, teardown, unknown};
+use crate::stages::{boot, teardown, unknown};
 use crate::tools::{Boundary, Ended};
 
 /// One cut, and what came of it.

@@ -7,10 +7,11 @@ use redrill_model::{Moment, Pass};
 use redrill_state::{Capture, Control, Observation, Section, Trend, Trends, Weight};
 
 use crate::capture::{self, TakeError};
+use crate::deploying::{run_deploy, told};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::prove::{changed_again, judge_machine};
 use crate::settle::settle;
-use crate::stages::{run_deploy, told, unknown};
+use crate::stages::unknown;
 use crate::tools::Ended;
 
 /// Runs the further deploys where the captures of the second differ.

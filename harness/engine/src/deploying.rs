@@ -1,0 +1,183 @@
+//! A deploy as a stage: the tool runs, and the machines are watched meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
+use redrill_model::Pass;
+
+use crate::drill::{Drill, Outcome, Progress};
+use crate::outage::{self, Gaps};
+use crate::prove::Trouble;
+use crate::stages::unknown;
+use crate::tools::{self, Deployed, Ended};
+use crate::writes;
+
+pub(crate) async fn deploy<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    pass: Pass,
+    deadline: &Deadline,
+) -> Outcome {
+    let deployed = match run_deploy(drill, progress, pass, deadline).await {
+        Ok(deployed) => deployed,
+        Err(outcome) => return outcome,
+    };
+    if pass == Pass::Second && matches!(deployed.ended, Ended::Failed { .. }) {
+        ask_the_first_controller(drill, progress, deadline).await;
+    }
+    let which = pass.name();
+    let note = told(&deployed);
+    let outcome = match &deployed.ended {
+        Ended::Well => Outcome::Done(note),
+        Ended::Unclear(why) => {
+            Outcome::Unknown(Trouble { code: "NOT_PROVEN", text: format!("{which}: {why}"), evidence: Vec::new() })
+        }
+        Ended::Failed { operation, .. } => match lost_machine(progress, deadline).await {
+            Some(error) => unknown("MACHINE_LOST", &error),
+            None => {
+                let at = operation.as_ref().map(|o| format!(" at `{}`", o.name)).unwrap_or_default();
+                let text = format!("not run, since {which} failed{at}");
+                progress.evidence.trouble.get_or_insert(Trouble { code: "NOT_RUN", text, evidence: Vec::new() });
+                Outcome::Failed(format!("failed{at}; {note}"))
+            }
+        },
+    };
+    match pass {
+        Pass::First => progress.evidence.first = Some(deployed),
+        Pass::Second => progress.evidence.second = Some(deployed),
+        Pass::Third | Pass::Fourth | Pass::Resumed => progress.evidence.later.push(deployed),
+        Pass::Rebuilt => progress.evidence.rebuilt = Some(deployed),
+        Pass::Restored => progress.evidence.restored = Some(deployed),
+    }
+    outcome
+}
+
+/// A second deploy that failed may have failed because it ran from elsewhere: once more from where the first one did.
+async fn ask_the_first_controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) {
+    if progress.controller.as_ref().is_none_or(|controller| controller.perturbed().is_empty()) {
+        return;
+    }
+    drill
+        .events
+        .progress("the second deploy failed: once more from the first controller, to tell whether that matters");
+    // Whatever comes of it is told with the failure of the second.
+    if let Ok(third) = run_deploy(drill, progress, Pass::Third, deadline).await {
+        progress.evidence.later.push(third);
+    }
+}
+
+/// A deploy in a few words.
+pub(crate) fn told(deployed: &Deployed) -> String {
+    let run = &deployed.run;
+    format!(
+        "{} operations: {} changed, {} unchanged, {} failed",
+        run.operations, run.changed, run.unchanged, run.failed
+    )
+}
+
+/// Runs the deploy tool, whatever comes of it. `Err` means that it said nothing about the repo.
+pub(crate) async fn run_deploy<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    pass: Pass,
+    deadline: &Deadline,
+) -> Result<Deployed, Outcome> {
+    run_tool(drill, progress, tools::Run::whole(pass), deadline).await
+}
+
+/// Runs the deploy tool, and kills it right before the operation of this number.
+pub(crate) async fn run_deploy_until<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    boundary: usize,
+    deadline: &Deadline,
+) -> Result<Deployed, Outcome> {
+    let run = tools::Run::cut_before(boundary, format!("deploy-cut-{boundary}"));
+    run_tool(drill, progress, run, deadline).await
+}
+
+async fn run_tool<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    run: tools::Run,
+    deadline: &Deadline,
+) -> Result<Deployed, Outcome> {
+    let pass = run.pass;
+    let scenario = &drill.loaded.scenario;
+    for machine in &progress.machines {
+        let limit = deadline.child("the clocks", scenario.limits.command);
+        let offset = machine.clock_offset(&limit).await.map_err(|error| unknown("MACHINE_LOST", &error))?;
+        progress.offsets.insert(machine.name().to_owned(), offset);
+    }
+    let Some(controller) = &mut progress.controller else {
+        let text = "no controller".to_owned();
+        return Err(Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() }));
+    };
+    controller.stand(pass);
+    let controller = &*controller;
+    let limit = deadline.child(pass.name(), scenario.limits.deploy);
+    let gaps = Gaps::default();
+    let machines = &progress.machines;
+    let watching = async {
+        if pass == Pass::Second {
+            join_all(machines.iter().map(|machine| outage::watch(machine, &gaps, &limit))).await;
+        }
+        std::future::pending::<Result<Deployed, MachineError>>().await
+    };
+    let recorders = if pass == Pass::Second { record(&progress.watched, machines, &limit).await } else { Vec::new() };
+    let deployed = tokio::select! {
+        deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,
+        // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
+        error = loss(machines) => return Err(unknown("MACHINE_LOST", &error)),
+        never = watching => never,
+    };
+    let deployed = deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
+    for (machine, recorder) in machines.iter().zip(recorders) {
+        let Some(recorder) = recorder else { continue };
+        let record = writes::stop(machine, recorder, &limit).await;
+        progress.record.insert(machine.name().to_owned(), record);
+    }
+    for (name, gaps) in gaps.into_inner().expect("no panic while it is held") {
+        let began = deployed.began + progress.offsets.get(&name).copied().unwrap_or_default();
+        let outages = outage::outages(&gaps, &scenario.checks, &name, began);
+        progress.evidence.outages.insert(name, outages);
+    }
+    progress.remarks.extend(deployed.remarks.iter().cloned());
+    Ok(deployed)
+}
+
+/// Starts to follow what the first deploy wrote.
+async fn record<M: Machine>(
+    watched: &BTreeMap<String, Vec<String>>,
+    machines: &[M],
+    limit: &Deadline,
+) -> Vec<Option<writes::Recorder>> {
+    let start = machines.iter().map(|machine| async {
+        let paths = watched.get(machine.name()).map(Vec::as_slice).unwrap_or_default();
+        writes::start(machine, paths, limit).await
+    });
+    join_all(start).await
+}
+
+/// Comes to an end when a machine does.
+async fn loss<M: Machine>(machines: &[M]) -> MachineError {
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if let Some(error) = machines.iter().find_map(Machine::lost) {
+            return error;
+        }
+    }
+}
+
+/// Why a machine no longer answers, if one does not: then the deploy's failure says nothing about the repo.
+async fn lost_machine<B: Backend>(progress: &Progress<B>, deadline: &Deadline) -> Option<MachineError> {
+    for machine in &progress.machines {
+        let limit = deadline.child("a sign of life", Duration::from_secs(20));
+        if let Err(error) = machine.exec(&Exec::new(["true"]), b"", &limit).await {
+            return Some(error);
+        }
+    }
+    None
+}

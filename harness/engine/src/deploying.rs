@@ -98,6 +98,46 @@ pub(crate) async fn run_deploy_until<B: Backend>(
     run_tool(drill, progress, run, deadline).await
 }
 
+/// How often to look whether the operation has begun.
+const LOOK: Duration = Duration::from_millis(100);
+/// Kills whatever a deploy tool started over SSH, as a lost connection and a power cut would.
+const KILL_REMOTE: &str = "for it in $(grep -lz '^SSH_CONNECTION=' /proc/[0-9]*/environ 2>/dev/null); do \
+    pid=${it#/proc/}; kill -KILL \"${pid%/environ}\" 2>/dev/null; done; true";
+
+/// Runs the deploy tool, and kills it, with all that it runs in the machines, when this operation has worked for so long.
+/// Tells whether that came to pass.
+pub(crate) async fn run_deploy_into<B: Backend>(
+    drill: &Drill<B>,
+    progress: &mut Progress<B>,
+    (operation, long): (&str, Duration),
+    deadline: &Deadline,
+) -> Result<bool, Outcome> {
+    let Some(controller) = &mut progress.controller else { return Ok(false) };
+    controller.stand(Pass::Resumed);
+    let controller = &*controller;
+    let run = tools::Run { label: "deploy-cut-within".to_owned(), ..tools::Run::whole(Pass::Resumed) };
+    let limit = deadline.child(Pass::Resumed.name(), drill.loaded.scenario.limits.deploy);
+    let half_way = async {
+        while tools::at_work(controller, &run.label).is_none_or(|at| at.name != operation) {
+            tokio::time::sleep(LOOK).await;
+        }
+        tokio::time::sleep(long).await;
+    };
+    let cut = tokio::select! {
+        deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => {
+            deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
+            false
+        }
+        // What the tool had started on this host dies with its future.
+        () = half_way => true,
+    };
+    for machine in &progress.machines {
+        let killed = machine.exec(&Exec::new(["sh", "-c", KILL_REMOTE]), b"", &limit).await;
+        killed.map_err(|error| unknown("MACHINE_LOST", &error))?;
+    }
+    Ok(cut)
+}
+
 async fn run_tool<B: Backend>(
     drill: &Drill<B>,
     progress: &mut Progress<B>,

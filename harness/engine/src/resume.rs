@@ -1,23 +1,35 @@
 //! Cuts the deploy off between operations, runs it again, and looks at what the cut left.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
 
 use redrill_machines::{Backend, Deadline, Machine};
 use redrill_model::{Moment, Pass};
 use redrill_state::{Capture, Observation, Resumed, resume};
 
 use crate::capture;
-use crate::deploying::{run_deploy, run_deploy_until};
+use crate::deploying::{run_deploy, run_deploy_into, run_deploy_until};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::settle::settle;
 use crate::stages::{boot, teardown, unknown};
-use crate::tools::{Boundary, Ended};
+use crate::tools::{Boundary, Deployed, Ended, HostWindow};
 
 /// One cut, and what came of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
-    pub(crate) boundary: Boundary,
+    pub(crate) place: Place,
     pub(crate) after: After,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Boundary { number, name, .. } = &self.boundary;
+        match self.within {
+            None => write!(f, "before operation {number}: {name}"),
+            Some(long) => write!(f, "within operation {number}, after {:.0} s: {name}", long.as_secs_f64()),
+        }
+    }
 }
 
 /// What was there after the next whole deploy.
@@ -41,13 +53,38 @@ pub(crate) struct Cuts {
     pub(crate) places: usize,
 }
 
+/// Where a deploy is cut off.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Place {
+    /// The operation before which, or within which.
+    pub(crate) boundary: Boundary,
+    /// Within it, after so long.
+    pub(crate) within: Option<Duration>,
+}
+
+/// An operation that works for longer may well be cut off in its middle.
+const LONG: Duration = Duration::from_secs(4);
+
 /// Those before operations that depend on a change come first: there a restart gets lost. Before the first operation
-/// there is nothing to cut off.
-pub(crate) fn choose(boundaries: &[Boundary], most: Option<usize>) -> Vec<Boundary> {
-    let mut chosen: Vec<Boundary> = boundaries.iter().filter(|boundary| boundary.number > 1).cloned().collect();
-    chosen.sort_by_key(|boundary| (!boundary.depends, boundary.number));
+/// there is nothing to cut off. Long operations are cut off half way too: `took` tells how long one worked.
+pub(crate) fn choose(boundaries: &[Boundary], took: impl Fn(&Boundary) -> Duration, most: Option<usize>) -> Vec<Place> {
+    let before = boundaries.iter().filter(|boundary| boundary.number > 1);
+    let mut chosen: Vec<Place> = before.map(|boundary| Place { boundary: boundary.clone(), within: None }).collect();
+    let long = boundaries.iter().filter(|boundary| took(boundary) > LONG);
+    chosen.extend(long.map(|boundary| Place { boundary: boundary.clone(), within: Some(took(boundary) / 2) }));
+    chosen.sort_by_key(|place| (!place.boundary.depends, place.within.is_none(), place.boundary.number));
     chosen.truncate(most.unwrap_or(usize::MAX));
     chosen
+}
+
+/// How long an operation worked on the host where it took longest.
+fn took(first: &Deployed, boundary: &Boundary) -> Duration {
+    let same = |window: &&HostWindow| {
+        let window = &window.window;
+        window.name == boundary.name && window.place == boundary.place
+    };
+    let longest = first.windows.iter().filter(same).map(|window| window.window.end - window.window.start).max();
+    Duration::from_nanos(longest.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).unwrap_or_default())
 }
 
 pub(crate) async fn follow<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
@@ -58,10 +95,11 @@ pub(crate) async fn follow<B: Backend>(drill: &Drill<B>, progress: &mut Progress
 }
 
 async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Result<String, Outcome> {
-    let boundaries = progress.evidence.first.as_ref().map(|first| first.boundaries.clone()).unwrap_or_default();
-    let chosen = choose(&boundaries, drill.loaded.scenario.cuts);
-    let cuts = &mut progress.evidence.cuts;
-    (cuts.wanted, cuts.places) = (chosen.len(), boundaries.len().saturating_sub(1));
+    let all = |first: &Deployed, most| choose(&first.boundaries, |boundary| took(first, boundary), most);
+    let first = progress.evidence.first.as_ref();
+    let places = first.map_or(0, |first| all(first, None).len());
+    let chosen = first.map(|first| all(first, drill.loaded.scenario.cuts)).unwrap_or_default();
+    (progress.evidence.cuts.wanted, progress.evidence.cuts.places) = (chosen.len(), places);
     if chosen.is_empty() {
         return Ok("there is no place to cut the deploy off".to_owned());
     }
@@ -75,10 +113,10 @@ async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline:
         }
     }
     let reference = take(drill, progress, "uncut", deadline).await?;
-    for boundary in chosen {
-        drill.events.progress(&format!("a deploy cut off before operation {}: {}", boundary.number, boundary.name));
-        let after = cut(drill, progress, &boundary, &reference, deadline).await?;
-        progress.evidence.cuts.done.push(Cut { boundary, after });
+    for place in chosen {
+        drill.events.progress(&format!("a deploy cut off {place}"));
+        let after = cut(drill, progress, &place, &reference, deadline).await?;
+        progress.evidence.cuts.done.push(Cut { place, after });
     }
     let cuts = &progress.evidence.cuts;
     Ok(format!("cut off at {} of {} places", cuts.done.len(), cuts.places))
@@ -87,14 +125,21 @@ async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline:
 async fn cut<B: Backend>(
     drill: &Drill<B>,
     progress: &mut Progress<B>,
-    boundary: &Boundary,
+    place: &Place,
     reference: &BTreeMap<String, Capture>,
     deadline: &Deadline,
 ) -> Result<After, Outcome> {
-    let name = format!("cut-{}", boundary.number);
+    let Place { boundary, within } = place;
+    let name = format!("cut-{}{}", if within.is_some() { "in-" } else { "" }, boundary.number);
     clean_machines(drill, progress, &name, deadline).await?;
-    let first = run_deploy_until(drill, progress, boundary.number, deadline).await?;
-    if first.cut != Some(boundary.number) {
+    let was_cut = match within {
+        None => {
+            let first = run_deploy_until(drill, progress, boundary.number, deadline).await?;
+            first.cut == Some(boundary.number)
+        }
+        Some(long) => run_deploy_into(drill, progress, (&boundary.name, *long), deadline).await?,
+    };
+    if !was_cut {
         return Ok(After::NotCut);
     }
     let second = run_deploy(drill, progress, Pass::Resumed, deadline).await?;
@@ -157,8 +202,18 @@ mod tests {
     fn places_where_a_restart_may_get_lost_come_first() {
         let boundary = |number, depends| Boundary { number, name: number.to_string(), place: None, depends };
         let all = [boundary(1, false), boundary(2, false), boundary(3, true), boundary(4, false)];
-        let numbers = |most| choose(&all, most).iter().map(|boundary| boundary.number).collect::<Vec<_>>();
-        assert_eq!(numbers(None), [3, 2, 4], "before the first operation there is nothing to cut off");
-        assert_eq!(numbers(Some(1)), [3]);
+        let took = |boundary: &Boundary| Duration::from_secs(if boundary.number == 4 { 10 } else { 1 });
+        let places = |most| choose(&all, took, most).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            places(None),
+            [
+                "before operation 3: 3",
+                "within operation 4, after 5 s: 4",
+                "before operation 2: 2",
+                "before operation 4: 4"
+            ],
+            "before the first operation there is nothing to cut off"
+        );
+        assert_eq!(places(Some(1)).len(), 1);
     }
 }

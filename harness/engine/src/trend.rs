@@ -9,7 +9,7 @@ use redrill_state::{Capture, Control, Observation, Section, Trend, Trends, Weigh
 use crate::capture::{self, TakeError};
 use crate::deploying::{run_deploy, told};
 use crate::drill::{Drill, Outcome, Progress};
-use crate::prove::{changed_again, judge_machine};
+use crate::prove::{Again, changed_again, judge_machine};
 use crate::settle::settle;
 use crate::stages::unknown;
 use crate::tools::Ended;
@@ -64,8 +64,8 @@ async fn third<B: Backend>(
 /// What further deploys made of one machine.
 struct Compared {
     trends: Trends,
-    /// Operations that changed something in the third deploy.
-    again: Vec<String>,
+    /// What changed something in the third deploy.
+    again: Again,
 }
 
 fn taken_back(compared: &Compared, observation: &Observation) -> bool {
@@ -90,7 +90,10 @@ fn place<B: Backend>(
     let windows = progress.evidence.second.iter().flat_map(|second| &second.windows);
     let mut windows = windows.filter(|w| w.host == machine);
     let operation = windows.find(|w| Some(w.window.number) == observation.window).map(|w| &w.window.name);
-    let again = operation.is_some_and(|name| compared.again.contains(name));
+    let again = match operation {
+        Some(name) => compared.again.operations.contains(name),
+        None => compared.again.sections.contains(&section),
+    };
     Some(((section, observation.subject.clone()), compared.trends.of(section, &observation.subject, again)))
 }
 
@@ -138,7 +141,7 @@ fn compare<B: Backend>(
     let control = Control { before: if drill.backend.capabilities().memory_fork { &s1 } else { &s2 }, after: &idled };
     let again = match progress.evidence.later.first() {
         Some(third) => changed_again(&judge_machine(name, offset, third, (&s2, &s3, Some(control))), third, name),
-        None => Vec::new(),
+        None => Again::default(),
     };
     Ok(Compared { trends, again })
 }

@@ -1,7 +1,7 @@
 //! The kernel's packet filter, as `nft` and `iptables-save` print it, without counters, handles and what ages.
 //!
 //! Asking loads the kernel's module where it is not there yet, which would change the machine: without the module there
-//! are no rules, and nobody is asked.
+//! are no rules, and nobody is asked. A kernel that loads no modules has it built in, or has none.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::found::{self, Found, Root, squeeze};
 
 pub(crate) fn read(root: &Root) -> Found {
     let mut found = Found::new(Section::Firewall);
-    let filters = root.at("/sys/module/nf_tables").exists();
+    let filters = root.at("/sys/module/nf_tables").exists() || !root.at("/proc/modules").exists();
     let nft = found::program("nft").filter(|_| filters);
     if let Some(nft) = &nft {
         ask(&mut found, nft, &["-s", "list", "ruleset"], nft_rules);

@@ -101,9 +101,10 @@ pub struct Control<'a> {
 
 /// Compares `s1` with `s2`. `began` is when the second deploy started, on the machine's clock.
 pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: &[Window], began: i64) -> Judgement {
-    let mut judge = Judge { s1, s2, control, windows, began, out: Judgement::default() };
+    let mut judge = Judge { s1, s2, control, windows, began, suspects: BTreeSet::new(), out: Judgement::default() };
     judge.completeness();
-    judge.changes();
+    let timeless = judge.changes();
+    judge.timeless(&timeless);
     judge.restarts();
     judge.stale();
     judge.reports();
@@ -112,12 +113,17 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
     out
 }
 
+/// Ends the sentence about a change that no operation reported.
+const SILENTLY: &str = ", and the deploy tool did not say so";
+
 struct Judge<'a> {
     s1: &'a Capture,
     s2: &'a Capture,
     control: Option<Control<'a>>,
     windows: &'a [Window],
     began: i64,
+    /// Operations that may have made a change of which no time is known.
+    suspects: BTreeSet<usize>,
     out: Judgement,
 }
 
@@ -151,7 +157,8 @@ impl Judge<'_> {
     }
 
     /// O: what differs, less the noise, less what is explained.
-    fn changes(&mut self) {
+    fn changes(&mut self) -> Vec<Change> {
+        let mut timeless = Vec::new();
         let noise = self.noise();
         for change in diff(self.s1, self.s2) {
             let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
@@ -163,10 +170,13 @@ impl Judge<'_> {
                 *self.out.left_out.entry("changed before the second deploy began".to_owned()).or_default() += 1;
             } else if is_noise(&change, &noise) {
                 self.out.noise.push(format!("{} {} {} by itself", change.section, change.subject, change.kind));
+            } else if when.is_none() {
+                timeless.push(change);
             } else {
                 self.change(&change, when);
             }
         }
+        timeless
     }
 
     /// What the control shows, down to the attribute: a log that grows by itself does not excuse its new owner.
@@ -174,6 +184,34 @@ impl Judge<'_> {
         let changes = self.control.map(|control| diff(control.before, control.after)).unwrap_or_default();
         let attributes = |change: &Change| change.differences.iter().map(|d| d.attribute).collect();
         changes.into_iter().map(|change| ((change.section, change.subject.clone()), attributes(&change))).collect()
+    }
+
+    /// Changes of which the machine does not record when they were made: rules of the kernel, say. If one operation
+    /// alone reports a change that nothing else shows, it is this one.
+    fn timeless(&mut self, changes: &[Change]) {
+        let rewritten = self.rewritten();
+        let idle = |w: &&Window| {
+            let told = self.out.observations.iter().any(|o| o.window == Some(w.number) && o.weight == Weight::Fails);
+            w.outcome == Outcome::Changed && !told && !rewritten.contains_key(&w.number)
+        };
+        let candidates: Vec<&Window> = self.windows.iter().filter(idle).collect();
+        for change in changes {
+            match candidates[..] {
+                [only] => self.change(change, Some((only.start + only.end) / 2)),
+                [] => self.change(change, None),
+                _ => {
+                    let names: Vec<String> = candidates.iter().map(|w| format!("`{}`", w.name)).collect();
+                    let numbers = candidates.iter().map(|w| w.number);
+                    self.suspects.extend(numbers);
+                    self.change(change, None);
+                    if let Some(observation) = self.out.observations.last_mut() {
+                        observation.code = "REAL_CHANGE";
+                        observation.summary = observation.summary.replace(SILENTLY, "");
+                        observation.evidence.push(format!("one of these operations did it: {}", names.join(", ")));
+                    }
+                }
+            }
+        }
     }
 
     fn change(&mut self, change: &Change, when: Option<i64>) {
@@ -188,7 +226,7 @@ impl Judge<'_> {
         let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
         let noun = change.section.noun();
         let what = if noun.is_empty() { String::new() } else { format!("{noun} ") };
-        let silent = if reported { "" } else { ", and the deploy tool did not say so" };
+        let silent = if reported { "" } else { SILENTLY };
         let summary = format!("the second deploy {} {what}`{}`{silent}", verb(change), change.subject);
         let evidence = change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
         self.out.observations.push(Observation {
@@ -285,6 +323,9 @@ impl Judge<'_> {
         for window in self.windows.iter().filter(|window| window.outcome == Outcome::Changed) {
             let did = |o: &Observation| o.window == Some(window.number) && o.weight == Weight::Fails;
             if self.out.observations.iter().any(did) {
+                continue;
+            }
+            if self.suspects.contains(&window.number) {
                 continue;
             }
             let (name, number) = (window.name.clone(), Some(window.number));
@@ -474,6 +515,29 @@ mod tests {
         let (stale, fresh) = (unit(&["it runs since before `/etc/web.conf` was changed"]), unit(&[]));
         assert_eq!(fails(&stale, &fresh, &fresh), [("STALE", "web.service".into(), None)]);
         assert_eq!(fails(&fresh, &stale, &stale), [], "what the second deploy does is told as a change or a restart");
+    }
+
+    #[test]
+    fn a_change_without_a_time_is_put_down_to_the_only_report_that_nothing_explains() {
+        let socket = |addresses: &[&str]| {
+            let mut capture = one("1", 1.0);
+            for address in addresses {
+                let (protocol, address, process) = ("tcp".to_owned(), (*address).to_owned(), "app".to_owned());
+                let socket = crate::Socket { protocol, address, process, ephemeral: false };
+                capture.sockets.insert(format!("tcp {}", socket.address), socket);
+            }
+            capture
+        };
+        let (before, after) = (socket(&[]), socket(&["0.0.0.0:80"]));
+        let judged = |windows: &[Window]| {
+            let control = Control { before: &after, after: &after };
+            let judgement = judge(&before, &after, Some(control), windows, 10 * SECOND);
+            judgement.observations.into_iter().map(|o| (o.code, o.window)).collect::<Vec<_>>()
+        };
+        let all = windows();
+        assert_eq!(judged(&all), [("REAL_CHANGE", None)], "two of them report a change: one of the two did it");
+        assert_eq!(judged(&all[..2]), [("REAL_CHANGE", Some(2))]);
+        assert_eq!(judged(&all[..1]), [("SILENT_CHANGE", None)]);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The claim `idempotent`: the second deploy changes nothing.
 
 use redrill_model::{Finding, Scenario, Severity};
-use redrill_state::{Capture, Control, Judgement, Observation, Seen, Trend, Weight, Window, flip_flops, judge};
+use redrill_state::{
+    Capture, Control, Judgement, Observation, Section, Seen, Trend, Weight, Window, flip_flops, judge,
+};
 
 use super::{Counted, Evidence, SHOWN, ended, not_reached};
 use crate::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
@@ -160,12 +162,22 @@ fn follow(finding: &mut Finding, machine: &str, observation: &Observation, evide
     finding.evidence.push(format!("trend: {trend} ({text})"));
 }
 
-/// Names of the operations that changed something in a later deploy.
-pub(crate) fn changed_again(judgement: &Judgement, deployed: &Deployed, machine: &str) -> Vec<String> {
-    let changes = judgement.observations.iter().filter(|o| o.section.is_some() && o.weight == Weight::Fails);
-    let numbers: Vec<usize> = changes.filter_map(|observation| observation.window).collect();
+/// What changed something in a later deploy.
+#[derive(Debug, Default)]
+pub(crate) struct Again {
+    /// Names of operations.
+    pub(crate) operations: Vec<String>,
+    /// Sections in which something changed that is nobody's.
+    pub(crate) sections: Vec<Section>,
+}
+
+/// Looks for it in what the captures around that deploy show.
+pub(crate) fn changed_again(judgement: &Judgement, deployed: &Deployed, machine: &str) -> Again {
+    let changes = || judgement.observations.iter().filter(|o| o.section.is_some() && o.weight == Weight::Fails);
+    let numbers: Vec<usize> = changes().filter_map(|observation| observation.window).collect();
     let windows = deployed.windows.iter().filter(|w| w.host == machine && numbers.contains(&w.window.number));
-    windows.map(|w| w.window.name.clone()).collect()
+    let sections = changes().filter(|observation| observation.window.is_none()).filter_map(|o| o.section).collect();
+    Again { operations: windows.map(|w| w.window.name.clone()).collect(), sections }
 }
 
 /// When operations ran, on the machine's clock. Without times nothing can be put down to an operation; the reports still

@@ -16,7 +16,7 @@ use crate::prove_restores::{restored_summary, restores, survives_reboot};
 use crate::restore::Restores;
 use crate::resume::Cuts;
 use crate::tools::{Deployed, Ended};
-pub(crate) use idempotent::{add_flip_flops, changed_again, judge_machine};
+pub(crate) use idempotent::{Again, add_flip_flops, changed_again, judge_machine};
 pub(crate) use serves::serves;
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.

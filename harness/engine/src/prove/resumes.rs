@@ -22,8 +22,9 @@ pub(super) fn resumes(evidence: &Evidence) -> Counted {
 }
 
 fn of_cut(cut: &Cut) -> Vec<Finding> {
-    let Cut { boundary, after } = cut;
-    let at = format!("the deploy was cut off before operation {}: {}", boundary.number, boundary.name);
+    let Cut { place, after } = cut;
+    let boundary = &place.boundary;
+    let at = format!("the deploy was cut off {place}");
     let with = |mut finding: Finding| {
         finding.operation = Some(operation(boundary));
         finding.evidence.insert(0, at.clone());
@@ -31,14 +32,14 @@ fn of_cut(cut: &Cut) -> Vec<Finding> {
     };
     match after {
         After::NotCut => {
-            let text = format!("the deploy could not be cut off before `{}`", boundary.name);
+            let text = format!("the deploy could not be cut off {place}");
             vec![with(Finding::new("NOT_PROVEN", Severity::Unknown, &boundary.name, text))]
         }
         After::Stuck(Ended::Unclear(why)) => {
             vec![with(Finding::new("NOT_PROVEN", Severity::Unknown, &boundary.name, why))]
         }
         After::Stuck(ended) => {
-            let text = format!("after a cut before `{}` the next deploy fails", boundary.name);
+            let text = format!("after a cut {place}, the next deploy fails");
             let mut finding = with(Finding::new("STUCK", Severity::Fails, &boundary.name, text));
             if let Ended::Failed { operation: Some(failed), host, evidence } = ended {
                 finding.machine.clone_from(host);

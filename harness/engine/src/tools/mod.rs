@@ -212,6 +212,12 @@ impl Deployed {
     }
 }
 
+/// The operation that a deploy which still runs is at, as its events tell it.
+pub(crate) fn at_work(controller: &Controller, label: &str) -> Option<OperationRef> {
+    let text = std::fs::read_to_string(controller.events_file(label)).ok()?;
+    told::read(&text).unfinished.map(|(operation, _)| operation)
+}
+
 /// Runs the deploy. Its output goes to the events as it comes, and whole to `log_dir`.
 pub(crate) async fn deploy(
     controller: &Controller,

@@ -166,12 +166,17 @@ async fn run_tool<B: Backend>(
         }
         std::future::pending::<Result<Deployed, MachineError>>().await
     };
+    let attending = async {
+        join_all(machines.iter().map(|machine| machine.attend(&limit))).await;
+        std::future::pending::<Result<Deployed, MachineError>>().await
+    };
     let recorders = if pass == Pass::Second { record(&progress.watched, machines, &limit).await } else { Vec::new() };
     let deployed = tokio::select! {
         deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,
         // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
         error = loss(machines) => return Err(unknown("MACHINE_LOST", &error)),
         never = watching => never,
+        never = attending => never,
     };
     let deployed = deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
     for (machine, recorder) in machines.iter().zip(recorders) {

@@ -171,6 +171,10 @@ impl Machine for FakeMachine {
         Ok(())
     }
 
+    async fn attend(&self, _deadline: &Deadline) {
+        std::future::pending().await
+    }
+
     async fn power_cut(self, _deadline: &Deadline) -> Result<Self, MachineError> {
         self.fake.log.lock().expect("no panic while it is held").push(format!("{}: power cut", self.name));
         Ok(self)

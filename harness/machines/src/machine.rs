@@ -253,6 +253,9 @@ pub trait Machine: Send + Sync + Sized {
     fn console(&self) -> PathBuf;
     /// An orderly reboot, over when the machine has come to rest after it; an error if its kernel did not begin anew.
     fn reboot(&self, deadline: &Deadline) -> impl Future<Output = Result<(), MachineError>> + Send;
+    /// Looks after the machine while somebody else works in it: one that reboots by itself gets its addresses back. Goes
+    /// on until it is dropped; what it cannot mend, those who need the machine will tell.
+    fn attend(&self, deadline: &Deadline) -> impl Future<Output = ()> + Send;
     /// Cuts the power, and boots again: what was not synced is lost.
     fn power_cut(self, deadline: &Deadline) -> impl Future<Output = Result<Self, MachineError>> + Send;
     /// Ends it and removes its disk.

@@ -334,6 +334,11 @@ impl Machine for ContainerMachine {
         Err(self.unable("a container has no kernel of its own to reboot"))
     }
 
+    /// A container that ends by itself does not come back.
+    async fn attend(&self, _deadline: &Deadline) {
+        std::future::pending().await
+    }
+
     async fn power_cut(self, _deadline: &Deadline) -> Result<Self, MachineError> {
         Err(self.unable("a container's files are the host's: a power cut of its own would lose nothing"))
     }

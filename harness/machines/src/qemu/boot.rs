@@ -90,6 +90,11 @@ impl Making<'_> {
         self.admit(running, person).await
     }
 
+    /// The same while somebody else waits for the machine: nothing is waited for but the network.
+    pub(super) async fn after_own_reboot(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
+        personal::tell(&running.agent, &self.spec.name, person.again(KIND, self.needs), self.deadline).await
+    }
+
     fn machine(&self, base: Base, person: Person, boot_seconds: f64) -> QemuMachine {
         QemuMachine {
             name: self.spec.name.clone(),

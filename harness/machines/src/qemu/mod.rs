@@ -315,6 +315,24 @@ impl Machine for QemuMachine {
         self.making(deadline).after_reboot(&self.running, &self.person).await
     }
 
+    async fn attend(&self, deadline: &Deadline) {
+        let Some(mut boot) = self.boot_id(deadline).await else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(ATTENTION).await;
+            if self.boot_id(deadline).await.as_ref() == Some(&boot) {
+                continue;
+            }
+            // Silent for a while, or another boot: the agent answers again once there is a system.
+            let Ok(now) = self.running.answers(&self.name, &self.dir, deadline).await else {
+                return std::future::pending().await;
+            };
+            if now != boot {
+                boot = now;
+                let _ = self.making(deadline).after_own_reboot(&self.running, &self.person).await;
+            }
+        }
+    }
+
     async fn power_cut(self, deadline: &Deadline) -> Result<Self, MachineError> {
         self.stop_tunnels();
         // The processors stand still before QEMU closes the disk: what the machine had not written yet is lost, and
@@ -339,7 +357,19 @@ impl Machine for QemuMachine {
     }
 }
 
+/// How often a machine that somebody works in is asked for its boot, and how long it may take to say.
+const ATTENTION: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(15);
+
 impl QemuMachine {
+    /// The kernel's id of its boot, if the agent tells.
+    async fn boot_id(&self, deadline: &Deadline) -> Option<String> {
+        let limit = deadline.child("the id of the boot", ANSWER);
+        let ask = Exec::new(["cat", "/proc/sys/kernel/random/boot_id"]);
+        let output = self.running.agent.exec(&ask, b"", &limit).await.ok()?;
+        (output.status == 0).then(|| output.text().trim().to_owned())
+    }
+
     fn making<'a>(&'a self, deadline: &'a Deadline) -> Making<'a> {
         let Self { means, image, spec, needs, dir, .. } = self;
         Making { means, image, spec, needs, dir, deadline }

@@ -270,7 +270,10 @@ impl Judge<'_> {
     fn restarts(&mut self) {
         if self.s1.header.boot_id != self.s2.header.boot_id {
             let text = "the machine was rebooted during the second deploy".to_owned();
-            self.observe("DISRUPTIVE", Weight::Fails, "boot", text, None);
+            // The first unit of the new boot starts while the operation waits for the machine.
+            let booted = self.s2.units.values().map(|unit| unit.since).filter(|since| *since > self.began).min();
+            let window = booted.and_then(|when| self.window_at(when)).map(|window| window.number);
+            self.observe("DISRUPTIVE", Weight::Fails, "boot", text, window);
             return;
         }
         let began_anew = |before: &Capture, after: &Capture| -> BTreeSet<String> {
@@ -546,6 +549,8 @@ mod tests {
         let mut s2 = s1.clone();
         s2.header.boot_id = "other".into();
         assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), None)]);
+        s2.units.values_mut().for_each(|unit| unit.since = 12 * SECOND + SECOND / 2);
+        assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), Some(3))], "who waited for it");
     }
 
     #[test]

@@ -180,7 +180,13 @@ async fn run_tool<B: Backend>(
     };
     let deployed = deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
     for (machine, recorder) in machines.iter().zip(recorders) {
-        let Some(recorder) = recorder else { continue };
+        let Some(recorder) = recorder else {
+            if progress.watched.get(machine.name()).is_some_and(|paths| !paths.is_empty()) {
+                let text = format!("operations that undo each other were not looked for on `{}`", machine.name());
+                progress.remarks.push(text);
+            }
+            continue;
+        };
         let record = writes::stop(machine, recorder, &limit).await;
         progress.record.insert(machine.name().to_owned(), record);
     }

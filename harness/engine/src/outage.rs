@@ -13,8 +13,8 @@ use redrill_machines::{Deadline, Exec, Machine, PROBE};
 use redrill_model::{Check, CheckKind, Expect};
 use serde::Deserialize;
 
-/// One look of the probe; the next begins at once.
-const LOOK: Duration = Duration::from_secs(5);
+/// One look of the probe; the next begins at once. What the look that the deploy's end cuts off has seen is lost.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A time in which nobody listened on a port.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,12 +1,14 @@
 //! Shared by the suites: the built program, places of its own for each test, and what a run left.
 
 pub mod corpus;
+mod leftovers;
 mod server;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub use leftovers::leftovers;
 use serde_json::Value;
 pub use server::{FileServer, Manner};
 

@@ -64,6 +64,16 @@ pub(super) async fn forks(world: &mut World) {
     ] {
         assert_ne!(world.shell(&a, what).await, world.shell(&b, what).await, "{what}");
     }
+    // A machine with a bootloader has a screen.
+    qemu.witnesses().take().await;
+    let screen = std::fs::read(a_dir.join("screen.png")).expect("a picture");
+    assert!(screen.starts_with(b"\x89PNG\r\n") && screen.len() < 1 << 20, "{} bytes", screen.len());
+    let evidence = std::fs::read_to_string(a_dir.join("evidence.txt")).expect("told");
+    assert!(
+        evidence.contains("screen     screen.png, ") && evidence.contains("processes  processes.txt, "),
+        "{evidence}"
+    );
+
     for machine in [&a, &b] {
         // `boot` ends with a login over SSH.
         let logins = "journalctl --boot --unit ssh | grep --count 'Accepted publickey for root'";

@@ -1,6 +1,7 @@
 //! Real machines, without a deploy: forks, the agent, reboots, power cuts, and what goes wrong with them.
 
 mod cloud;
+mod faults;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,18 +17,22 @@ use redrill_machines::{
     Backend, ClientKey, Containers, Deadline, Exec, Home, Machine, MachineError, Needs, PROBE, RunDir,
 };
 use redrill_model::{MachineSpec, Scenario};
-use redrill_tests::{has_qemu, processes_of, program, root, wait_for};
+use redrill_tests::{has_qemu, in_mount_namespace, processes_of, program, root, wait_for};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     type Test = fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>;
-    let trials: [(&str, Test); 8] = [
+    let trials: [(&str, Test); 12] = [
         ("forks::qemu::share_nothing_but_what_was_in_memory", |world| Box::pin(forks(world))),
         ("agent::qemu::answers_without_a_network", |world| Box::pin(agent(world))),
         ("reboot::qemu::is_proven_and_a_power_cut_loses_what_was_not_synced", |world| Box::pin(reboot(world))),
-        ("template::qemu::damage_is_noticed_and_mended", |world| Box::pin(damage(world))),
-        ("resume::qemu::a_fork_that_hangs_is_told", |world| Box::pin(hang(world))),
-        ("resume::qemu::a_clock_that_cannot_be_set_is_told", |world| Box::pin(clock(world))),
+        ("template::qemu::another_maker_and_damage_are_noticed_and_mended", |world| Box::pin(faults::templates(world))),
+        ("resume::qemu::a_fork_that_hangs_is_told", |world| Box::pin(faults::hang(world))),
+        ("resume::qemu::a_clock_that_cannot_be_set_is_told", |world| Box::pin(faults::clock(world))),
+        ("full::qemu::freezing_is_told", |world| Box::pin(faults::full(world))),
+        ("full::qemu::a_machine_at_work_is_told", |world| Box::pin(faults::full_at_work(world))),
+        ("long::full::qemu::a_template_is_told", |world| Box::pin(faults::full_cache(world))),
+        ("port::qemu::one_that_is_taken_is_left_alone", |world| Box::pin(port(world))),
         ("cloud::qemu::a_published_image_becomes_forks", |world| Box::pin(cloud::forks(world))),
         ("freeze::container::keeps_the_files", |world| Box::pin(commit(world))),
     ];
@@ -36,7 +41,10 @@ fn main() -> ExitCode {
             true => redrill_machines::container::engine_version().is_err(),
             false => !has_qemu(),
         };
-        let trial = Trial::test(name, move || run(test));
+        let trial = Trial::test(name, move || match name.contains("full::") {
+            true => caught(|| in_mount_namespace(name, || run(test).unwrap_or_else(|failed| panic!("{failed:?}")))),
+            false => run(test),
+        });
         trial.with_ignored_flag(lacking && std::env::var_os("CI").is_none())
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
@@ -46,18 +54,22 @@ fn run(test: fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>) -> 
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut world = runtime.block_on(World::new());
     let state = world.home.state.clone();
-    let tested = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| runtime.block_on(test(&mut world))));
+    let tested = caught(|| runtime.block_on(test(&mut world)));
     drop(world);
     drop(runtime);
     // A guard needs a moment to end what it was let go with.
     wait_for(Duration::from_secs(10), || processes_of(&state).is_empty());
     let left = processes_of(&state);
-    tested.map_err(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
-    })?;
+    tested?;
     assert!(left.is_empty(), "processes were left: {left:?}");
     Ok(())
+}
+
+fn caught(test: impl FnOnce()) -> Result<(), Failed> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default().into()
+    })
 }
 
 /// Places, a guard, a client's key, and what is needed to make machines.
@@ -232,52 +244,10 @@ async fn reboot(world: &mut World) {
     machine.destroy().await.expect("ends");
 }
 
-/// A template in a cache of its own, so that no other test meets the damage.
-async fn damage(world: &mut World) {
-    let cache = world.run.path().join("cache");
-    let qemu = world.qemu(&cache).await;
-    let boot = async |name: &str| {
-        let (spec, dir) = (spec("m.example.org"), world.dir(name));
-        let machine = qemu.boot(&spec, &needs(0, false), &dir, &world.deadline).await.expect("boots");
-        machine.destroy().await.expect("ends");
-    };
-    boot("first").await;
-    let templates: Vec<PathBuf> =
-        std::fs::read_dir(cache.join("templates")).expect("made").flatten().map(|entry| entry.path()).collect();
-    let template = templates.iter().find(|path| path.is_dir()).expect("a template");
-    let memory = template.join("memory.ram");
-    let file = std::fs::OpenOptions::new().write(true).open(&memory).expect("there");
-    std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 64 << 20).expect("written");
-    boot("second").await;
-    let told = world.told.lock().expect("no panic").join("\n");
-    assert!(told.contains("is damaged: `memory.ram` is not what was frozen"), "{told}");
-    assert_eq!(told.matches("booting `debian-13` once").count(), 2, "made anew: {told}");
-}
-
-async fn hang(world: &mut World) {
-    let (qemu, machine) = boot(world, true).await;
-    let deadline = Deadline::root("an order", Duration::from_secs(3), 1.0);
-    // The agent cannot answer that it has stopped: the order comes when the answer is through.
-    let stop = "setsid sh -c 'sleep 1; kill -STOP $(pgrep -f \"probe [a]gent\")' > /dev/null 2>&1 &";
-    world.shell(&machine, stop).await;
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(machine.exec(&Exec::new(["true"]), b"", &deadline).await.is_err(), "the agent stands still");
-    let frozen = qemu.freeze(machine, &world.deadline).await.expect("frozen");
-    let short = Deadline::root("the boot", Duration::from_secs(5), 1.0);
-    let Err(error) = qemu.fork(&frozen, "main", &world.dir("fork"), &short).await.map(drop) else {
-        panic!("it must not count as ready");
-    };
-    assert!(matches!(&error, MachineError::NotReady { last_seen, .. } if last_seen.contains("agent")), "{error:?}");
-}
-
-async fn clock(world: &mut World) {
-    let (qemu, machine) = boot(world, true).await;
-    world.shell(&machine, &format!("mount --bind /bin/false {PROBE}")).await;
-    let frozen = qemu.freeze(machine, &world.deadline).await.expect("frozen");
-    let Err(error) = qemu.fork(&frozen, "main", &world.dir("fork"), &world.deadline).await.map(drop) else {
-        panic!("a machine that lives in the past must not be used");
-    };
-    assert!(error.to_string().contains("could not be made a machine of its own"), "{error}");
+/// The directory's name makes its path longer than that of a socket can be.
+async fn port(world: &mut World) {
+    let qemu = world.qemu(&world.home.cache).await;
+    faults::port(world, &qemu, world.dir(&"a-long-name".repeat(12))).await;
 }
 
 async fn commit(world: &mut World) {
@@ -286,6 +256,7 @@ async fn commit(world: &mut World) {
     let mut containers =
         Containers::new(world.guard.clone(), run, catalog, store, world.client.clone()).await.expect("an engine");
     containers.prepare(&["debian-13".to_owned()], Arc::new(|_| ())).await.expect("an image");
+    faults::port(world, &containers, world.dir("p")).await;
     let (spec, dir) = (spec("c.example.org"), world.dir("c"));
     let machine = containers.boot(&spec, &needs(0, true), &dir, &world.deadline).await.expect("boots");
     assert_eq!(world.shell(&machine, "systemctl is-system-running").await, "running");

@@ -6,12 +6,14 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use redrill_tests::{Ran, Sandbox, has_qemu, processes_of, verdicts, wait_for};
+use redrill_tests::{
+    Engine, Ran, Refusal, Sandbox, has_qemu, in_mount_namespace, mount_small, processes_of, verdicts, wait_for,
+};
 use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 8] = [
+    let trials: [(&str, fn()); 11] = [
         ("image::build", image),
         ("web::container::report", web),
         ("web-broken::qemu::redeploy", web_broken),
@@ -20,6 +22,9 @@ fn main() -> ExitCode {
         ("panics::qemu::deploy", panics),
         ("silent::qemu::boot", silent),
         ("silent::qemu::killed", killed),
+        ("full::qemu::disk", || in_mount_namespace("full::qemu::disk", full)),
+        ("waits::container::engine_dies", engine_dies),
+        ("waits::container::engine_refuses", engine_refuses),
     ];
     // CI promises QEMU: there its absence is a failure, and not a trial that was left out.
     let lacking = !has_qemu() && std::env::var_os("CI").is_none();
@@ -164,7 +169,85 @@ fn silent() {
     assert!(because.contains("not ready") && because.contains("last seen: the SSH port is"), "{because}");
     assert!(because.contains("the limit for the boot of `silent.example.org`"), "{because}");
     assert!(ran.stdout.contains("Evidence  "), "{}", ran.stdout);
+    let read = |name| std::fs::read_to_string(sandbox.run_dir().join("machines/silent.example.org").join(name));
+    let (evidence, processes) = (read("evidence.txt").expect("taken"), read("processes.txt").expect("taken"));
+    assert!(evidence.contains("screen     none: its console is the serial one"), "{evidence}");
+    assert!(evidence.contains("console    console.log, ") && processes.contains("systemd-journald"), "{processes}");
     left_clean(&sandbox);
+}
+
+/// The host's disk fills up in the middle: what was not looked at any more is not proven, and nothing is left.
+fn full() {
+    let sandbox = Sandbox::new();
+    mount_small(&sandbox.state(), 4096);
+    let ran = sandbox.run(&["run", "tests/cases/full", "--backend", "qemu"]).expect(3);
+    let report = sandbox.report();
+    let idempotent = claim(&report, "idempotent");
+    assert_eq!(idempotent["verdict"], "UNPROVEN", "{idempotent:#}");
+    assert_eq!(idempotent["findings"][0]["code"], "HOST_FULL", "{idempotent:#}");
+    assert!(ran.stdout.contains("no space left on `") && ran.stdout.contains("redrill image prune"), "{}", ran.stdout);
+    assert!(ran.stdout.contains(&sandbox.state().display().to_string()), "{}", ran.stdout);
+    left_clean(&sandbox);
+    sandbox.run(&["clean", "--check"]).expect(0);
+}
+
+/// An engine that is gone says nothing about the repo. What it had made is removed once it is back.
+fn engine_dies() {
+    let sandbox = Sandbox::new();
+    let engine = Engine::before(redrill_machines::container::engine_socket(), sandbox.path());
+    let mut command = sandbox.command(&["run", "tests/cases/waits", "--backend", "container"]);
+    command.env("DOCKER_HOST", engine.host()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("starts");
+    let deploys = || {
+        let runs = std::fs::read_dir(sandbox.state().join("runs")).into_iter().flatten().flatten();
+        let logs = runs.map(|run| std::fs::read_to_string(run.path().join("deploy-1.log")).unwrap_or_default());
+        logs.collect::<String>().contains("redrill-op: Wait")
+    };
+    assert!(wait_for(Duration::from_secs(180), deploys), "the deploy does not get so far");
+    engine.die();
+    let ran = Ran::of(child.wait_with_output().expect("ends")).expect(3);
+    let report = sandbox.report();
+    expect_verdicts(&report, ["UNPROVEN", "UNDECLARED", "UNDECLARED"]);
+    assert_eq!(claim(&report, "rebuilds")["findings"][0]["code"], "MACHINE_LOST", "{report:#}");
+    let told = "the container engine: it went away under `waits.example.org`";
+    assert!(ran.stdout.contains(told), "{}", ran.stdout);
+    assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+
+    engine.revive();
+    let check = sandbox.run(&["clean", "--check"]).expect(1);
+    assert!(check.stdout.contains("2 containers"), "the container and its network: {}", check.stdout);
+    let swept = sandbox.run(&["doctor"]);
+    assert!(swept.stderr.contains("swept what a killed run left: 0 processes, 2 containers"), "{}", swept.stderr);
+    sandbox.run(&["clean", "--check"]).expect(0);
+}
+
+/// At both moments at which engines find out what they do not admit.
+fn engine_refuses() {
+    let docker = Refusal {
+        starts: "POST /containers/create",
+        ends: "/create",
+        status: 403,
+        message: "authorization denied by plugin policy: capability SYS_ADMIN",
+    };
+    let runtime = Refusal {
+        starts: "POST /containers/",
+        ends: "/start",
+        status: 500,
+        message: "OCI runtime create failed: runc create failed: unable to apply caps: operation not permitted",
+    };
+    for refusal in [docker, runtime] {
+        let sandbox = Sandbox::new();
+        let engine = Engine::before(redrill_machines::container::engine_socket(), sandbox.path());
+        engine.refuse(refusal.clone());
+        let mut command = sandbox.command(&["run", "tests/cases/waits", "--backend", "container"]);
+        let ran = Ran::of(command.env("DOCKER_HOST", engine.host()).output().expect("runs")).expect(3);
+        expect_verdicts(&sandbox.report(), ["UNPROVEN", "UNDECLARED", "UNDECLARED"]);
+        let told =
+            "the container engine refuses `waits.example.org` what systemd needs (SYS_ADMIN, NET_ADMIN, SYS_PTRACE";
+        assert!(ran.stdout.contains(told) && ran.stdout.contains(refusal.message), "{}", ran.stdout);
+        assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+        sandbox.run(&["clean", "--check"]).expect(0);
+    }
 }
 
 /// Two builders of one recipe at once: one image, whole, with nothing in it that two machines must not share.
@@ -232,6 +315,8 @@ fn killed() {
             let ran = Ran::of(output);
             assert!(ran.stderr.contains("interrupted: cleaning up"), "{}", ran.stderr);
             assert!(ran.stdout.contains("interrupted by the user"), "what was learnt is told:\n{}", ran.stdout);
+            let evidence = sandbox.run_dir().join("machines/silent.example.org/evidence.txt");
+            assert!(evidence.is_file(), "a machine in the making is looked at too");
             left_clean(&sandbox);
         } else {
             let swept = sandbox.run(&["doctor"]);

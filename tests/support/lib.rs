@@ -1,6 +1,7 @@
 //! Shared by the suites: the built program, places of its own for each test, and what a run left.
 
 pub mod corpus;
+mod engine;
 mod leftovers;
 mod server;
 
@@ -8,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub use engine::{Engine, Refusal};
 pub use leftovers::leftovers;
 use serde_json::Value;
 pub use server::{FileServer, Manner};
@@ -136,6 +138,47 @@ pub fn processes_of(state: &Path) -> Vec<u32> {
         environment.split(|byte| *byte == 0).any(|variable| variable.starts_with(&mark))
     };
     ids.filter(marked).collect()
+}
+
+/// Where a test finds that it runs in a mount namespace of its own.
+const NAMESPACE: &str = "REDRILL_TESTS_NAMESPACE";
+
+/// Runs `test` where it may mount file systems that nobody else sees and that go with it: this program again, for the
+/// trial of this name, as root of a user namespace if need be.
+pub fn in_mount_namespace(trial: &str, test: impl FnOnce()) {
+    if std::env::var_os(NAMESPACE).is_some() {
+        return test();
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n");
+    let mut again = Command::new("unshare");
+    again.args(["--mount", "--kill-child"]).args(if root { None } else { Some("--map-root-user") });
+    again.arg(std::env::current_exe().expect("a test is a program")).args([trial, "--exact"]).env(NAMESPACE, "1");
+    let output = again.output().expect("unshare runs");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}\n{}", said(&output.stdout), said(&output.stderr));
+}
+
+/// A file system of its own on `place`, in memory.
+pub fn mount_small(place: &Path, mib: u64) {
+    std::fs::create_dir_all(place).expect("made");
+    let size = format!("size={mib}m,mode=755");
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(place).status();
+    assert!(mounted.expect("mount runs").success(), "no file system for {}", place.display());
+}
+
+/// Leaves no more than `kib` KiB free on such a file system, whatever is written to it meanwhile.
+pub fn fill(place: &Path, kib: u64) {
+    for more in (0..1 << 20).step_by(512) {
+        let used = Command::new("df").args(["--block-size=1K", "--output=used"]).arg(place).output().expect("df runs");
+        let used =
+            String::from_utf8_lossy(&used.stdout).lines().last().and_then(|line| line.trim().parse::<u64>().ok());
+        let size = format!("remount,size={}k", used.expect("a number") + kib + more);
+        let made = Command::new("mount").args(["-o", &size]).arg(place).stderr(std::process::Stdio::null()).status();
+        if made.expect("mount runs").success() {
+            return;
+        }
+    }
+    panic!("{} cannot be made smaller", place.display());
 }
 
 /// Waits until this holds, for at most that long; tells whether it came true.

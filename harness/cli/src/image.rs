@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use redrill_machines::host;
 use redrill_machines::image::{BuildError, Builder, Catalog, CatalogError, Store};
 use redrill_machines::qemu::Templates;
 
@@ -52,9 +53,10 @@ pub(crate) async fn exec(args: Args) -> Ended {
         Args::Prune { keep } => {
             let mut removed = store.prune(keep).map_err(|error| Failure::unknown("cannot prune the images", &error))?;
             let left: Vec<String> = store.list().into_iter().map(|image| image.digest).collect();
-            match Templates::new(&home().cache).prune(&left) {
+            let qemu = host::qemu_version().await;
+            match Templates::new(&home().cache).prune(&left, qemu.as_deref()) {
                 0 => {}
-                bytes => removed.push(("templates of these".to_owned(), bytes)),
+                bytes => removed.push(("templates that nobody can use any more".to_owned(), bytes)),
             }
             output::pruned(&removed);
             Ok(0)

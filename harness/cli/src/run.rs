@@ -145,8 +145,10 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
         }
     };
     let report = without_secrets(&report, &redactor)?;
-    write(&report, &path)?;
+    let written = write(&report, &path);
+    // A report that finds no room on the disk is told all the same.
     output::result(&report, args.format == Format::Json);
+    written?;
     Ok(report.exit_status())
 }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, host};
 use redrill_model::Pass;
 
 use crate::drill::{Drill, Outcome, Progress};
 use crate::outage::{self, Gaps};
 use crate::prove::Trouble;
-use crate::stages::unknown;
+use crate::stages::{HOST_FULL, unknown};
 use crate::tools::{self, Deployed, Ended};
 use crate::writes;
 
@@ -34,6 +34,12 @@ pub(crate) async fn deploy<B: Backend>(
         Ended::Unclear(why) => {
             Outcome::Unknown(Trouble { code: "NOT_PROVEN", text: format!("{which}: {why}"), evidence: Vec::new() })
         }
+        // Whether it failed for this or not, it cannot be told.
+        Ended::Failed { .. } if host_is_full(drill) => {
+            let place = drill.run_dir.path().display().to_string();
+            let error = MachineError::DiskFull { place, what: format!("{which}, which failed") };
+            unknown(HOST_FULL, &error)
+        }
         Ended::Failed { operation, .. } => match lost_machine(progress, deadline).await {
             Some(error) => unknown("MACHINE_LOST", &error),
             None => {
@@ -52,6 +58,13 @@ pub(crate) async fn deploy<B: Backend>(
         Pass::Restored => progress.evidence.restored = Some(deployed),
     }
     outcome
+}
+
+/// With less than this a tool may have failed on its own files.
+const FULL_MIB: u64 = 4;
+
+fn host_is_full<B>(drill: &Drill<B>) -> bool {
+    host::free_disk_mib(drill.run_dir.path()) < FULL_MIB
 }
 
 /// A second deploy that failed may have failed because it ran from elsewhere: once more from where the first one did.

@@ -109,6 +109,8 @@ impl<B: Backend> Drill<B> {
         let mut reports = Vec::new();
         let mut over = false;
         let can = self.backend.capabilities();
+        let events = self.events.clone();
+        self.backend.witnesses().clean_with(move |text| events.redactor().clean(text));
         let forks = can.memory_fork;
         progress.remarks.extend(remarks(can));
         for stage in plan(&self.loaded.scenario, forks).with_mutants(self.mutate).stages {
@@ -190,28 +192,25 @@ impl<B: Backend> Drill<B> {
         self.events.send(Event::StageStarted { stage });
         let began = Instant::now();
         let mut stop = self.stop.clone();
+        let witnesses = self.backend.witnesses();
+        let cut = |code, text| Outcome::Unknown(Trouble { code, text, evidence: Vec::new() });
+        let mut work = Box::pin(stages::run(self, stage, progress, deadline));
         let outcome = tokio::select! {
-            outcome = deadline.limit(stages::run(self, stage, progress, deadline)) => {
-                outcome.unwrap_or_else(|limit| Outcome::Unknown(Trouble {
-                    code: "TIMED_OUT",
-                    text: limit.to_string(),
-                    evidence: Vec::new(),
-                }))
-            }
-            // Whatever the stage had started dies with its future.
-            () = interrupted(&mut stop) => Outcome::Unknown(Trouble {
-                code: "INTERRUPTED",
-                text: "interrupted by the user".to_owned(),
-                evidence: Vec::new(),
-            }),
+            outcome = &mut work => outcome,
+            () = tokio::time::sleep(deadline.left()) => cut("TIMED_OUT", deadline.error().to_string()),
+            () = interrupted(&mut stop) => cut("INTERRUPTED", "interrupted by the user".to_owned()),
         };
+        if matches!(outcome, Outcome::Unknown(_)) {
+            // Whatever the stage had started dies with its future.
+            witnesses.take().await;
+        }
+        drop(work);
         let seconds = began.elapsed().as_secs_f64();
         let (status, note) = match outcome {
             Outcome::Done(note) => (Status::Done, note),
             Outcome::Failed(note) => (Status::Failed, note),
             Outcome::Unknown(trouble) => {
                 let note = trouble.text.clone();
-                stages::evidence(self, progress).await;
                 progress.evidence.trouble.get_or_insert(self.clean(trouble));
                 (Status::Unknown, note)
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
-use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, Needs, Seat};
+use redrill_machines::{Backend, Deadline, Machine, MachineError, Needs, Seat};
 use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Scenario, Stage};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
@@ -75,13 +75,26 @@ async fn capture_and_look<B: Backend>(
 /// An error with all its causes, as trouble of this kind.
 pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'static)) -> Outcome {
     let mut text = error.to_string();
+    let mut full = is_full(error);
     let mut cause = error.source();
     while let Some(source) = cause {
         text = format!("{text}: {source}");
+        full |= is_full(source);
         cause = source.source();
     }
     let tail = error.downcast_ref::<MachineError>().map(|error| error.console_tail().to_vec());
-    Outcome::Unknown(Trouble { code, text, evidence: tail.unwrap_or_default() })
+    let code = if full { HOST_FULL } else { code };
+    let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());
+    Outcome::Unknown(Trouble { code, text, evidence: tail.into_iter().flatten().chain(mend).collect() })
+}
+
+/// Whatever was tried, it failed for want of space on the host.
+pub(crate) const HOST_FULL: &str = "HOST_FULL";
+
+fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let of_machine = matches!(error.downcast_ref(), Some(MachineError::DiskFull { .. }));
+    let of_system = error.downcast_ref::<std::io::Error>();
+    of_machine || of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }
 
 async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Outcome {
@@ -427,26 +440,6 @@ async fn check<B: Backend>(
     }
     let note = format!("{green} of {} checks hold", scenario.checks.len());
     if green == scenario.checks.len() { Outcome::Done(note) } else { Outcome::Failed(note) }
-}
-
-/// Written down of each machine when a stage did not come to its end: what it was doing.
-const DOING: &str = "systemctl list-jobs --no-pager; ps -eo pid,ppid,stat,etimes,wchan:20,args";
-/// The longest that this may take, and the most that is kept.
-const DOING_LIMIT: Duration = Duration::from_secs(3);
-const DOING_BYTES: usize = 64 * 1024;
-
-/// Takes evidence before anything is ended; a machine that does not answer leaves its console.
-pub(crate) async fn evidence<B: Backend>(drill: &Drill<B>, progress: &Progress<B>) {
-    let limit = Deadline::root("evidence", DOING_LIMIT, drill.host.slowness.min(4.0));
-    let asked = progress.machines.iter().map(|machine| async {
-        let Ok(output) = machine.exec(&Exec::new(["sh", "-c", DOING]), b"", &limit).await else { return };
-        let Ok(dir) = machine_dir(drill, machine.name()) else { return };
-        let kept = &output.stdout[..output.stdout.len().min(DOING_BYTES)];
-        let text = drill.events.redactor().clean(&String::from_utf8_lossy(kept));
-        // Evidence is welcome, and no reason to fail.
-        let _ = std::fs::write(dir.join("processes.txt"), text);
-    });
-    join_all(asked).await;
 }
 
 /// Ends machines, or lets them be; returns how many there were, and what went wrong.

@@ -360,11 +360,11 @@ pub(crate) fn nanoseconds_now() -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// An agent made of prepared answers: for each frame that arrives, these go back.
-    fn with_machine(answer: impl Fn(Frame) -> Vec<Frame> + Send + 'static) -> Arc<Agent> {
+    pub(crate) fn with_machine(answer: impl Fn(Frame) -> Vec<Frame> + Send + 'static) -> Arc<Agent> {
         let (here, there) = UnixStream::pair().expect("a pair");
         tokio::spawn(async move {
             let (mut reading, mut writing) = there.into_split();

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use redrill_model::{ImageUsed, MachineSpec};
 
 use crate::deadline::Deadline;
+use crate::evidence::Witnesses;
 use crate::image::Progress;
 use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 
@@ -43,6 +44,10 @@ impl Backend for Fake {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { memory_fork: self.memory_fork, own_kernel: false }
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        Witnesses::default()
     }
 
     async fn prepare(&mut self, images: &[String], _progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {

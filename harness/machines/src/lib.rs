@@ -7,6 +7,7 @@ mod admission;
 mod agent;
 pub mod container;
 mod deadline;
+mod evidence;
 mod fake;
 pub mod host;
 pub mod image;
@@ -23,6 +24,7 @@ mod switch;
 pub use admission::{Admission, AdmissionError, Amount, Ticket};
 pub use container::{Containers, reap};
 pub use deadline::{Deadline, TimedOut};
+pub use evidence::Witnesses;
 pub use fake::{Fake, FakeMachine};
 pub use machine::{
     Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, PROBE_BINARY, Reach, Seat,

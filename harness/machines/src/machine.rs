@@ -9,6 +9,7 @@ use redrill_model::{ImageUsed, MachineSpec, Network};
 use thiserror::Error;
 
 use crate::deadline::{Deadline, TimedOut};
+use crate::evidence::Witnesses;
 use crate::image::Progress;
 
 /// Why the harness could not learn the answer. None of these says anything about the deploy.
@@ -110,9 +111,27 @@ pub enum MachineError {
         /// The end of what ssh printed.
         said: String,
     },
-    /// The container engine refused, or is not there.
+    /// The container engine said no, or is not there.
     #[error("the container engine: {0}")]
     Engine(String),
+    /// The container engine admits no machine that has the rights which systemd needs.
+    #[error("the container engine refuses `{machine}` what systemd needs ({needs}): {said}")]
+    Refused {
+        /// Machine.
+        machine: String,
+        /// What was asked for.
+        needs: String,
+        /// What the engine said.
+        said: String,
+    },
+    /// A file system of the host is full.
+    #[error("no space left on `{place}` for {what}")]
+    DiskFull {
+        /// Where, or whose.
+        place: String,
+        /// What did not fit.
+        what: String,
+    },
     /// The backend's machines cannot do this.
     #[error("`{machine}`: {what}")]
     Unable {
@@ -141,6 +160,21 @@ impl MachineError {
         move |source| Self::Io { what, source }
     }
 
+    /// A failure whose text may say that the disk is full: the system's own words, whoever passed them on.
+    pub(crate) fn or_full(self, what: &str, place: &Path) -> Self {
+        let said = match &self {
+            Self::Program { said, .. } | Self::Monitor(said) => said.contains(NO_SPACE),
+            Self::Io { source, .. } => {
+                source.kind() == io::ErrorKind::StorageFull || source.to_string().contains(NO_SPACE)
+            }
+            _ => false,
+        };
+        if !said {
+            return self;
+        }
+        Self::DiskFull { place: place.display().to_string(), what: what.to_owned() }
+    }
+
     /// The end of the machine's console, where the error is about a boot.
     pub fn console_tail(&self) -> &[String] {
         match self {
@@ -149,6 +183,9 @@ impl MachineError {
         }
     }
 }
+
+/// How every program words ENOSPC.
+pub(crate) const NO_SPACE: &str = "No space left on device";
 
 /// Where the probe lies in a machine: on a file system that no capture holds.
 pub const PROBE: &str = "/run/redrill/probe";
@@ -313,6 +350,8 @@ pub trait Backend: Send + Sync {
     type Frozen: Send + Sync;
     /// What its machines can do.
     fn capabilities(&self) -> Capabilities;
+    /// Of whom evidence can be taken, also while the backend is busy.
+    fn witnesses(&self) -> Witnesses;
     /// Sees to it that these base images are there, building what is missing; told once, before the first boot.
     fn prepare(
         &mut self,

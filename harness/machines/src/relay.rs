@@ -4,8 +4,10 @@
 //! which carries it to a unix socket in the run directory, where [`serve`] answers. Every request is logged.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,9 +30,12 @@ pub(crate) struct Rules {
     pub(crate) log: PathBuf,
 }
 
-/// Answers on `socket` until the returned task is dropped.
-pub(crate) fn serve(socket: &Path, rules: Rules) -> io::Result<tokio::task::JoinHandle<()>> {
-    let listener = UnixListener::bind(socket)?;
+/// Answers on the socket `name` in `dir` until the returned task is dropped. One that an earlier run left is replaced.
+pub(crate) fn serve(dir: &Path, name: &str, rules: Rules) -> io::Result<tokio::task::JoinHandle<()>> {
+    let _ = std::fs::remove_file(dir.join(name));
+    // A socket's path has at most 107 bytes, a run directory may have more: go by way of the open directory.
+    let directory = File::open(dir)?;
+    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
     let rules = Arc::new(rules);
     Ok(tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
@@ -219,7 +224,9 @@ mod tests {
         assert_eq!(Request::parse(""), None);
     }
 
-    async fn ask(socket: &Path, request: &str) -> String {
+    async fn ask(dir: &Path, request: &str) -> String {
+        let directory = File::open(dir).expect("there");
+        let socket = format!("/proc/self/fd/{}/relay.sock", directory.as_raw_fd());
         let mut stream = UnixStream::connect(socket).await.expect("the relay listens");
         stream.write_all(request.as_bytes()).await.expect("sent");
         let mut answer = String::new();
@@ -239,20 +246,19 @@ mod tests {
                 let _ = stream.write_all(format!("HTTP/1.1 200 OK\r\n\r\n{line}").as_bytes()).await;
             }
         });
-        let dir = std::env::temp_dir().join(format!("redrill-relay-{}", std::process::id()));
+        let place = tempfile::tempdir().expect("a directory");
+        let dir = place.path().join("a run directory of a longer path than a socket can have".repeat(3));
         std::fs::create_dir_all(&dir).expect("made");
-        let (socket, log) = (dir.join("relay.sock"), dir.join("network.log"));
-        let _ = std::fs::remove_file(&socket);
+        let log = dir.join("network.log");
         let rules = Rules { allowed: BTreeSet::from([address.clone()]), upstream: None, log: log.clone() };
-        let task = serve(&socket, rules).expect("serves");
-        let allowed = ask(&socket, &format!("GET http://{address}/pool/a.deb HTTP/1.1\r\nHost: m\r\n\r\n")).await;
+        let task = serve(&dir, "relay.sock", rules).expect("serves");
+        let allowed = ask(&dir, &format!("GET http://{address}/pool/a.deb HTTP/1.1\r\nHost: m\r\n\r\n")).await;
         assert!(allowed.ends_with("GET /pool/a.deb HTTP/1.1"), "{allowed}");
-        let refused = ask(&socket, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n").await;
+        let refused = ask(&dir, "GET http://192.0.2.1/ HTTP/1.1\r\n\r\n").await;
         assert!(refused.starts_with("HTTP/1.1 403") && refused.contains("package mirror only"), "{refused}");
-        assert!(ask(&socket, "CONNECT prod.test:443 HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 403"));
+        assert!(ask(&dir, "CONNECT prod.test:443 HTTP/1.1\r\n\r\n").await.starts_with("HTTP/1.1 403"));
         task.abort();
         let log = std::fs::read_to_string(&log).expect("logged");
-        std::fs::remove_dir_all(&dir).expect("cleaned up");
         let verdicts: Vec<&str> = log.lines().filter_map(|line| line.split(' ').nth(1)).collect();
         assert_eq!(verdicts, ["allowed", "refused", "refused"]);
     }

@@ -133,6 +133,12 @@ pub struct Swept {
     pub files: usize,
 }
 
+impl Swept {
+    fn nothing(dir: &Path) -> Self {
+        Self { run: dir.to_owned(), processes: 0, containers: 0, files: 0 }
+    }
+}
+
 const LOCK: &str = "lock";
 /// Present while a run may have left something: removed when it cleaned up after itself.
 const UNCLEAN: &str = "unclean";
@@ -145,19 +151,21 @@ fn sweep(dir: &Path) -> Option<Swept> {
     }
     let lock = File::open(dir.join(LOCK)).ok()?;
     match lock.try_lock() {
-        Ok(()) => Some(clear(dir)),
+        Ok(()) => Some(clear(dir)).filter(|swept| *swept != Swept::nothing(dir) || !dir.join(UNCLEAN).exists()),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
 }
 
-/// Ends what a run left, kept or not.
+/// Ends what a run left, kept or not. While its engine is away the run stays unclean: the next sweep asks again.
 pub(crate) fn clear(dir: &Path) -> Swept {
     let processes = process::kill_marked(dir);
     let containers = container::remove_all(dir);
     let files = remove_disposable(dir);
     let _ = fs::remove_file(dir.join(KEPT));
-    let _ = fs::remove_file(dir.join(UNCLEAN));
-    Swept { run: dir.to_owned(), processes, containers, files }
+    if containers.is_ok() {
+        let _ = fs::remove_file(dir.join(UNCLEAN));
+    }
+    Swept { run: dir.to_owned(), processes, containers: containers.unwrap_or_default(), files }
 }
 
 /// Removes disks, sockets, keys and checkouts below `dir`; what a person may want to read stays.
@@ -320,6 +328,15 @@ mod tests {
         assert_eq!(home.sweep(), [], "swept once");
         assert!(RunDir::is_live(live.path()) && !RunDir::is_live(&dead_path));
         live.close();
+        let away = make();
+        let away_path = away.path.clone();
+        fs::write(away_path.join("engine"), "/nonexistent/engine.sock").expect("written");
+        away.close();
+        assert!(away_path.join(UNCLEAN).exists(), "its engine may still have containers");
+        assert_eq!(home.sweep(), [], "nothing was there to be removed");
+        fs::remove_file(away_path.join("engine")).expect("removed");
+        home.sweep();
+        assert!(!away_path.join(UNCLEAN).exists());
         fs::remove_dir_all(home.state.parent().expect("a parent")).expect("cleaned up");
     }
 }

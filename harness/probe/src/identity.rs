@@ -56,7 +56,8 @@ pub(crate) fn still() -> io::Result<()> {
 fn set_clock(nanoseconds: i64) -> io::Result<()> {
     let time =
         Timespec { tv_sec: nanoseconds.div_euclid(1_000_000_000), tv_nsec: nanoseconds.rem_euclid(1_000_000_000) };
-    Ok(rustix::time::clock_settime(ClockId::Realtime, time)?)
+    rustix::time::clock_settime(ClockId::Realtime, time)
+        .map_err(|error| io::Error::other(format!("cannot set the clock: {error}")))
 }
 
 fn place(file: &PlacedFile) -> io::Result<()> {

@@ -15,6 +15,7 @@ pub(crate) use crate::prove_restores::restore_reports;
 use crate::prove_restores::{restored_summary, restores, survives_reboot};
 use crate::restore::Restores;
 use crate::resume::Cuts;
+use crate::stages::HOST_FULL;
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{Again, add_flip_flops, changed_again, judge_machine};
 pub(crate) use serves::serves;
@@ -135,8 +136,10 @@ pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evid
     match &deployed.ended {
         Ended::Well => None,
         Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
-        // A machine that died under the tool says nothing about the repo.
-        Ended::Failed { .. } if evidence.trouble.as_ref().is_some_and(|t| t.code == "MACHINE_LOST") => {
+        // A machine that died under the tool, or a host without space, says nothing about the repo.
+        Ended::Failed { .. }
+            if evidence.trouble.as_ref().is_some_and(|t| ["MACHINE_LOST", HOST_FULL].contains(&t.code)) =>
+        {
             Some(not_reached(evidence))
         }
         Ended::Failed { operation, host, evidence } => {

@@ -7,19 +7,24 @@ use std::path::Path;
 
 use bollard::Docker;
 use bollard::container::LogOutput;
+use bollard::errors::Error;
 use bollard::exec::{StartExecOptions, StartExecResults};
 use bollard::models::{ContainerConfig, ExecConfig, NetworkCreateRequest};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, RemoveImageOptionsBuilder,
 };
 use futures_util::StreamExt;
+use testcontainers::TestcontainersError;
+use testcontainers::core::client::ClientError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::sweep::LABEL;
 use crate::agent::Agent;
 use crate::image::Image;
-use crate::machine::{MachineError, PROBE};
+use crate::machine::{MachineError, NO_SPACE, PROBE};
 
+/// The least that is kept of what a container printed, if it printed more.
+const LOGS_BYTES: usize = 2 << 20;
 /// Bytes that are read of an image's tree at a time.
 const PIECE: usize = 256 * 1024;
 
@@ -29,7 +34,74 @@ pub(super) struct Engine {
 }
 
 fn failed(what: &str) -> impl Fn(bollard::errors::Error) -> MachineError {
-    move |error| MachineError::Engine(format!("{what}: {error}"))
+    move |error| match error {
+        Error::DockerResponseServerError { message, .. } if says(&message, NO_SPACE) => MachineError::DiskFull {
+            place: "the container engine".to_owned(),
+            what: format!("a container ({message})"),
+        },
+        error => MachineError::Engine(format!("{what}: {error}")),
+    }
+}
+
+/// Engines pass the system's words on in small letters.
+fn says(message: &str, words: &str) -> bool {
+    message.to_lowercase().contains(&words.to_lowercase())
+}
+
+/// Words of engines, their runtimes and their authorization plugins for a right that is not given.
+const REFUSALS: [&str; 6] =
+    ["capabilit", "apply caps", "permission denied", "operation not permitted", "not allowed", "authorization denied"];
+
+/// Why a container did not start; `needs` is what it asked for.
+pub(super) fn not_started(machine: &str, needs: &str, error: &TestcontainersError) -> MachineError {
+    use ClientError::{CreateContainer, StartContainer};
+    let TestcontainersError::Client(
+        CreateContainer(Error::DockerResponseServerError { message, .. })
+        | StartContainer(Error::DockerResponseServerError { message, .. }),
+    ) = error
+    else {
+        return MachineError::Engine(whole(error));
+    };
+    if says(message, NO_SPACE) {
+        let what = format!("`{machine}` ({message})");
+        return MachineError::DiskFull { place: "the container engine".to_owned(), what };
+    }
+    if REFUSALS.iter().any(|words| says(message, words)) {
+        let (machine, needs, said) = (machine.to_owned(), needs.to_owned(), message.clone());
+        return MachineError::Refused { machine, needs, said };
+    }
+    MachineError::Engine(whole(error))
+}
+
+/// An error with all its causes.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        if !text.contains(&source.to_string()) {
+            text = format!("{text}: {source}");
+        }
+        cause = source.source();
+    }
+    text
+}
+
+/// Why a container is no longer watched.
+#[derive(Debug, Clone)]
+pub(super) enum Gone {
+    /// It ended; how.
+    Ended(String),
+    /// The engine did; what was seen of it.
+    Engine(String),
+}
+
+impl Gone {
+    pub(super) fn error(&self, machine: &str) -> MachineError {
+        match self {
+            Self::Ended(said) => MachineError::Lost { machine: machine.to_owned(), said: said.clone() },
+            Self::Engine(said) => MachineError::Engine(format!("it went away under `{machine}`: {said}")),
+        }
+    }
 }
 
 impl Engine {
@@ -132,16 +204,15 @@ impl Engine {
     }
 
     /// Comes to an end when the container does, and tells why.
-    pub(super) async fn ended(&self, container: &str) -> String {
+    pub(super) async fn ended(&self, container: &str) -> Gone {
         let mut waiting =
             Box::pin(self.docker.wait_container(container, None::<bollard::query_parameters::WaitContainerOptions>));
+        let ended = |status: i64| Gone::Ended(format!("the container ended with status {status}"));
         match waiting.next().await {
-            Some(Ok(ended)) => format!("the container ended with status {}", ended.status_code),
-            Some(Err(bollard::errors::Error::DockerContainerWaitError { code, .. })) => {
-                format!("the container ended with status {code}")
-            }
-            Some(Err(error)) => format!("the engine is lost: {error}"),
-            None => "the engine is lost".to_owned(),
+            Some(Ok(end)) => ended(end.status_code),
+            Some(Err(Error::DockerContainerWaitError { code, .. })) => ended(code),
+            Some(Err(error)) => Gone::Engine(error.to_string()),
+            None => Gone::Engine("it closed the connection".to_owned()),
         }
     }
 
@@ -152,6 +223,10 @@ impl Engine {
         let mut text = Vec::new();
         while let Some(Ok(line)) = lines.next().await {
             text.extend(line.into_bytes());
+            // Of one that writes without an end, the end.
+            if text.len() > 2 * LOGS_BYTES {
+                text.drain(..text.len() - LOGS_BYTES);
+            }
         }
         // Evidence, if there is any: systemd in a container says little there.
         let _ = tokio::fs::write(to, text).await;
@@ -168,7 +243,7 @@ impl Engine {
     pub(super) async fn remove(&self, container: &str) -> Result<(), MachineError> {
         let options = bollard::query_parameters::RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         match self.docker.remove_container(container, Some(options)).await {
-            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404 | 409, .. }) | Ok(()) => Ok(()),
+            Err(Error::DockerResponseServerError { status_code: 404 | 409, .. }) | Ok(()) => Ok(()),
             Err(error) => Err(failed("cannot remove a container")(error)),
         }
     }
@@ -183,4 +258,33 @@ impl Engine {
 
 pub(super) fn labels(run: &Path) -> HashMap<String, String> {
     HashMap::from([(LABEL.to_owned(), run.display().to_string())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn start_failed(message: &str) -> MachineError {
+        let error = Error::DockerResponseServerError { status_code: 500, message: message.to_owned() };
+        not_started("web", "SYS_ADMIN", &TestcontainersError::Client(ClientError::StartContainer(error)))
+    }
+
+    #[test]
+    fn what_an_engine_does_not_admit_is_told_from_what_it_cannot_do() {
+        // By runc, by an authorization plugin, by Docker itself.
+        for message in [
+            "failed to create task for container: OCI runtime create failed: runc create failed: unable to start \
+             container process: error during container init: unable to apply caps: operation not permitted",
+            "authorization denied by plugin policy: no capabilities beyond the default",
+            "invalid CapAdd: unknown capability: \"CAP_SYS_ADMIN\"",
+        ] {
+            let error = start_failed(message);
+            assert!(matches!(error, MachineError::Refused { .. }), "{error:?}");
+            assert!(error.to_string().contains("SYS_ADMIN") && error.to_string().ends_with(message), "{error}");
+        }
+        let error = start_failed("mkdir /var/lib/docker/overlay2/x: no space left on device");
+        assert!(matches!(error, MachineError::DiskFull { .. }), "{error:?}");
+        let error = start_failed("no such image: redrill/debian-13");
+        assert!(matches!(error, MachineError::Engine(_)), "{error:?}");
+    }
 }

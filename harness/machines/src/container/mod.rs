@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redrill_model::{ImageSource, ImageUsed, MachineSpec};
 use testcontainers::{ContainerAsync, GenericImage};
@@ -23,12 +23,13 @@ use tokio::task::JoinHandle;
 
 use crate::agent::Agent;
 use crate::deadline::Deadline;
+use crate::evidence::Witnesses;
 use crate::image::{Builder, Catalog, Image, Progress, Recipe, Store};
 use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 use crate::personal::{self, Person};
 use crate::process::{Guard, RUN_VARIABLE};
 use crate::ssh::ClientKey;
-use engine::Engine;
+use engine::{Engine, Gone};
 use start::Making;
 pub use sweep::left;
 pub(crate) use sweep::remove_all;
@@ -38,6 +39,8 @@ pub use sweep::{engine_socket, engine_version};
 const KIND: personal::Kind = personal::Kind { relay: "127.0.0.1:3128", hardware: false };
 /// Told to the reaper: stay when the harness goes.
 const KEEP: &[u8; 1] = b"k";
+/// How long the engine may take to tell of an end.
+const TOLD: Duration = Duration::from_secs(2);
 /// How long a connection may stay unanswered before it counts as dropped.
 const DROPPED: Duration = Duration::from_secs(3);
 
@@ -63,6 +66,7 @@ struct Means {
     networks: Arc<tokio::sync::Mutex<BTreeSet<String>>>,
     /// What the reaper waits at.
     leash: Arc<tokio::sync::Mutex<Option<ChildStdin>>>,
+    witnesses: Witnesses,
 }
 
 impl Means {
@@ -97,7 +101,8 @@ impl Containers {
             .map_err(MachineError::io("cannot write the run directory"))?;
         let mut reaper = reaper(&guard, &run)?;
         let leash = Arc::new(tokio::sync::Mutex::new(reaper.stdin.take()));
-        let means = Means { guard, engine, client, run, frozen: Arc::default(), networks: Arc::default(), leash };
+        let (frozen, networks, witnesses) = (Arc::default(), Arc::default(), Witnesses::default());
+        let means = Means { guard, engine, client, run, frozen, networks, leash, witnesses };
         Ok(Self { means, catalog, store, images: BTreeMap::new(), _reaper: reaper })
     }
 }
@@ -127,7 +132,8 @@ pub fn reap(run: &Path) {
     let mut byte = [0];
     let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == *KEEP);
     if !kept {
-        remove_all(run);
+        // An engine that does not answer is asked again by the next sweep.
+        let _ = remove_all(run);
     }
 }
 
@@ -145,7 +151,7 @@ pub struct ContainerMachine {
     image: Image,
     person: Person,
     /// Why it ended, once it has.
-    ended: Arc<Mutex<Option<String>>>,
+    ended: Arc<Mutex<Option<Gone>>>,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -175,6 +181,10 @@ impl Backend for Containers {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { memory_fork: false, own_kernel: false }
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        self.means.witnesses.clone()
     }
 
     async fn prepare(&mut self, images: &[String], progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
@@ -248,7 +258,10 @@ impl Machine for ContainerMachine {
     }
 
     async fn exec(&self, command: &Exec, input: &[u8], deadline: &Deadline) -> Result<Output, MachineError> {
-        self.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
+        match self.agent.exec(command, input, deadline).await {
+            Err(error) => Err(self.explain(error).await),
+            output => output,
+        }
     }
 
     async fn exec_to_file(
@@ -258,12 +271,15 @@ impl Machine for ContainerMachine {
         to: &Path,
         deadline: &Deadline,
     ) -> Result<Output, MachineError> {
-        self.agent.exec_to_file(command, input, to, deadline).await.map_err(|error| self.explain(error))
+        match self.agent.exec_to_file(command, input, to, deadline).await {
+            Err(error) => Err(self.explain(error).await),
+            output => output,
+        }
     }
 
     fn lost(&self) -> Option<MachineError> {
-        let ended = self.ended.lock().expect("no panic while it is held").clone();
-        ended.map(|said| MachineError::Lost { machine: self.name.clone(), said })
+        let gone = self.ended.lock().expect("no panic while it is held").clone();
+        gone.map(|gone| gone.error(&self.name))
     }
 
     /// What the probe left beside itself, for the next container of this image: they share the layer that the engine
@@ -277,7 +293,10 @@ impl Machine for ContainerMachine {
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
-        self.agent.clock_offset(deadline).await.map_err(|error| self.explain(error))
+        match self.agent.clock_offset(deadline).await {
+            Err(error) => Err(self.explain(error).await),
+            offset => offset,
+        }
     }
 
     fn outside(&self, port: u16) -> Option<SocketAddr> {
@@ -368,8 +387,13 @@ impl ContainerMachine {
         MachineError::Unable { machine: self.name.clone(), what: what.to_owned() }
     }
 
-    fn explain(&self, error: MachineError) -> MachineError {
-        self.lost().unwrap_or(error)
+    /// Why the way in broke. The end of a container or an engine is told on another connection, a moment later.
+    async fn explain(&self, error: MachineError) -> MachineError {
+        let began = Instant::now();
+        while matches!(error, MachineError::Lost { .. }) && self.lost().is_none() && began.elapsed() < TOLD {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.lost().unwrap_or_else(|| error.or_full("what a machine printed", &self.dir))
     }
 
     fn leave(&self) {

@@ -1,6 +1,5 @@
 //! From an image to a container that answers.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,9 +11,10 @@ use testcontainers::core::{CgroupnsMode, ContainerPort, Mount};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
 
-use super::engine::labels;
+use super::engine::{Gone, labels, not_started};
 use super::{ContainerMachine, KIND, Means};
 use crate::deadline::Deadline;
+use crate::evidence::Screen;
 use crate::image::Image;
 use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY};
 use crate::personal::Person;
@@ -80,20 +80,34 @@ impl Making<'_> {
         let request = self.request(&network);
         let started = self.deadline.limit(request.start()).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
-        let container = started.map_err(|error| MachineError::Engine(whole(&error)))?;
+        let needs = format!("{}; no seccomp or AppArmor profile", CAPABILITIES.join(", "));
+        let container = started.map_err(|error| not_started(&self.spec.name, &needs, &error))?;
         let ended = Arc::new(Mutex::new(None));
         let mut tasks = vec![self.watch(container.id(), &ended)];
         tasks.extend(relay);
         let agent = Arc::new(self.means.engine.agent(&self.spec.name, container.id()).await?);
+        self.means.witnesses.add(self.dir, CONSOLE, &agent, Screen::None("a container has none"));
         let check = |last_seen: &str| self.check(&ended, last_seen);
-        agent.ready(&mut |last_seen| check(last_seen)).await?;
-        let boot_seconds = began.elapsed().as_secs_f64();
-        self.settle(&agent, &ended).await?;
-        let ports = self.means.engine.ports(container.id()).await?;
-        let port = ports.get(&22).copied().ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
+        let ready = async {
+            agent.ready(&mut |last_seen| check(last_seen)).await?;
+            let boot_seconds = began.elapsed().as_secs_f64();
+            self.settle(&agent, &ended).await?;
+            let ports = self.means.engine.ports(container.id()).await?;
+            let port =
+                ports.get(&22).copied().ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
+            let name = &self.spec.name;
+            ssh::configure(self.dir, name, port, &self.means.client.path, &person.host.host_key())?;
+            ssh::admit(&self.means.guard, self.dir, name, port, self.deadline, check).await?;
+            Ok((boot_seconds, ports))
+        };
+        let (boot_seconds, ports) = match ready.await {
+            Ok(ready) => ready,
+            Err(error) => {
+                self.means.witnesses.take_in(self.dir).await;
+                return Err(error);
+            }
+        };
         let name = &self.spec.name;
-        ssh::configure(self.dir, name, port, &self.means.client.path, &person.host.host_key())?;
-        ssh::admit(&self.means.guard, self.dir, name, port, self.deadline, check).await?;
         Ok(ContainerMachine {
             name: name.clone(),
             dir: self.dir.to_owned(),
@@ -142,11 +156,9 @@ impl Making<'_> {
             upstream: self.image.upstream_proxy(),
             log: self.dir.join("network.log"),
         };
-        let _ = std::fs::remove_file(shared.join(RELAY_SOCKET));
-        // A socket's path has at most 107 bytes, a run directory may have more: go by way of the open directory.
-        let directory = std::fs::File::open(&shared).map_err(failed())?;
-        let socket = format!("/proc/self/fd/{}/{RELAY_SOCKET}", directory.as_raw_fd());
-        relay::serve(Path::new(&socket), rules).map(Some).map_err(MachineError::io("cannot serve the package mirror"))
+        relay::serve(&shared, RELAY_SOCKET, rules)
+            .map(Some)
+            .map_err(MachineError::io("cannot serve the package mirror"))
     }
 
     fn request(&self, network: &str) -> testcontainers::ContainerRequest<GenericImage> {
@@ -190,7 +202,7 @@ impl Making<'_> {
         dir.display().to_string().chars().map(plain).collect()
     }
 
-    fn watch(&self, container: &str, ended: &Arc<Mutex<Option<String>>>) -> tokio::task::JoinHandle<()> {
+    fn watch(&self, container: &str, ended: &Arc<Mutex<Option<Gone>>>) -> tokio::task::JoinHandle<()> {
         let (engine, container, ended) = (self.means.engine.clone(), container.to_owned(), Arc::clone(ended));
         tokio::spawn(async move {
             let why = engine.ended(&container).await;
@@ -198,10 +210,10 @@ impl Making<'_> {
         })
     }
 
-    fn check(&self, ended: &Mutex<Option<String>>, last_seen: &str) -> Result<(), MachineError> {
+    fn check(&self, ended: &Mutex<Option<Gone>>, last_seen: &str) -> Result<(), MachineError> {
         let machine = self.spec.name.clone();
-        if let Some(said) = ended.lock().expect("no panic while it is held").clone() {
-            return Err(MachineError::Lost { machine, said });
+        if let Some(gone) = ended.lock().expect("no panic while it is held").as_ref() {
+            return Err(gone.error(&machine));
         }
         if !self.deadline.passed() {
             return Ok(());
@@ -211,11 +223,7 @@ impl Making<'_> {
     }
 
     /// Waits until systemd has no more jobs.
-    async fn settle(
-        &self,
-        agent: &Arc<crate::agent::Agent>,
-        ended: &Mutex<Option<String>>,
-    ) -> Result<(), MachineError> {
+    async fn settle(&self, agent: &Arc<crate::agent::Agent>, ended: &Mutex<Option<Gone>>) -> Result<(), MachineError> {
         let wait = Exec::new(["sh", "-c", "systemctl is-system-running --wait 2>&1"]);
         loop {
             let output = agent.exec(&wait, b"", self.deadline).await?;
@@ -231,19 +239,6 @@ impl Making<'_> {
     fn timed_out(&self, command: &str, limit: crate::TimedOut) -> MachineError {
         MachineError::TimedOut { machine: self.spec.name.clone(), command: command.to_owned(), limit }
     }
-}
-
-/// An error with all its causes.
-fn whole(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        if !text.contains(&source.to_string()) {
-            text = format!("{text}: {source}");
-        }
-        cause = source.source();
-    }
-    text
 }
 
 /// Where a machine's probe keeps its digests, as the host sees it.

@@ -16,17 +16,13 @@ pub(super) const LABEL: &str = "redrill.run";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Removes containers, networks and images of the run in `dir`; returns how many. A run that never used an engine costs
-/// no question. An engine that does not answer keeps what it has: the note stays, and the next sweep asks again.
-pub(crate) fn remove_all(dir: &Path) -> usize {
+/// no question. An engine that does not answer keeps what it has: the note stays, for the next sweep to ask again.
+pub(crate) fn remove_all(dir: &Path) -> io::Result<usize> {
     let note = dir.join(ENGINE);
-    let Ok(socket) = std::fs::read_to_string(&note) else { return 0 };
-    match remove(Path::new(socket.trim()), &dir.display().to_string()) {
-        Ok(count) => {
-            let _ = std::fs::remove_file(note);
-            count
-        }
-        Err(_) => 0,
-    }
+    let Ok(socket) = std::fs::read_to_string(&note) else { return Ok(0) };
+    let count = remove(Path::new(socket.trim()), &dir.display().to_string())?;
+    let _ = std::fs::remove_file(note);
+    Ok(count)
 }
 
 /// What of a run is still in the engine.
@@ -139,11 +135,11 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let (socket, asked) = (dir.path().join("engine.sock"), Arc::default());
         engine(&socket, Arc::clone(&asked));
-        assert_eq!(remove_all(dir.path()), 0, "a run without an engine");
+        assert_eq!(remove_all(dir.path()).expect("removed"), 0, "a run without an engine");
         assert!(asked.lock().expect("no panic").is_empty());
         std::fs::write(dir.path().join(ENGINE), socket.display().to_string()).expect("noted");
-        assert_eq!((left(dir.path()), remove_all(dir.path())), (1, 1));
-        assert_eq!((left(dir.path()), remove_all(dir.path())), (0, 0));
+        assert_eq!((left(dir.path()), remove_all(dir.path()).expect("removed")), (1, 1));
+        assert_eq!((left(dir.path()), remove_all(dir.path()).expect("removed")), (0, 0));
         let asked = asked.lock().expect("no panic").join("");
         assert!(asked.contains("%22redrill.run%3D"), "by label: {asked}");
     }
@@ -152,7 +148,7 @@ mod tests {
     fn an_engine_that_is_away_is_asked_again_the_next_time() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(ENGINE), "/nonexistent/engine.sock").expect("noted");
-        assert_eq!(remove_all(dir.path()), 0);
+        remove_all(dir.path()).expect_err("nobody answers");
         assert!(dir.path().join(ENGINE).exists(), "the note stays");
     }
 }

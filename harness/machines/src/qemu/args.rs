@@ -119,6 +119,8 @@ pub(crate) fn arguments(shape: &Shape<'_>) -> Vec<String> {
             let seed = comma(&seed.display().to_string());
             add("-drive", format!("if=none,id=seed,file={seed},format=raw,readonly=on"));
             add("-device", "virtio-blk-pci,drive=seed,addr=0x05".to_owned());
+            // Its bootloader, and a kernel that was told of no serial console, speak on the screen only.
+            add("-device", "VGA,addr=0x06,vgamem_mb=4".to_owned());
         }
     }
     add("-netdev", netdev(needs, shape.redrill));
@@ -240,6 +242,7 @@ mod tests {
         assert!(disk.contains("drive=disk,addr=0x04,bootindex=1"), "{disk}");
         let kernel = shape(Boot::Kernel { kernel: "k".into(), initrd: "i".into() });
         assert!(kernel.contains("-kernel k -initrd i") && !kernel.contains("seed"), "{kernel}");
+        assert!(disk.contains("-device VGA,") && !kernel.contains("VGA"), "{disk}");
     }
 
     #[test]

@@ -58,9 +58,12 @@ impl Making<'_> {
         let boot_seconds = began.elapsed().as_secs_f64();
         let identity = person.whole(KIND, &self.spec.name, &self.means.client, self.needs)?;
         let tell = async |identity| personal::tell(&base.running.agent, &self.spec.name, identity, self.deadline).await;
-        tell(identity).await?;
-        // What nobody waits for: it takes as long as a login, and a machine has two processors.
-        tokio::try_join!(tell(Person::later()), self.admit(&base.running, &person))?;
+        let become_one = async {
+            tell(identity).await?;
+            // What nobody waits for: it takes as long as a login, and a machine has two processors.
+            tokio::try_join!(tell(Person::later()), self.admit(&base.running, &person))
+        };
+        self.witnessed(become_one).await?;
         Ok(self.machine(base, person, boot_seconds))
     }
 
@@ -119,6 +122,11 @@ impl Making<'_> {
             Found::Damaged(why) => {
                 (self.means.tell)(&format!("the template of `{}` is damaged: {why}", self.image.manifest.name))
             }
+            Found::OfAnotherQemu(version) => {
+                let (image, ours) = (&self.image.manifest.name, &self.means.version);
+                let text = format!("the template of `{image}` was made by QEMU {version}, and this is {ours}");
+                (self.means.tell)(&text)
+            }
             Found::None => {}
         }
         let (templates, wanted) = (self.means.templates.clone(), kind.clone());
@@ -130,14 +138,18 @@ impl Making<'_> {
         if let Found::Whole(files) = self.means.templates.find(&kind) {
             return Ok(files);
         }
-        let needed = crate::host::check_disk(self.dir, self.spec.memory_mib);
-        needed
-            .map_err(|shortage| MachineError::Program { program: "freeze".to_owned(), said: shortage.to_string() })?;
+        if crate::host::check_disk(self.dir, self.spec.memory_mib).is_err() {
+            let (place, image) = (self.dir.display().to_string(), &self.image.manifest.name);
+            let what = format!("the template of `{image}`, which may need {} MiB", self.spec.memory_mib);
+            return Err(MachineError::DiskFull { place, what });
+        }
         // It is nobody, and hears nobody.
         let needs = Needs { lease: args::TEMPLATE, network: self.needs.network, ..Needs::default() };
         let base = Making { needs: &needs, ..*self }.cold(true).await?;
         self.bring_to_rest(&base.running).await?;
-        let frozen = freeze::freeze(base.running, self.dir, &self.dir.join("template"), self.deadline).await?;
+        let frozen =
+            freeze::freeze(base.running, (&self.spec.name, self.dir), &self.dir.join("template"), self.deadline)
+                .await?;
         let (templates, credentials) = (self.means.templates.clone(), base.credentials);
         (self.means.tell)("writing the template to the cache");
         let kept = tokio::task::spawn_blocking(move || {
@@ -145,7 +157,8 @@ impl Making<'_> {
             frozen.remove();
             kept
         });
-        kept.await.map_err(std::io::Error::other).and_then(|kept| kept).map_err(cannot())
+        let kept = kept.await.map_err(std::io::Error::other).and_then(|kept| kept).map_err(cannot());
+        kept.map_err(|error| error.or_full("a template", self.means.templates.directory()))
     }
 
     /// The last things before a template is frozen: the content of the disk becomes known, its timers stand still, and
@@ -166,7 +179,8 @@ impl Making<'_> {
 
     async fn cold(&self, shared: bool) -> Result<Base, MachineError> {
         let _ = std::fs::remove_file(self.dir.join(OVERLAY));
-        make_disk(self.image, &self.dir.join(OVERLAY)).await?;
+        let made = make_disk(self.image, &self.dir.join(OVERLAY)).await;
+        made.map_err(|error| error.or_full("a machine's disk", self.dir))?;
         if self.image.manifest.origin.is_some() {
             let base = self.boot_disk(shared, Vec::new()).await?;
             self.first_boot(&base.running).await?;
@@ -181,18 +195,31 @@ impl Making<'_> {
         let _ = std::fs::remove_file(&memory);
         let memory = if shared { Memory::Shared(memory) } else { Memory::Own };
         let running = self.start(memory, &credentials, false).await?;
-        running.answers(&self.spec.name, self.dir, self.deadline).await?;
-        self.settle(&running).await?;
+        let ready = async {
+            running.answers(&self.spec.name, self.dir, self.deadline).await?;
+            self.settle(&running).await
+        };
+        self.witnessed(ready).await?;
         Ok(Base { running, credentials })
     }
 
     async fn fork(&self, files: &Files, credentials: &[PathBuf]) -> Result<Base, MachineError> {
-        let memory = freeze::lay_out(files, self.dir, self.needs.freezable).await?;
+        let laid_out = freeze::lay_out(files, self.dir, self.needs.freezable).await;
+        let memory = laid_out.map_err(|error| error.or_full("a fork", self.dir))?;
         let running = self.start(memory, credentials, true).await?;
         freeze::thaw(&running, files, self.deadline).await?;
         let limit = self.deadline.child("the first answer of a fork", FIRST_ANSWER);
-        running.answers(&self.spec.name, self.dir, &limit).await?;
+        self.witnessed(running.answers(&self.spec.name, self.dir, &limit)).await?;
         Ok(Base { running, credentials: credentials.to_vec() })
+    }
+
+    /// Of a machine that fails evidence is taken, for as long as there is one.
+    async fn witnessed<T>(&self, work: impl Future<Output = Result<T, MachineError>>) -> Result<T, MachineError> {
+        let done = work.await;
+        if done.is_err() {
+            self.means.witnesses.take_in(self.dir).await;
+        }
+        done
     }
 
     /// Whether cloud-init is content with what it did; the boot that it belongs to is over.

@@ -1,5 +1,6 @@
 //! Reads the serial console for signs that a boot went wrong.
 
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// What the console tells about a boot.
@@ -44,9 +45,20 @@ pub(crate) fn sign(text: &str) -> Option<Sign> {
     })
 }
 
-/// The console's text, whatever bytes the machine wrote.
+/// What is read of a console at most: it is asked for every second, and a machine may write without an end.
+const READ: u64 = 1 << 20;
+
+/// The end of the console's text, whatever bytes the machine wrote.
 pub(crate) fn read(path: &Path) -> String {
-    std::fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    let end = || {
+        let mut file = std::fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(READ)))?;
+        let mut bytes = Vec::new();
+        file.take(READ).read_to_end(&mut bytes)?;
+        std::io::Result::Ok(bytes)
+    };
+    end().map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
 /// The last lines, without colours.
@@ -91,6 +103,14 @@ mod tests {
         let seed = "mount: unknown filesystem type 'vfat'\r\nredrill: the agent could not be brought in\r\n";
         let Some(Sign::NoAgent(line)) = sign(seed) else { panic!("no agent will ever answer") };
         assert_eq!(line, "redrill: the agent could not be brought in (mount: unknown filesystem type 'vfat')");
+    }
+
+    #[test]
+    fn of_a_console_without_an_end_the_end_is_read() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "x".repeat(usize::try_from(READ).expect("small")) + "the end").expect("written");
+        let text = read(file.path());
+        assert!(text.ends_with("xthe end") && text.len() as u64 == READ, "{}", text.len());
     }
 
     #[test]

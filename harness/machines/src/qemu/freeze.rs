@@ -43,12 +43,15 @@ impl Files {
 /// Stops the machine in `dir`, writes its state, ends the process and moves all of it to `to`.
 pub(super) async fn freeze(
     running: Running,
-    dir: &Path,
+    (name, dir): (&str, &Path),
     to: &Path,
     deadline: &Deadline,
 ) -> Result<Files, MachineError> {
     let limited = |limit: crate::TimedOut| MachineError::Monitor(format!("while freezing: {limit}"));
-    deadline.limit(write_state(&running)).await.map_err(limited)??;
+    let written = deadline.limit(write_state(&running)).await.map_err(limited)?;
+    if let Err(error) = written {
+        return Err(running.explain(name, dir, error).await.or_full("a frozen machine", dir));
+    }
     running.quit().await?;
     let moved = || {
         std::fs::create_dir_all(to)?;

@@ -24,6 +24,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use crate::deadline::{Deadline, TimedOut};
+use crate::evidence::Witnesses;
 use crate::host::Accel;
 use crate::image::{Builder, Catalog, Image, Progress, Store};
 use crate::machine::{Address, Backend, Capabilities, DIGESTS, Exec, Machine, MachineError, Needs, Output, Reach};
@@ -32,6 +33,7 @@ use crate::process::Guard;
 use crate::ssh::ClientKey;
 use crate::switch::Switch;
 use boot::Making;
+pub(crate) use qmp::Monitor;
 use start::Running;
 pub use template::Templates;
 
@@ -62,6 +64,7 @@ struct Means {
     fresh: bool,
     tell: Progress,
     switches: Arc<Mutex<BTreeMap<String, Switch>>>,
+    witnesses: Witnesses,
 }
 
 impl Means {
@@ -93,7 +96,9 @@ impl Qemu {
     ) -> Self {
         let Options { accel, version, fresh } = options;
         let tell: Progress = Arc::new(|_| ());
-        let means = Means { guard, accel, version, client, templates, fresh, tell, switches: Arc::default() };
+        let switches = Arc::default();
+        let means =
+            Means { guard, accel, version, client, templates, fresh, tell, switches, witnesses: Witnesses::default() };
         Self { means, catalog, store, images: BTreeMap::new() }
     }
 }
@@ -128,6 +133,10 @@ impl Backend for Qemu {
 
     fn capabilities(&self) -> Capabilities {
         Capabilities { memory_fork: true, own_kernel: true }
+    }
+
+    fn witnesses(&self) -> Witnesses {
+        self.means.witnesses.clone()
     }
 
     async fn prepare(&mut self, images: &[String], progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
@@ -169,7 +178,7 @@ impl Backend for Qemu {
         }
         let to = dir.join("frozen");
         let _ = std::fs::remove_dir_all(&to);
-        let files = freeze::freeze(running, &dir, &to, deadline).await?;
+        let files = freeze::freeze(running, (&name, &dir), &to, deadline).await?;
         for file in credentials {
             let kept = std::fs::copy(&file, to.join(file.file_name().unwrap_or_default()));
             kept.map_err(MachineError::io("cannot keep the frozen machine"))?;
@@ -203,7 +212,7 @@ impl Machine for QemuMachine {
     }
 
     async fn exec(&self, command: &Exec, input: &[u8], deadline: &Deadline) -> Result<Output, MachineError> {
-        self.running.agent.exec(command, input, deadline).await.map_err(|error| self.explain(error))
+        self.while_it_lives(self.running.agent.exec(command, input, deadline)).await
     }
 
     async fn exec_to_file(
@@ -213,7 +222,7 @@ impl Machine for QemuMachine {
         to: &Path,
         deadline: &Deadline,
     ) -> Result<Output, MachineError> {
-        self.running.agent.exec_to_file(command, input, to, deadline).await.map_err(|error| self.explain(error))
+        self.while_it_lives(self.running.agent.exec_to_file(command, input, to, deadline)).await
     }
 
     fn lost(&self) -> Option<MachineError> {
@@ -235,7 +244,7 @@ impl Machine for QemuMachine {
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
-        self.running.agent.clock_offset(deadline).await.map_err(|error| self.explain(error))
+        self.while_it_lives(self.running.agent.clock_offset(deadline)).await
     }
 
     fn outside(&self, port: u16) -> Option<SocketAddr> {
@@ -357,6 +366,8 @@ impl Machine for QemuMachine {
     }
 }
 
+/// How often somebody who waits for an answer looks whether there is still a machine.
+const LOOK: Duration = Duration::from_secs(1);
 /// How often a machine that somebody works in is asked for its boot, and how long it may take to say.
 const ATTENTION: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(15);
@@ -379,9 +390,24 @@ impl QemuMachine {
         MachineError::TimedOut { machine: self.name.clone(), command: command.to_owned(), limit }
     }
 
-    /// Why the way in broke, if console or process tell more than the agent does.
-    fn explain(&self, error: MachineError) -> MachineError {
-        self.lost().unwrap_or(error)
+    /// An answer, or the end of the machine: one that stands still would be waited for until the limit.
+    async fn while_it_lives<T>(&self, work: impl Future<Output = Result<T, MachineError>>) -> Result<T, MachineError> {
+        let lost = async {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                if let Some(error) = self.lost() {
+                    return error;
+                }
+            }
+        };
+        let error = tokio::select! {
+            done = work => match done {
+                Ok(done) => return Ok(done),
+                Err(error) => self.running.explain(&self.name, &self.dir, error).await,
+            },
+            error = lost => error,
+        };
+        Err(error.or_full("what a machine printed", &self.dir))
     }
 
     fn stop_tunnels(&self) {

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use serde::Deserialize;
@@ -24,11 +25,14 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Value, String>>>>>;
 pub(crate) struct Monitor {
     writer: tokio::sync::Mutex<(OwnedWriteHalf, u64)>,
     waiting: Waiting,
+    full: Arc<AtomicBool>,
     reader: tokio::task::JoinHandle<()>,
 }
 
 #[derive(Deserialize)]
 struct Message {
+    event: Option<String>,
+    data: Option<Value>,
     id: Option<u64>,
     #[serde(rename = "return")]
     returned: Option<Value>,
@@ -38,6 +42,13 @@ struct Message {
 #[derive(Deserialize)]
 struct Refusal {
     desc: String,
+}
+
+impl Message {
+    fn is_out_of_space(&self) -> bool {
+        let data = self.data.as_ref();
+        self.event.as_deref() == Some("BLOCK_IO_ERROR") && data.is_some_and(|data| data["nospace"] == true)
+    }
 }
 
 impl Monitor {
@@ -56,10 +67,16 @@ impl Monitor {
         let (reading, writing) = stream.into_split();
         let waiting = Waiting::default();
         let answers = Arc::clone(&waiting);
+        let full = Arc::<AtomicBool>::default();
+        let told = Arc::clone(&full);
         let reader = tokio::spawn(async move {
             let mut lines = BufReader::new(reading).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let Ok(Message { id: Some(id), returned, error }) = serde_json::from_str(&line) else { continue };
+                let Ok(message) = serde_json::from_str::<Message>(&line) else { continue };
+                if message.is_out_of_space() {
+                    told.store(true, Ordering::Relaxed);
+                }
+                let Message { id: Some(id), returned, error, .. } = message else { continue };
                 let waiter = answers.lock().expect("no panic while it is held").remove(&id);
                 if let Some(waiter) = waiter {
                     let answer = error.map_or(Ok(returned.unwrap_or_default()), |refusal| Err(refusal.desc));
@@ -69,7 +86,12 @@ impl Monitor {
             // The end of the stream: everyone who waits learns it by the dropped sender.
             answers.lock().expect("no panic while it is held").clear();
         });
-        Self { writer: tokio::sync::Mutex::new((writing, 0)), waiting, reader }
+        Self { writer: tokio::sync::Mutex::new((writing, 0)), waiting, full, reader }
+    }
+
+    /// Whether QEMU has stopped the machine, since a write to its disk found no space on the host.
+    pub(crate) fn out_of_space(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Runs one command.
@@ -140,6 +162,21 @@ mod tests {
         let asked = server.await.expect("served");
         assert_eq!(asked[0], r#"{"execute":"query-status","id":1}"#);
         assert!(asked[1].contains(r#""command-line":"info nothing""#), "{}", asked[1]);
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_was_stopped_for_want_of_space_is_told() {
+        // As QEMU 10.0.2 tells it.
+        let (monitor, _server) = with_server(&[
+            "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"nospace\": false, \"action\": \"report\"}}\n{\"id\": 1, \"return\": {}}\n",
+            "{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"device\": \"disk\", \"nospace\": true, \"action\": \"stop\", \
+             \"reason\": \"No space left on device\"}}\n{\"id\": 2, \"return\": {}}\n",
+        ])
+        .await;
+        monitor.execute("query-status", Value::Null).await.expect("answered");
+        assert!(!monitor.out_of_space(), "another error, which the machine was told");
+        monitor.execute("query-status", Value::Null).await.expect("answered");
+        assert!(monitor.out_of_space());
     }
 
     #[tokio::test]

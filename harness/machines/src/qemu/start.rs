@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use redrill_model::{MachineSpec, Network};
 use serde_json::Value;
@@ -14,6 +14,8 @@ use super::args::{self, AGENT, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
 use super::{Means, console, qmp, usernet};
 use crate::agent::Agent;
 use crate::deadline::Deadline;
+use crate::evidence::{self, Screen};
+use crate::host;
 use crate::image::{Format, Image};
 use crate::machine::{MachineError, Needs};
 use crate::process::Guarded;
@@ -22,6 +24,12 @@ use crate::switch::Plug;
 
 /// Lines of console shown with an error.
 const TAIL: usize = 20;
+/// SIGBUS, as the guard tells it.
+const BUS_ERROR: i32 = 128 + 7;
+/// A file system with less than this is full: QEMU grows its files by larger pieces.
+const FULL_MIB: u64 = 4;
+/// How long the end of QEMU may take to be seen.
+const TOLD: Duration = Duration::from_secs(1);
 /// How long QEMU may take to end when asked.
 const QUIT: Duration = Duration::from_secs(5);
 
@@ -29,7 +37,7 @@ const QUIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) process: std::sync::Mutex<Guarded>,
-    pub(super) monitor: qmp::Monitor,
+    pub(super) monitor: Arc<qmp::Monitor>,
     pub(super) agent: Arc<Agent>,
     pub(super) ports: Vec<usernet::Flow>,
     relay: Option<tokio::task::JoinHandle<()>>,
@@ -77,23 +85,46 @@ impl Start<'_> {
         let mut process = start(means, self.dir, &args::arguments(&shape))?;
         let name = &self.spec.name;
         let monitor = loop {
-            check(name, self.dir, &mut process, deadline, "QEMU has not opened its monitor")?;
+            if let Some(error) = trouble(name, self.dir, &mut process) {
+                return Err(error);
+            }
+            in_time(name, self.dir, deadline, "QEMU has not opened its monitor")?;
             match deadline.limit(qmp::Monitor::open(self.dir, MONITOR)).await {
-                Ok(Ok(monitor)) => break monitor,
+                Ok(Ok(monitor)) => break Arc::new(monitor),
                 _ => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         };
         let agent = Arc::new(Agent::connect(name, self.dir, AGENT).await?);
+        let screen = match self.boot {
+            args::Boot::Disk { .. } => Screen::Of(Arc::downgrade(&monitor)),
+            args::Boot::Kernel { .. } => Screen::None("its console is the serial one"),
+        };
+        means.witnesses.add(self.dir, CONSOLE, &agent, screen);
         let ports = usernet::flows(&monitor.human("info usernet").await?);
         Ok(Running { process: std::sync::Mutex::new(process), monitor, agent, ports, relay, _plug: plug })
     }
 }
 
 impl Running {
-    /// What console and process tell of a machine that is lost.
+    /// What console, monitor and process tell of a machine that is lost.
     pub(super) fn trouble(&self, name: &str, dir: &Path) -> Option<MachineError> {
-        let mut process = self.process.lock().expect("no panic while it is held");
-        trouble(name, dir, &mut process)
+        if self.monitor.out_of_space() {
+            return Some(full(dir, &format!("the disk of `{name}`")));
+        }
+        trouble(name, dir, &mut self.process.lock().expect("no panic while it is held"))
+    }
+
+    /// Why the way in, or that to the monitor, broke: console and process tell more. Their end may be seen a moment later.
+    pub(super) async fn explain(&self, name: &str, dir: &Path, error: MachineError) -> MachineError {
+        let began = Instant::now();
+        loop {
+            match self.trouble(name, dir) {
+                Some(trouble) => return trouble,
+                None if !matches!(error, MachineError::Lost { .. } | MachineError::Monitor(_)) => return error,
+                None if began.elapsed() > TOLD => return error,
+                None => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     /// Waits for the agent; an error as soon as that is in vain. Returns the id of the kernel's boot.
@@ -110,7 +141,10 @@ impl Running {
         deadline: &Deadline,
         last_seen: &str,
     ) -> Result<(), MachineError> {
-        check(name, dir, &mut self.process.lock().expect("no panic while it is held"), deadline, last_seen)
+        match self.trouble(name, dir) {
+            Some(error) => Err(error),
+            None => in_time(name, dir, deadline, last_seen),
+        }
     }
 
     /// Ends the process. It may close before it answers, or be stuck: the guard ends it then.
@@ -139,6 +173,7 @@ impl Running {
 
 /// Removes what a machine that has ended needs no more; its console and logs stay.
 pub(super) fn remove_files(dir: &Path) {
+    let _ = evidence::cap(&dir.join(CONSOLE));
     for file in [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY] {
         let _ = std::fs::remove_file(dir.join(file));
     }
@@ -180,7 +215,7 @@ pub(super) async fn run(mut command: Command, program: &str) -> Result<(), Machi
 fn serve_mirror(image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>, MachineError> {
     let allowed: BTreeSet<String> = image.mirror_hosts();
     let rules = Rules { allowed, upstream: image.upstream_proxy(), log: dir.join("network.log") };
-    relay::serve(&dir.join(RELAY_SOCKET), rules).map_err(MachineError::io("cannot serve the package mirror"))
+    relay::serve(dir, RELAY_SOCKET, rules).map_err(MachineError::io("cannot serve the package mirror"))
 }
 
 fn start(means: &Means, dir: &Path, arguments: &[String]) -> Result<Guarded, MachineError> {
@@ -194,16 +229,7 @@ fn start(means: &Means, dir: &Path, arguments: &[String]) -> Result<Guarded, Mac
     means.guard.spawn(&mut command, "qemu-system-x86_64")
 }
 
-fn check(
-    name: &str,
-    dir: &Path,
-    process: &mut Guarded,
-    deadline: &Deadline,
-    last_seen: &str,
-) -> Result<(), MachineError> {
-    if let Some(error) = trouble(name, dir, process) {
-        return Err(error);
-    }
+fn in_time(name: &str, dir: &Path, deadline: &Deadline, last_seen: &str) -> Result<(), MachineError> {
     if !deadline.passed() {
         return Ok(());
     }
@@ -224,10 +250,18 @@ fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineEr
         (Some(console::Sign::Panic(line)), _) => Some(MachineError::Panic { machine, line, tail }),
         (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
         (Some(console::Sign::NoAgent(said)), _) => Some(MachineError::FirstBoot { machine, said }),
+        // A page of the memory's file for which there is no room.
+        (None, Some(status)) if status.code() == Some(BUS_ERROR) && host::free_disk_mib(dir) < FULL_MIB => {
+            Some(full(dir, &format!("the memory of `{machine}`")))
+        }
         (None, Some(status)) => {
             let said = console::tail(&console::read(&dir.join("qemu.log")), 5).join("; ");
             Some(MachineError::Died { machine, status: status.to_string(), said })
         }
         (None, None) => None,
     }
+}
+
+fn full(dir: &Path, what: &str) -> MachineError {
+    MachineError::DiskFull { place: dir.display().to_string(), what: what.to_owned() }
 }

@@ -18,6 +18,8 @@ use crate::process;
 
 /// Counts up when the machines that we make change in a way that frozen ones do not know.
 const LAYOUT: u32 = 2;
+/// The same for machines with a bootloader of their own.
+const LAYOUT_OF_DISKS: u32 = 3;
 const RECORD: &str = "template.json";
 const LOCK: &str = "lock";
 
@@ -45,7 +47,7 @@ impl Kind {
             acceleration: means.accel.name().to_owned(),
             processor: if means.accel == Accel::Kvm { processor() } else { String::new() },
             agent: if image.manifest.origin.is_some() { seed::digest(image) } else { initrd::digest() },
-            layout: LAYOUT,
+            layout: if image.manifest.origin.is_some() { LAYOUT_OF_DISKS } else { LAYOUT },
         }
     }
 
@@ -116,6 +118,8 @@ pub(super) enum Found {
     None,
     /// One that cannot be used, and why; it has been removed.
     Damaged(String),
+    /// One like it, but for the QEMU of this version, which made it and alone can load it.
+    OfAnotherQemu(String),
 }
 
 impl Templates {
@@ -124,11 +128,15 @@ impl Templates {
         Self { directory: cache.join("templates") }
     }
 
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Looks one up. Its files are read whole only if they were touched since they were last read.
     pub(super) fn find(&self, kind: &Kind) -> Found {
         let directory = self.directory.join(kind.key());
         if !directory.is_dir() {
-            return Found::None;
+            return self.of_another_qemu(kind).map_or(Found::None, Found::OfAnotherQemu);
         }
         match verify(&directory, kind) {
             Ok(()) => Found::Whole(Files(directory)),
@@ -137,6 +145,17 @@ impl Templates {
                 Found::Damaged(why)
             }
         }
+    }
+
+    /// The version of the QEMU that made a template of this kind, but for that.
+    fn of_another_qemu(&self, kind: &Kind) -> Option<String> {
+        let like = |record: &Record| Kind { qemu: kind.qemu.clone(), ..record.kind.clone() } == *kind;
+        self.records().into_iter().map(|(_, record)| record).find(like).map(|record| record.kind.qemu)
+    }
+
+    fn records(&self) -> Vec<(PathBuf, Record)> {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
+        entries.filter_map(|path| read_record(&path).map(|record| (path, record))).collect()
     }
 
     /// Makers of one kind take turns. Dropping the file lets the next one in.
@@ -151,7 +170,16 @@ impl Templates {
     pub(super) fn adopt(&self, frozen: &Files, kind: &Kind, credentials: &[PathBuf]) -> io::Result<Files> {
         let work = self.directory.join(format!("tmp-{}-{}", std::process::id(), kind.key()));
         let _ = fs::remove_dir_all(&work);
-        fs::create_dir_all(&work)?;
+        let adopted = self.take_in(&work, frozen, kind, credentials);
+        if adopted.is_err() {
+            // It may be what fills the disk.
+            let _ = fs::remove_dir_all(&work);
+        }
+        adopted
+    }
+
+    fn take_in(&self, work: &Path, frozen: &Files, kind: &Kind, credentials: &[PathBuf]) -> io::Result<Files> {
+        fs::create_dir_all(work)?;
         let held = File::create(work.join(LOCK))?;
         held.lock()?;
         for name in Files::ALL {
@@ -162,20 +190,21 @@ impl Templates {
         }
         let directory = self.directory.join(kind.key());
         let _ = fs::remove_dir_all(&directory);
-        for file in fs::read_dir(&work)? {
+        for file in fs::read_dir(work)? {
             File::open(file?.path())?.sync_all()?;
         }
-        write_record(&work, kind)?;
-        fs::rename(&work, &directory)?;
+        write_record(work, kind)?;
+        fs::rename(work, &directory)?;
         File::open(&self.directory)?.sync_all()?;
         Ok(Files(directory))
     }
 
-    /// Removes templates of images that are not among `images`, and what interrupted makers left. Returns the bytes.
-    pub fn prune(&self, images: &[String]) -> u64 {
+    /// Removes templates of images that are not among `images`, those that a QEMU of another version than `qemu` made,
+    /// and what interrupted makers left. Returns the bytes.
+    pub fn prune(&self, images: &[String], qemu: Option<&str>) -> u64 {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let stale = |path: &PathBuf| match read_record(path) {
-            Some(record) => !images.contains(&record.kind.image),
+            Some(Record { kind, .. }) => !images.contains(&kind.image) || qemu.is_some_and(|qemu| qemu != kind.qemu),
             None => process::is_abandoned(&path.join(LOCK)),
         };
         let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).filter(stale).collect();
@@ -212,6 +241,9 @@ fn write_record(directory: &Path, kind: &Kind) -> io::Result<()> {
 /// `Err` says what is wrong.
 fn verify(directory: &Path, kind: &Kind) -> Result<(), String> {
     let record = read_record(directory).ok_or("its record is missing or damaged")?;
+    if record.kind.qemu != kind.qemu {
+        return Err(format!("it was made by QEMU {}, and this is {}", record.kind.qemu, kind.qemu));
+    }
     if record.kind != *kind {
         return Err("it was made for another kind of machine".to_owned());
     }
@@ -240,8 +272,11 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
     if fs::rename(from, to).is_ok() {
         return Ok(());
     }
-    let copied = std::process::Command::new("cp").arg("--sparse=always").arg(from).arg(to).status()?;
-    if copied.success() { fs::remove_file(from) } else { Err(io::Error::other("cp failed")) }
+    let copied = std::process::Command::new("cp").arg("--sparse=always").arg(from).arg(to).output()?;
+    match copied.status.success() {
+        true => fs::remove_file(from),
+        false => Err(io::Error::other(String::from_utf8_lossy(&copied.stderr).trim().to_owned())),
+    }
 }
 
 /// The credentials that a template was booted with: its forks have the same firmware.
@@ -287,7 +322,33 @@ mod tests {
     fn another_qemu_is_another_template() {
         let (_place, templates, _) = adopted();
         assert!(matches!(templates.find(&kind("10")), Found::Whole(_)));
-        assert!(matches!(templates.find(&kind("11")), Found::None));
+        let Found::OfAnotherQemu(version) = templates.find(&kind("11")) else { panic!("no QEMU loads another's") };
+        assert_eq!(version, "10");
+        assert!(matches!(templates.find(&kind("10")), Found::Whole(_)), "whoever goes back finds it");
+        let other = Kind { memory_mib: 2048, ..kind("11") };
+        assert!(matches!(templates.find(&other), Found::None), "it is none of this kind");
+    }
+
+    #[test]
+    fn a_template_that_names_another_maker_than_its_place_does_is_not_used() {
+        let (_place, templates, files) = adopted();
+        let record = fs::read_to_string(files.0.join(RECORD)).expect("there");
+        let changed = record.replace(r#""qemu": "10""#, r#""qemu": "9""#);
+        fs::write(files.0.join(RECORD), changed).expect("written");
+        let Found::Damaged(why) = templates.find(&kind("10")) else { panic!("it was made by another") };
+        assert_eq!(why, "it was made by QEMU 9, and this is 10");
+    }
+
+    #[test]
+    fn a_template_that_finds_no_room_in_the_cache_leaves_nothing_there() {
+        let (place, templates, _) = adopted();
+        let frozen = Files(place.path().join("frozen"));
+        fs::create_dir_all(&frozen.0).expect("made");
+        fs::write(frozen.0.join(Files::ALL[0]), "").expect("written");
+        templates.adopt(&frozen, &kind("11"), &[]).expect_err("a file is missing");
+        let left = templates.records().len();
+        let entries = fs::read_dir(&templates.directory).expect("there").count();
+        assert_eq!((left, entries), (1, 1), "the other one");
     }
 
     #[test]
@@ -310,9 +371,13 @@ mod tests {
     #[test]
     fn templates_go_with_their_image() {
         let (_place, templates, files) = adopted();
-        assert_eq!(templates.prune(&["i".to_owned()]), 0);
+        assert_eq!(templates.prune(&["i".to_owned()], None), 0);
+        assert_eq!(templates.prune(&["i".to_owned()], Some("10")), 0);
         assert!(files.0.join(OVERLAY).exists());
-        assert!(templates.prune(&[]) > 0);
+        assert!(templates.prune(&[], None) > 0);
+        assert!(!files.0.exists());
+        let (_place, templates, files) = adopted();
+        assert!(templates.prune(&["i".to_owned()], Some("11")) > 0, "nobody can load it any more");
         assert!(!files.0.exists());
     }
 }

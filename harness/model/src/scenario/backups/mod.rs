@@ -61,6 +61,14 @@ pub struct Backup {
     pub oracle: Oracle,
 }
 
+impl Backup {
+    /// Whether it is PostgreSQL's whole data directory. A server writes into its files all the time: how they were when
+    /// the backup was made only the backup's own manifest tells.
+    pub fn is_base_backup(&self) -> bool {
+        self.kind == BackupKind::Postgres && matches!(self.into.as_slice(), [Target::Path(_)])
+    }
+}
+
 /// What can read a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupKind {

@@ -8,6 +8,7 @@ mod loss;
 mod made;
 mod mutate;
 mod oracle;
+mod reboot;
 mod redeploy;
 mod remote;
 mod repository;
@@ -17,7 +18,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
 use redrill_model::{
     Backup, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
@@ -31,6 +31,7 @@ pub(crate) use faults::Fault;
 pub(crate) use made::{back_up, finding as loss_finding, losses, renew};
 pub(crate) use mutate::mutate;
 use oracle::{Judged, Known};
+pub(crate) use reboot::reboot;
 pub(crate) use redeploy::{after_redeploy, before_redeploy};
 pub(crate) use remote::Fetched;
 use repository::{Contents, Source};
@@ -475,42 +476,6 @@ fn last_time(last: &Report, backup: &str) -> Option<LastTime> {
 fn seed() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::from(since.subsec_nanos()) ^ since.as_secs()
-}
-
-/// Reboots every machine, up to the first answer. A backend without kernels of their own starts them anew from what
-/// they have on disk.
-pub(crate) async fn reboot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
-    let limit = deadline.child("a reboot", drill.loaded.scenario.limits.boot);
-    if drill.backend.capabilities().own_kernel {
-        let reboots = progress.machines.iter().map(|machine| machine.reboot(&limit));
-        let failed = join_all(reboots).await.into_iter().find_map(Result::err);
-        return match failed {
-            Some(error) => crate::stages::unknown("NOT_REBOOTED", &error),
-            None => Outcome::Done(format!("{} machines rebooted", progress.machines.len())),
-        };
-    }
-    progress
-        .remarks
-        .push("the machines were started anew from their disks; their kernel, which is the host's, was not".to_owned());
-    let mut again = Vec::new();
-    for machine in std::mem::take(&mut progress.machines) {
-        let name = machine.name().to_owned();
-        let started = async {
-            let frozen = drill.backend.freeze(machine, &limit).await?;
-            let dir = crate::stages::machine_dir(drill, &name)?;
-            drill.backend.fork(&frozen, crate::stages::MAIN, &dir, &limit).await
-        };
-        match started.await {
-            Ok(machine) => again.push(machine),
-            Err(error) => {
-                progress.machines = again;
-                return crate::stages::unknown("NOT_REBOOTED", &error);
-            }
-        }
-    }
-    progress.machines = again;
-    let count = progress.machines.len();
-    crate::stages::connect(progress, format!("{count} machines started anew from their disks"))
 }
 
 #[cfg(test)]

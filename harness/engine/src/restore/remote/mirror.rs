@@ -282,3 +282,6 @@ fn walked(root: &Path) -> io::Result<Vec<(PathBuf, fs::Metadata)>> {
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests;

@@ -391,3 +391,6 @@ impl<'a> Fields<'a> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests;

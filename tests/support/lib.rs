@@ -1,5 +1,6 @@
 //! Shared by the suites: the built program, places of its own for each test, and what a run left.
 
+mod backup_host;
 pub mod corpus;
 mod engine;
 mod leftovers;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+pub use backup_host::{Budget, RestHost, SftpHost, has_sshd};
 pub use engine::{Engine, Refusal};
 pub use leftovers::leftovers;
 use serde_json::Value;

@@ -56,6 +56,12 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn exec(args: Args) -> Ended {
+    if args.options.mutates() {
+        return Err(Failure::Usage {
+            message: "`--mutate` plants faults into what was restored, and nothing is restored here".to_owned(),
+            expected: Some("`redrill run SCENARIO --mutate`, of a scenario that claims `restores`".to_owned()),
+        });
+    }
     output::swept(&home().sweep());
     let place = Place::of(&args)?;
     let surveyed = look(&args, &place).await?;

@@ -69,6 +69,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Whether faults are to be planted into what was restored.
+    pub(crate) fn mutates(&self) -> bool {
+        self.mutate
+    }
+
     /// Whether only the result is told.
     pub(crate) fn quiet(&self) -> bool {
         self.quiet

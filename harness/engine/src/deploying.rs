@@ -1,15 +1,17 @@
 //! A deploy as a stage: the tool runs, and the machines are watched meanwhile.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, host};
-use redrill_model::Pass;
+use redrill_model::{Pass, Tool};
 
 use crate::drill::{Drill, Outcome, Progress};
 use crate::outage::{self, Gaps};
 use crate::prove::Trouble;
+use crate::restore::Between;
 use crate::stages::{HOST_FULL, unknown};
 use crate::tools::{self, Deployed, Ended};
 use crate::writes;
@@ -157,52 +159,53 @@ async fn run_tool<B: Backend>(
     run: tools::Run,
     deadline: &Deadline,
 ) -> Result<Deployed, Outcome> {
-    let pass = run.pass;
-    let scenario = &drill.loaded.scenario;
-    for machine in &progress.machines {
-        let limit = deadline.child("the clocks", scenario.limits.command);
-        let offset = machine.clock_offset(&limit).await.map_err(|error| unknown("MACHINE_LOST", &error))?;
-        progress.offsets.insert(machine.name().to_owned(), offset);
-    }
-    let Some(controller) = &mut progress.controller else {
+    let (pass, scenario) = (run.pass, &drill.loaded.scenario);
+    begin(progress, pass, &deadline.child("the clocks", scenario.limits.command)).await?;
+    let shared: &Progress<B> = progress;
+    let Some(controller) = &shared.controller else {
         let text = "no controller".to_owned();
         return Err(Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() }));
     };
-    controller.stand(pass);
-    let controller = &*controller;
-    let limit = deadline.child(pass.name(), scenario.limits.deploy);
+    let between = Between::of(drill, pass);
+    if !between.is_empty() && controller.found.tool == Tool::Shell {
+        return Err(Outcome::Unknown(between.no_waiting()));
+    }
+    let run = tools::Run { pauses: between.names(), ..run };
+    let limit = deadline.child(pass.name(), scenario.limits.deploy + between.longest());
     let gaps = Gaps::default();
-    let machines = &progress.machines;
+    let machines = &shared.machines;
     let watching = async {
         if pass == Pass::Second {
             join_all(machines.iter().map(|machine| outage::watch(machine, &gaps, &limit))).await;
         }
-        std::future::pending::<Result<Deployed, MachineError>>().await
+        std::future::pending::<Result<Deployed, Outcome>>().await
     };
     let attending = async {
         join_all(machines.iter().map(|machine| machine.attend(&limit))).await;
-        std::future::pending::<Result<Deployed, MachineError>>().await
+        std::future::pending::<Result<Deployed, Outcome>>().await
     };
-    let recorders = if pass == Pass::Second { record(&progress.watched, machines, &limit).await } else { Vec::new() };
+    let restored = Mutex::new(Vec::new());
+    let restoring = between.restore(drill, shared, &run.label, &restored, deadline);
+    let recorders = if pass == Pass::Second { record(&shared.watched, machines, &limit).await } else { Vec::new() };
     let deployed = tokio::select! {
-        deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => deployed,
+        deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => {
+            deployed.map_err(|error| unknown("NO_CONTROLLER", &error))
+        }
         // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
-        error = loss(machines) => return Err(unknown("MACHINE_LOST", &error)),
+        error = loss(machines) => Err(unknown("MACHINE_LOST", &error)),
+        // What waits for data that did not come is ended with its future.
+        trouble = restoring => Err(Outcome::Unknown(trouble)),
         never = watching => never,
         never = attending => never,
     };
-    let deployed = deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
-    for (machine, recorder) in machines.iter().zip(recorders) {
-        let Some(recorder) = recorder else {
-            if progress.watched.get(machine.name()).is_some_and(|paths| !paths.is_empty()) {
-                let text = format!("operations that undo each other were not looked for on `{}`", machine.name());
-                progress.remarks.push(text);
-            }
-            continue;
-        };
-        let record = writes::stop(machine, recorder, &limit).await;
-        progress.record.insert(machine.name().to_owned(), record);
+    let whole = deployed.as_ref().is_ok_and(|d| d.ended == Ended::Well || controller.found.tool == Tool::Pyinfra);
+    let missing = whole.then(|| between.missing(tools::paused(controller, &run.label))).flatten();
+    progress.evidence.restores.between(restored.into_inner().expect("no panic while it is held"));
+    if let Some(trouble) = missing {
+        return Err(Outcome::Unknown(trouble));
     }
+    let deployed = deployed?;
+    end_watching(progress, recorders, &limit).await;
     for (name, gaps) in gaps.into_inner().expect("no panic while it is held") {
         let began = deployed.began + progress.offsets.get(&name).copied().unwrap_or_default();
         let outages = outage::outages(&gaps, &scenario.checks, &name, began);
@@ -210,6 +213,37 @@ async fn run_tool<B: Backend>(
     }
     progress.remarks.extend(deployed.remarks.iter().cloned());
     Ok(deployed)
+}
+
+/// Compares the clocks, and goes to where this deploy runs from.
+async fn begin<B: Backend>(progress: &mut Progress<B>, pass: Pass, limit: &Deadline) -> Result<(), Outcome> {
+    for machine in &progress.machines {
+        let offset = machine.clock_offset(limit).await.map_err(|error| unknown("MACHINE_LOST", &error))?;
+        progress.offsets.insert(machine.name().to_owned(), offset);
+    }
+    if let Some(controller) = &mut progress.controller {
+        controller.stand(pass);
+    }
+    Ok(())
+}
+
+/// Keeps what was seen of the files that the first deploy wrote.
+async fn end_watching<B: Backend>(
+    progress: &mut Progress<B>,
+    recorders: Vec<Option<writes::Recorder>>,
+    limit: &Deadline,
+) {
+    for (machine, recorder) in progress.machines.iter().zip(recorders) {
+        let Some(recorder) = recorder else {
+            if progress.watched.get(machine.name()).is_some_and(|paths| !paths.is_empty()) {
+                let text = format!("operations that undo each other were not looked for on `{}`", machine.name());
+                progress.remarks.push(text);
+            }
+            continue;
+        };
+        let record = writes::stop(machine, recorder, limit).await;
+        progress.record.insert(machine.name().to_owned(), record);
+    }
 }
 
 /// Starts to follow what the first deploy wrote.

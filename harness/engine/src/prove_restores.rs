@@ -101,6 +101,8 @@ fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &Ho
     let restore: f64 =
         restored.report.phases.iter().filter(|phase| phase.name != "look").map(|phase| phase.seconds).sum();
     let bytes = restored.report.found.bytes.max(restored.report.repository.bytes);
+    // One that was restored while the deploy waited is part of the deploy's time.
+    let around = if backup.restore_after.is_some() { (around - restore).max(0.0) } else { around };
     let estimate = backup.real_size_mib.filter(|_| restore > 0.0 && bytes > 0).map(|real| {
         let speed = bytes as f64 / restore;
         around + (real as f64 * 1024.0 * 1024.0 / speed).max(restore)
@@ -110,6 +112,12 @@ fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &Ho
         remarks.push(format!(
             "measured on a host that is {:.0} times slower than one with hardware virtualization",
             host.slowness
+        ));
+    }
+    let kept = restored.report.repository.remote.as_ref().map_or(0, |remote| remote.kept);
+    if kept > 0 {
+        remarks.push(format!(
+            "{kept} files of the repository were there from earlier drills: a fetch of all of it takes longer"
         ));
     }
     if estimate.is_some() {

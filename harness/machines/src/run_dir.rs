@@ -175,7 +175,7 @@ fn remove_disposable(dir: &Path) -> usize {
 }
 
 /// Directories that hold nothing that a person would want to read.
-const DIRECTORIES: [&str; 4] = ["controller", "shared", "frozen", "template"];
+const DIRECTORIES: [&str; 5] = ["controller", "shared", "frozen", "template", "restores"];
 const ENDINGS: [&str; 7] = [".qcow2", ".sock", ".key", ".key.pub", ".cred", ".ram", ".state"];
 
 fn disposable(dir: &Path) -> Vec<PathBuf> {

@@ -24,13 +24,13 @@ pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
 pub use restore_report::{
-    Found, LastTime, LossGroup, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery, RepositoryReport,
-    RestoreReport,
+    Found, LastTime, LossGroup, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery, RemoteReport,
+    RepositoryReport, RestoreReport,
 };
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
-    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query, Run, RunsOn,
-    Scenario, Servers, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
+    FileType, From, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query, Remote, Rest,
+    Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

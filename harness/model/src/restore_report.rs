@@ -71,7 +71,8 @@ pub struct PointReport {
     pub seed: Option<u64>,
 }
 
-/// A repository as it was before a restore and after it. Digests are BLAKE3 over paths and contents.
+/// A repository as it was before a restore and after it. Digests are BLAKE3 over paths and contents; of one on another
+/// host over its listing: names, sizes and times.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RepositoryReport {
     /// Where it lies.
@@ -84,6 +85,18 @@ pub struct RepositoryReport {
     pub before: String,
     /// After; empty if it could not be read again.
     pub after: String,
+    /// Of one that lies on another host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteReport>,
+}
+
+/// What came from a backup host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteReport {
+    /// Files that an earlier drill had fetched: they were not read again on their host.
+    pub kept: u64,
+    /// Bytes that were fetched in this drill.
+    pub fetched_bytes: u64,
 }
 
 /// A part of a restore.

@@ -35,6 +35,14 @@ fn one(out: &mut String, restored: &RestoreReport, style: Style) {
         after => format!("CHANGED, {} before and {} after", short(&repository.before), short(after)),
     };
     let _ = writeln!(out, "  repository  {} files, {}: {same}", repository.files, size(repository.bytes));
+    if let Some(remote) = &repository.remote {
+        let kept = match remote.kept {
+            0 => String::new(),
+            kept => format!("; {kept} files came in earlier drills, and were not read again there"),
+        };
+        let text = format!("listed at {}; {} fetched{kept}", repository.place, size(remote.fetched_bytes));
+        let _ = writeln!(out, "              {}", style.dim(&text));
+    }
     let phases: Vec<String> =
         restored.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.seconds))).collect();
     if !phases.is_empty() {

@@ -133,6 +133,11 @@ pub(crate) fn locked() -> Fault {
     Fault::unknown("LOCKED", LOCKED_TEXT)
 }
 
+/// Not even a repository of nothing.
+pub(crate) fn empty_repository() -> Fault {
+    Fault::fails("EMPTY_REPOSITORY", "the repository is empty: there is not one file in it")
+}
+
 /// There is nothing to choose from.
 pub(crate) fn no_points() -> Fault {
     Fault::fails("NO_POINTS", NO_POINTS_TEXT)

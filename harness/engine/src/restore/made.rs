@@ -256,13 +256,16 @@ fn path_of(target: &Target) -> Option<String> {
     }
 }
 
-/// Where the repository lies, and files of databases whose tables the manifests compare.
+/// Where the repository lies, and files of databases: tables are compared by manifests, a server's files by none.
 fn apart(backup: &Backup) -> Vec<String> {
     let mut apart = vec![backup.at.clone()];
     if let Origin::Made { leaves, .. } = &backup.origin {
         apart.push(leaves.clone());
     }
     for target in &backup.into {
+        if let (Target::Path(path), true) = (target, backup.is_base_backup()) {
+            apart.push(path.clone());
+        }
         if let Target::Sqlite(path) = target {
             apart.extend(["", "-wal", "-shm", "-journal"].map(|ending| format!("{path}{ending}")));
         }

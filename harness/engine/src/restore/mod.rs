@@ -1,13 +1,16 @@
 //! Backups come back: each into a target that was found empty, from a copy of its repository that the machine can only
 //! read, and its data is looked at. [`restore`] is the page to read first.
 
+mod between;
 mod faults;
 mod kinds;
 mod loss;
 mod made;
 mod mutate;
 mod oracle;
+mod reboot;
 mod redeploy;
+mod remote;
 mod repository;
 mod session;
 
@@ -15,20 +18,22 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
 use redrill_model::{
-    Backup, Finding, Found, LastTime, LossReport, Mutant, Origin, Report, RepositoryReport, RestoreReport, Severity,
-    Stage, is_below,
+    Backup, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
+    Severity, Stage, is_below,
 };
 use redrill_state::Manifest;
 
 use crate::drill::{Drill, Outcome, Progress};
+pub(crate) use between::Between;
 pub(crate) use faults::Fault;
 pub(crate) use made::{back_up, finding as loss_finding, losses, renew};
 pub(crate) use mutate::mutate;
 use oracle::{Judged, Known};
+pub(crate) use reboot::reboot;
 pub(crate) use redeploy::{after_redeploy, before_redeploy};
+pub(crate) use remote::Fetched;
 use repository::{Contents, Source};
 use session::Session;
 
@@ -54,6 +59,8 @@ pub(crate) struct Restores {
     pub(crate) took: Vec<(Stage, f64)>,
     /// Made in this drill, by backup.
     made: BTreeMap<String, made::Made>,
+    /// Fetched from backup hosts, by backup.
+    pub(crate) fetched: BTreeMap<String, Fetched>,
     /// All tables of a machine when its backup was made, and every path of its packages.
     lived: BTreeMap<String, made::Lived>,
     /// The data before the deploy that follows the restore, by machine.
@@ -76,19 +83,78 @@ pub(crate) async fn restore<B: Backend>(drill: &Drill<B>, progress: &mut Progres
     {
         return crate::stages::unknown("MACHINE_LOST", &error);
     }
-    for backup in &drill.loaded.scenario.backups {
-        drill.events.progress(&format!("restoring `{}` into `{}`", backup.name, backup.machine));
-        let restored = one(drill, progress, backup, None, last.as_ref(), deadline).await;
-        for fault in &restored.faults {
-            drill.events.progress(&format!("{}: {}", backup.name, fault.text));
-        }
-        progress.evidence.restores.restored.push(restored);
+    for backup in drill.loaded.scenario.backups.iter().filter(|backup| backup.restore_after.is_none()) {
+        let done = restore_one(drill, progress, backup, last.as_ref(), deadline).await;
+        progress.evidence.restores.take(done);
     }
-    let restored = &progress.evidence.restores.restored;
+    let restored = &mut progress.evidence.restores.restored;
+    // Some were restored while the deploy waited.
+    let place = |one: &Restored| drill.loaded.scenario.backups.iter().position(|b| b.name == one.report.backup);
+    restored.sort_by_key(place);
     let good = restored.iter().filter(|one| !one.faults.iter().any(stops)).count();
     let seconds: f64 = restored.iter().flat_map(|one| &one.report.phases).map(|phase| phase.seconds).sum();
     let note = format!("{good} of {} backups restored in {seconds:.1} s", restored.len());
     if good == restored.len() { Outcome::Done(note) } else { Outcome::Failed(note) }
+}
+
+/// A backup that was tried, and what came from its host if it lies on one.
+pub(crate) struct Done {
+    pub(crate) restored: Restored,
+    fetched: Option<Fetched>,
+}
+
+impl Done {
+    /// Whether what follows would say nothing: the data is not there.
+    pub(crate) fn stops(&self) -> Option<&Fault> {
+        self.restored.faults.iter().find(|fault| stops(fault))
+    }
+}
+
+impl Restores {
+    pub(crate) fn take(&mut self, done: Done) {
+        if let Some(fetched) = done.fetched {
+            self.fetched.insert(done.restored.report.backup.clone(), fetched);
+        }
+        self.restored.push(done.restored);
+    }
+}
+
+/// One backup, from wherever it lies to the answers of its oracles.
+pub(crate) async fn restore_one<B: Backend>(
+    drill: &Drill<B>,
+    progress: &Progress<B>,
+    backup: &Backup,
+    last: Option<&Report>,
+    deadline: &Deadline,
+) -> Done {
+    drill.events.progress(&format!("restoring `{}` into `{}`", backup.name, backup.machine));
+    let remote = if let Origin::Remote(remote) = &backup.origin { Some(remote) } else { None };
+    let fetched = match remote {
+        Some(remote) => Some(remote::fetch(drill, backup, remote, deadline).await),
+        None => None,
+    };
+    let given = Given { instead: None, fetched: fetched.as_ref(), last };
+    let restored = one(drill, progress, backup, given, deadline).await;
+    for fault in &restored.faults {
+        drill.events.progress(&format!("{}: {}", backup.name, fault.text));
+    }
+    if let Some(remote) = remote
+        && restored.faults.iter().any(|fault| ["DAMAGED", "CUT"].contains(&fault.code))
+    {
+        remote::forget(drill, remote);
+    }
+    Done { restored, fetched }
+}
+
+/// What a restore is given beside the backup.
+#[derive(Clone, Copy, Default)]
+struct Given<'a> {
+    /// A repository in place of the backup's own.
+    instead: Option<&'a Source>,
+    /// What came from the backup's host.
+    fetched: Option<&'a Fetched>,
+    /// The last drill.
+    last: Option<&'a Report>,
 }
 
 /// Whether the checks and the deploy that follow would say nothing: the data is not there.
@@ -103,8 +169,7 @@ async fn one<B: Backend>(
     drill: &Drill<B>,
     progress: &Progress<B>,
     backup: &Backup,
-    instead: Option<&Source>,
-    last: Option<&Report>,
+    given: Given<'_>,
     deadline: &Deadline,
 ) -> Restored {
     let mut report = RestoreReport {
@@ -114,9 +179,9 @@ async fn one<B: Backend>(
         rpo: backup.rpo.map(|rpo| rpo.as_secs_f64()),
         ..RestoreReport::default()
     };
-    report.last = last.and_then(|last| last_time(last, &backup.name));
+    report.last = given.last.and_then(|last| last_time(last, &backup.name));
     let mut judged = Judged::default();
-    if let Err(fault) = through(drill, progress, backup, (instead, last), deadline, (&mut report, &mut judged)).await {
+    if let Err(fault) = through(drill, progress, backup, given, deadline, (&mut report, &mut judged)).await {
         judged.faults.push(fault);
     }
     report.oracles = judged.oracles;
@@ -129,27 +194,26 @@ async fn through<B: Backend>(
     drill: &Drill<B>,
     progress: &Progress<B>,
     backup: &Backup,
-    (instead, last): (Option<&Source>, Option<&Report>),
+    given: Given<'_>,
     deadline: &Deadline,
     (report, judged): (&mut RestoreReport, &mut Judged),
 ) -> Result<(), Fault> {
     let machine = progress.machines.iter().find(|machine| machine.name() == backup.machine);
     let machine = machine.ok_or_else(|| Fault::unknown("MACHINE_LOST", "its machine is not there"))?;
-    let restores = &progress.evidence.restores;
-    let source = instead.cloned().or_else(|| source_of(drill, progress, backup));
-    let source = source.ok_or_else(|| Fault::unknown("NOT_RUN", "its job did not leave a backup"))?;
-    report.repository.place = source.path().display().to_string();
+    let source = opened(drill, progress, backup, given, deadline, report).await?;
     let before = read(&source).await?;
-    report.repository = RepositoryReport {
-        place: report.repository.place.clone(),
-        files: before.files,
-        bytes: before.bytes,
-        before: before.digest.clone(),
-        after: String::new(),
-    };
+    if given.fetched.is_none() {
+        report.repository = RepositoryReport {
+            place: source.path().display().to_string(),
+            files: before.files,
+            bytes: before.bytes,
+            before: before.digest.clone(),
+            ..RepositoryReport::default()
+        };
+    }
     if before.files == 0 {
-        report.repository.after.clone_from(&before.digest);
-        return Err(Fault::fails("EMPTY_REPOSITORY", "the repository is empty: there is not one file in it"));
+        report.repository.after.clone_from(&report.repository.before);
+        return Err(faults::empty_repository());
     }
     let scratch = drill.run_dir.path().join("restores").join(&backup.name);
     std::fs::create_dir_all(&scratch).map_err(|error| Fault::unknown("RESTORE_UNKNOWN", error.to_string()))?;
@@ -159,22 +223,18 @@ async fn through<B: Backend>(
         backup,
         source: &source,
         contents: &before,
-        passphrase: backup.passphrase.as_ref().map(|path| passphrase(drill, path)),
+        passphrase: backup.passphrase.as_ref().map(|path| key_file(drill, path)),
         scratch: &scratch,
         guard: &drill.guard,
         seed: seed(),
         deadline: limit,
-        phases: Vec::new(),
+        phases: downloaded(given.fetched),
         said: String::new(),
     };
     let loaded = load(&mut session, progress.controller.as_ref(), report).await;
     report.phases = std::mem::take(&mut session.phases);
-    let after = read(&source).await.map(|contents| contents.digest).unwrap_or_default();
-    let changed = after != before.digest;
-    report.repository.after = after;
-    if changed {
-        judged.faults.push(Fault::fails("REPOSITORY_CHANGED", "the repository is another one after the restore"));
-    }
+    let changed = read_again(drill, backup, given, (&source, &before), deadline, &mut report.repository).await;
+    judged.faults.extend(changed);
     let found = loaded?;
     let speaks = faults::trouble(&session.said, &backup.harmless);
     if !speaks.is_empty() {
@@ -184,8 +244,8 @@ async fn through<B: Backend>(
         );
         judged.faults.push(Fault::unknown("ERROR_TEXT", text).with(&speaks.join("\n")));
     }
-    let last = last.and_then(|last| found_last(last, &backup.name));
-    let made = restores.made.get(&backup.name).map(|made| &made.manifest);
+    let last = given.last.and_then(|last| found_last(last, &backup.name));
+    let made = progress.evidence.restores.made.get(&backup.name).map(|made| &made.manifest);
     let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&drill.loaded.directory.join(path)));
     let known = Known { manifest: manifest.as_ref(), made, last, ephemeral: &drill.loaded.scenario.ephemeral };
     let early = std::mem::take(&mut judged.faults);
@@ -195,11 +255,72 @@ async fn through<B: Backend>(
     Ok(())
 }
 
+/// The repository as it can be read on this host.
+async fn opened<B: Backend>(
+    drill: &Drill<B>,
+    progress: &Progress<B>,
+    backup: &Backup,
+    given: Given<'_>,
+    deadline: &Deadline,
+    report: &mut RestoreReport,
+) -> Result<Source, Fault> {
+    if let Some(instead) = given.instead {
+        return Ok(instead.clone());
+    }
+    let Some(fetched) = given.fetched else {
+        // A local path is told even if nothing can be read there.
+        if let Origin::Local(path) = &backup.origin {
+            report.repository.place = drill.loaded.directory.join(path).display().to_string();
+        }
+        let missing = || Fault::unknown("NOT_RUN", "its job did not leave a backup");
+        return source_of(drill, progress, backup).ok_or_else(missing);
+    };
+    report.repository = fetched.report();
+    report.phases = downloaded(given.fetched);
+    if let (Err(fault), Origin::Remote(remote)) = (&fetched.source, &backup.origin) {
+        if !report.repository.before.is_empty() {
+            let again = remote::list_again(drill, backup, remote, deadline).await;
+            report.repository.after = again.map(|listing| listing.digest()).unwrap_or_default();
+        }
+        return Err(fault.clone());
+    }
+    fetched.source.clone()
+}
+
+/// What came from another host is part of the time that a recovery takes.
+fn downloaded(fetched: Option<&Fetched>) -> Vec<Phase> {
+    fetched.map(|fetched| Phase { name: "download".to_owned(), seconds: fetched.seconds }).into_iter().collect()
+}
+
+/// Whether the repository is still what it was.
+async fn read_again<B: Backend>(
+    drill: &Drill<B>,
+    backup: &Backup,
+    given: Given<'_>,
+    (source, before): (&Source, &Contents),
+    deadline: &Deadline,
+    report: &mut RepositoryReport,
+) -> Option<Fault> {
+    if let (Some(fetched), Origin::Remote(remote)) = (given.fetched, &backup.origin) {
+        return match remote::list_again(drill, backup, remote, deadline).await {
+            Err(fault) => Some(fault),
+            Ok(later) => {
+                report.after = later.digest();
+                fetched.changed(&later)
+            }
+        };
+    }
+    report.after = read(source).await.map(|contents| contents.digest).unwrap_or_default();
+    let changed = "the repository is another one after the restore";
+    (report.after != before.digest).then(|| Fault::fails("REPOSITORY_CHANGED", changed))
+}
+
 /// Where the repository is read from.
 fn source_of<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, backup: &Backup) -> Option<Source> {
     match &backup.origin {
         Origin::Local(path) => Some(Source::Tree(drill.loaded.directory.join(path))),
         Origin::Made { .. } => progress.evidence.restores.made.get(&backup.name).map(|made| made.source.clone()),
+        Origin::Remote(_) => progress.evidence.restores.fetched.get(&backup.name)?.source.clone().ok(),
     }
 }
 
@@ -299,8 +420,8 @@ async fn read(source: &Source) -> Result<Contents, Fault> {
     })
 }
 
-/// Where the passphrase lies: `keys/...` is below the keys, wherever these are.
-fn passphrase<B: Backend>(drill: &Drill<B>, path: &Path) -> PathBuf {
+/// Where a secret lies: `keys/...` is below the keys, wherever these are.
+fn key_file<B: Backend>(drill: &Drill<B>, path: &Path) -> PathBuf {
     match (path.strip_prefix("keys"), drill.loaded.keys()) {
         (Ok(inner), Some(keys)) => keys.join(inner),
         _ => drill.loaded.directory.join(path),
@@ -357,161 +478,5 @@ fn seed() -> u64 {
     u64::from(since.subsec_nanos()) ^ since.as_secs()
 }
 
-/// Reboots every machine, up to the first answer. A backend without kernels of their own starts them anew from what
-/// they have on disk.
-pub(crate) async fn reboot<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
-    let limit = deadline.child("a reboot", drill.loaded.scenario.limits.boot);
-    if drill.backend.capabilities().own_kernel {
-        let reboots = progress.machines.iter().map(|machine| machine.reboot(&limit));
-        let failed = join_all(reboots).await.into_iter().find_map(Result::err);
-        return match failed {
-            Some(error) => crate::stages::unknown("NOT_REBOOTED", &error),
-            None => Outcome::Done(format!("{} machines rebooted", progress.machines.len())),
-        };
-    }
-    progress
-        .remarks
-        .push("the machines were started anew from their disks; their kernel, which is the host's, was not".to_owned());
-    let mut again = Vec::new();
-    for machine in std::mem::take(&mut progress.machines) {
-        let name = machine.name().to_owned();
-        let started = async {
-            let frozen = drill.backend.freeze(machine, &limit).await?;
-            let dir = crate::stages::machine_dir(drill, &name)?;
-            drill.backend.fork(&frozen, crate::stages::MAIN, &dir, &limit).await
-        };
-        match started.await {
-            Ok(machine) => again.push(machine),
-            Err(error) => {
-                progress.machines = again;
-                return crate::stages::unknown("NOT_REBOOTED", &error);
-            }
-        }
-    }
-    progress.machines = again;
-    let count = progress.machines.len();
-    crate::stages::connect(progress, format!("{count} machines started anew from their disks"))
-}
-
 #[cfg(test)]
-mod tests {
-    use redrill_machines::process::Guard;
-    use redrill_machines::{Fake, FakeMachine, Needs, Output, PROBE};
-    use redrill_model::Scenario;
-    use redrill_state::Leaf;
-
-    use super::*;
-
-    const SCENARIO: &str = "claims = ['restores']\n[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\n\
-        script = 'd'\n[[machine]]\nname = 'web'\nimage = 'debian-13'\n[[backup]]\nname = 'notes'\nkind = 'script'\n\
-        restore = ['restore-notes']\nrepository = 'r'\ninto = ['/d']\ndeployed = ['/d/config']\n\
-        before = [['systemctl', 'stop', 'notes']]\nafter = [['systemctl', 'start', 'notes']]\n";
-
-    fn manifest(files: &[&str]) -> Output {
-        let mut manifest = Manifest { schema: redrill_state::MANIFEST_SCHEMA, ..Manifest::default() };
-        for file in files {
-            let leaf = Leaf { kind: "file".into(), size: Some(1), ..Leaf::default() };
-            manifest.paths.insert((*file).to_owned(), leaf);
-        }
-        Output { stdout: serde_json::to_vec(&manifest).expect("plain data"), ..Output::default() }
-    }
-
-    /// A machine whose target holds these files before and after, and whose script ends so. Everything else goes well.
-    async fn machine(before: &[&str], after: &[&str], script: Output) -> (FakeMachine, Fake) {
-        let answers = BTreeMap::from([
-            (format!("{PROBE} manifest /d"), vec![manifest(before), manifest(after)]),
-            ("restore-notes".to_owned(), vec![script]),
-        ]);
-        let fake = Fake { answers, otherwise: Some(Output::default()), ..Fake::default() };
-        let scenario = Scenario::parse(SCENARIO).expect("valid");
-        let deadline = Deadline::root("test", Duration::from_secs(60), 1.0);
-        let booted = fake.boot(&scenario.machines[0], &Needs::default(), Path::new("/"), &deadline).await;
-        (booted.expect("boots"), fake)
-    }
-
-    /// What comes of a restore, and what was run in the machine.
-    async fn restored(
-        before: &[&str],
-        after: &[&str],
-        script: Output,
-    ) -> (Result<Manifest, Fault>, Vec<String>, String) {
-        let (machine, fake) = machine(before, after, script).await;
-        let scenario = Scenario::parse(SCENARIO).expect("valid");
-        let name = format!("redrill-restore-{}-{:?}", std::process::id(), std::thread::current().id());
-        let directory = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&directory).expect("directory");
-        std::fs::write(directory.join("a"), "x").expect("file");
-        let source = Source::Tree(directory.clone());
-        let contents = source.contents().expect("readable");
-        let mut session = Session {
-            machine: &machine,
-            backup: &scenario.backups[0],
-            source: &source,
-            contents: &contents,
-            passphrase: None,
-            scratch: &directory,
-            guard: &Guard::new("/nonexistent".into(), directory.clone()),
-            seed: 0,
-            deadline: Deadline::root("test", Duration::from_secs(60), 1.0),
-            phases: Vec::new(),
-            said: String::new(),
-        };
-        let mut report = RestoreReport::default();
-        let loaded = load(&mut session, None, &mut report).await;
-        let said = session.said.clone();
-        std::fs::remove_dir_all(&directory).expect("cleaned up");
-        let log = fake.log.lock().expect("no panic").clone();
-        (loaded, log, said)
-    }
-
-    fn position(log: &[String], part: &str) -> Option<usize> {
-        log.iter().position(|line| line.contains(part))
-    }
-
-    #[tokio::test]
-    async fn a_restore_stops_presents_fills_looks_and_starts_in_this_order() {
-        let (loaded, log, _) = restored(&["/d/config"], &["/d/config", "/d/a"], Output::default()).await;
-        assert_eq!(loaded.map(|manifest| manifest.paths.len()), Ok(2));
-        let steps = ["stop notes", "manifest", "remount,bind,ro", "restore-notes", "umount", "start notes"];
-        let places: Vec<_> = steps.iter().map(|step| position(&log, step)).collect();
-        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?} {log:#?}");
-    }
-
-    #[tokio::test]
-    async fn a_target_in_use_is_never_restored_into() {
-        let (loaded, log, _) = restored(&["/d/config", "/d/old"], &["/d/old"], Output::default()).await;
-        let fault = loaded.expect_err("refused");
-        assert_eq!((fault.code, fault.severity), ("NOT_EMPTY", Severity::Unknown));
-        assert_eq!(fault.evidence, ["/d/old"], "what the deploy makes there is no sign of use");
-        assert_eq!((position(&log, "restore-notes"), position(&log, "mount")), (None, None), "{log:?}");
-    }
-
-    #[tokio::test]
-    async fn exit_status_0_with_nothing_restored_is_no_proof() {
-        let (loaded, log, _) = restored(&[], &["/d/config"], Output::default()).await;
-        assert_eq!(loaded.map_err(|fault| (fault.code, fault.severity)), Err(("EMPTY_RESTORE", Severity::Unknown)));
-        assert_eq!(position(&log, "start notes"), None, "a service is not started over nothing");
-    }
-
-    #[tokio::test]
-    async fn a_failed_restore_leaves_neither_copy_nor_secret() {
-        let script = Output { status: 1, stderr: "no such table".into(), ..Output::default() };
-        let (loaded, log, said) = restored(&[], &["/d/a"], script).await;
-        assert_eq!(loaded.map_err(|fault| fault.code), Err("RESTORE_FAILED"));
-        assert!(position(&log, "umount") > position(&log, "restore-notes"), "{log:?}");
-        assert!(log.last().is_some_and(|line| line.contains("/run/redrill-restore")), "{log:?}");
-        assert_eq!(said, "no such table");
-    }
-
-    #[tokio::test]
-    async fn data_that_cannot_be_read_is_not_taken_for_none() {
-        let odd = Output { stdout: b"{".to_vec(), ..Output::default() };
-        let fake = Fake { otherwise: Some(odd), ..Fake::default() };
-        let scenario = Scenario::parse(SCENARIO).expect("valid");
-        let deadline = Deadline::root("test", Duration::from_secs(60), 1.0);
-        let booted =
-            fake.boot(&scenario.machines[0], &Needs::default(), Path::new("/"), &deadline).await.expect("boots");
-        let looked = oracle::look(&booted, &["/d".to_owned()], &deadline).await;
-        assert_eq!(looked.map_err(|fault| (fault.code, fault.severity)), Err(("NOT_LOOKED_AT", Severity::Unknown)));
-    }
-}
+mod tests;

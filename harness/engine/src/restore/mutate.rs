@@ -421,6 +421,13 @@ async fn of_backups<B: Backend>(
         else {
             continue;
         };
+        if backup.restore_after.is_some() {
+            let fault = format!("faults in the backup: {}", backup.name);
+            let why = "it is restored while the deploy waits: no machine stands still there".to_owned();
+            let (machine, unknown) = (backup.machine.clone(), Some(why));
+            mutants.push(Mutant { fault, machine, killed_by: Vec::new(), unknown, suggestion: None });
+            continue;
+        }
         for (fault, backup, source) in bad_backups(drill, progress, backup, &restored) {
             drill.events.progress(&format!("planting: {fault}"));
             number += 1;
@@ -440,7 +447,8 @@ async fn of_backups<B: Backend>(
                     Err(error) => unknown(&plant, error.to_string()),
                     Ok(machines) => {
                         let real = std::mem::replace(&mut progress.machines, machines);
-                        let again = super::one(drill, progress, &backup, Some(&source), None, deadline).await;
+                        let given = super::Given { instead: Some(&source), ..super::Given::default() };
+                        let again = super::one(drill, progress, &backup, given, deadline).await;
                         let forks = std::mem::replace(&mut progress.machines, real);
                         let _ = crate::stages::teardown(forks, false).await; // The sweep gets what stays.
                         let before: BTreeSet<&str> = restored.faults.iter().map(|fault| fault.code).collect();

@@ -82,7 +82,10 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
         }
         None => {}
     }
-    if let Some(made) = known.made {
+    if backup.is_base_backup() {
+        // It has come this far: otherwise the restore would have failed.
+        judged.answer("pg_verifybackup", "every file is as the backup's own manifest says", None);
+    } else if let Some(made) = known.made {
         compared("round trip", made, found, known.ephemeral, &mut judged);
     }
     floors(backup, found, &mut judged);

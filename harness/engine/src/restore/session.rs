@@ -140,7 +140,7 @@ impl<M: Machine> Session<'_, M> {
 }
 
 /// Whether a program is in the host's PATH.
-fn on_host(program: &str) -> bool {
+pub(super) fn on_host(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

@@ -16,7 +16,7 @@ use tokio::process::Command;
 
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Said, Told};
-use super::{Deployed, Ended, QUOTED, Run, failure, killed, record};
+use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
 use crate::controller::{Controller, ControllerError};
 use crate::events::Events;
 
@@ -83,7 +83,7 @@ pub(super) async fn deploy(
 ) -> Result<Deployed, MachineError> {
     let mut command = command(controller, "ansible-playbook");
     command.env("REDRILL_EVENTS", controller.events_file(&run.label));
-    command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
+    command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string()))).envs(pausing(controller, run));
     let variables = controller.tools().join("connection.json");
     std::fs::create_dir_all(controller.servers().join(SOCKETS))
         .and_then(|()| std::fs::write(&variables, connection(controller).to_string()))

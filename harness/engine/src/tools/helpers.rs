@@ -14,8 +14,8 @@ fn helper(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tools/helpers").join(name)
 }
 
-/// Runs Python in the fixture's checkout; returns what the helper told, and whether Python came to its own end.
-fn run(args: &[PathBuf], cut: Option<usize>) -> (Told, bool) {
+/// Python in the fixture's checkout, with the file that its helper tells its events to.
+fn python(args: &[PathBuf]) -> (Command, PathBuf) {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let events = std::env::temp_dir().join(format!("redrill-helpers-{}-{count}", std::process::id()));
@@ -23,6 +23,12 @@ fn run(args: &[PathBuf], cut: Option<usize>) -> (Told, bool) {
     let mut python = Command::new("python3");
     python.args(args).current_dir(&servers).env("PYTHONPATH", fixtures()).env("PYTHONDONTWRITEBYTECODE", "1");
     python.env("REDRILL_EVENTS", &events).env("REDRILL_ROOT", &servers);
+    (python, events)
+}
+
+/// Runs it; returns what the helper told, and whether Python came to its own end.
+fn run(args: &[PathBuf], cut: Option<usize>) -> (Told, bool) {
+    let (mut python, events) = python(args);
     python.envs(cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
     let output = python.output().expect("python3 runs");
     let text = std::fs::read_to_string(&events).expect("events were told");
@@ -32,12 +38,20 @@ fn run(args: &[PathBuf], cut: Option<usize>) -> (Told, bool) {
     (told::read(&text), whole)
 }
 
+fn pyinfra_words() -> [PathBuf; 2] {
+    [helper("pyinfra_events.py"), "deploy.py".into()]
+}
+
+fn ansible_words() -> [PathBuf; 2] {
+    [fixtures().join("ansible_run.py"), helper("ansible_events.py")]
+}
+
 fn pyinfra(cut: Option<usize>) -> (Told, bool) {
-    run(&[helper("pyinfra_events.py"), "deploy.py".into()], cut)
+    run(&pyinfra_words(), cut)
 }
 
 fn ansible(cut: Option<usize>) -> (Told, bool) {
-    run(&[fixtures().join("ansible_run.py"), helper("ansible_events.py")], cut)
+    run(&ansible_words(), cut)
 }
 
 #[test]
@@ -68,5 +82,36 @@ fn a_cut_ends_the_tool_right_before_the_operation() {
     for (told, whole) in [pyinfra(Some(2)), ansible(Some(2))] {
         assert!(!whole && !told.over, "killed as a controller would be");
         assert_eq!((told.cut, told.executions.len()), (Some(2), 1));
+    }
+}
+
+#[test]
+fn a_pause_lasts_until_the_gate_opens_and_nothing_goes_on_meanwhile() {
+    for (words, after_last) in [(pyinfra_words(), "fails"), (ansible_words(), "restart")] {
+        let (mut python, events) = python(&words);
+        let gate = events.with_extension("gate");
+        std::fs::create_dir(&gate).expect("made");
+        let pauses = serde_json::to_string(&["never", "packages", after_last]).expect("text");
+        python.env("REDRILL_PAUSE", pauses).env("REDRILL_GATE", &gate);
+        let mut running = python.spawn().expect("python3 runs");
+        let mut executed = Vec::new();
+        for number in [2, 3] {
+            let told = loop {
+                let told = told::read(&std::fs::read_to_string(&events).unwrap_or_default());
+                if told.paused.contains(&number) {
+                    break told;
+                }
+                assert!(running.try_wait().expect("known").is_none(), "it ended without a pause {number}");
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            };
+            executed.push(told.executions.len());
+            assert!(!told.over);
+            std::fs::write(gate.join(number.to_string()), "").expect("opened");
+        }
+        assert!(running.wait().expect("ended").success());
+        let told = told::read(&std::fs::read_to_string(&events).expect("told"));
+        assert_eq!((executed[0], executed[1]), (1, told.executions.len()), "behind the first, and behind the last");
+        assert!(told.over && told.broken.is_none() && told.paused == [2, 3], "{:?}", told.paused);
+        std::fs::remove_dir_all(gate).and_then(|()| std::fs::remove_file(events)).expect("cleaned up");
     }
 }

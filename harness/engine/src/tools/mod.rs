@@ -16,7 +16,7 @@ mod transcript;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use redrill_machines::{Deadline, MachineError};
 use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Tool};
@@ -40,17 +40,19 @@ pub(crate) struct Run {
     /// Kills the tool right before the operation with this number (from 1) would start, on whichever host is first. The
     /// numbers are those of [`Boundary`]. A script has none: a run of it that shall be cut is `Unclear` and did nothing.
     pub(crate) cut: Option<usize>,
+    /// Waits after the first operation of each of these names until [`let_go`] is called. A script cannot wait.
+    pub(crate) pauses: Vec<String>,
 }
 
 impl Run {
     /// The whole deploy.
     pub(crate) fn whole(pass: Pass) -> Self {
-        Self { pass, label: pass.file_stem().to_owned(), cut: None }
+        Self { pass, label: pass.file_stem().to_owned(), cut: None, pauses: Vec::new() }
     }
 
     /// The deploy up to this boundary.
     pub(crate) fn cut_before(boundary: usize, label: String) -> Self {
-        Self { pass: Pass::Resumed, label, cut: Some(boundary) }
+        Self { pass: Pass::Resumed, label, cut: Some(boundary), pauses: Vec::new() }
     }
 }
 
@@ -218,6 +220,37 @@ pub(crate) fn at_work(controller: &Controller, label: &str) -> Option<OperationR
     told::read(&text).unfinished.map(|(operation, _)| operation)
 }
 
+/// Numbers of the pauses that a deploy has come to, in this order, and the names of the operations that it has told of.
+pub(crate) fn paused(controller: &Controller, label: &str) -> (Vec<usize>, Vec<String>) {
+    let text = std::fs::read_to_string(controller.events_file(label)).unwrap_or_default();
+    let told = told::read(&text);
+    (told.paused, told.names)
+}
+
+/// Whether an operation has this name, without the file or role that the tool puts before it.
+pub(crate) fn is_named(name: &str, wanted: &str) -> bool {
+    name == wanted || [" | ", " : "].iter().any(|between| name.ends_with(&format!("{between}{wanted}")))
+}
+
+/// Lets a deploy go on that waits at the pause of this number, from 1.
+pub(crate) fn let_go(controller: &Controller, label: &str, number: usize) -> std::io::Result<()> {
+    std::fs::write(gate(controller, label).join(number.to_string()), "")
+}
+
+/// Where a helper looks whether it may go on.
+fn gate(controller: &Controller, label: &str) -> PathBuf {
+    controller.tools().join(format!("{label}.gate"))
+}
+
+/// What a helper is told of pauses.
+fn pausing(controller: &Controller, run: &Run) -> Vec<(&'static str, String)> {
+    if run.pauses.is_empty() {
+        return Vec::new();
+    }
+    let names = serde_json::to_string(&run.pauses).expect("text");
+    vec![("REDRILL_PAUSE", names), ("REDRILL_GATE", gate(controller, &run.label).display().to_string())]
+}
+
 /// Runs the deploy. Its output goes to the events as it comes, and whole to `log_dir`.
 pub(crate) async fn deploy(
     controller: &Controller,
@@ -227,6 +260,10 @@ pub(crate) async fn deploy(
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
     let _ = std::fs::remove_file(controller.events_file(&run.label)); // Events are appended: none may be left of before.
+    let gate = gate(controller, &run.label);
+    let _ = std::fs::remove_dir_all(&gate); // None may be there yet.
+    std::fs::create_dir_all(&gate)
+        .map_err(|source| MachineError::Io { what: "cannot write the controller's tools".into(), source })?;
     match controller.found.tool {
         Tool::Pyinfra => pyinfra::deploy(controller, run, log_dir, events, deadline).await,
         Tool::Ansible => ansible::deploy(controller, run, log_dir, events, deadline).await,

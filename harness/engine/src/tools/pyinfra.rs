@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Execution, Said, Told};
 use super::transcript::{self, Line};
-use super::{Deployed, Ended, QUOTED, Run, failure, killed, record};
+use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
 use crate::controller::{Controller, ControllerError};
 use crate::events::Events;
 
@@ -48,7 +48,7 @@ pub(super) async fn deploy(
 ) -> Result<Deployed, MachineError> {
     let mut command = command(controller);
     command.env("REDRILL_EVENTS", controller.events_file(&run.label)).arg("-y");
-    command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string())));
+    command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string()))).envs(pausing(controller, run));
     let json = has_json(&controller.tool_version);
     command.args(json.then_some("--json"));
     // These beat whatever the inventory says of its real hosts.

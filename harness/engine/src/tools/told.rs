@@ -6,7 +6,7 @@
 //! {"e":"start","t":NANOSECONDS,"op":KEY,"host":...}
 //! {"e":"item","t":...,"op":KEY,"host":...,"outcome":"changed","item":"a"}      an item of a loop, before its `end`
 //! {"e":"end","t":...,"op":KEY,"host":...,"outcome":"changed"}
-//! {"e":"cut","number":3}  {"e":"unmatched","name":...,"place":...}  {"e":"over"}
+//! {"e":"cut","number":3}  {"e":"pause","number":1}  {"e":"unmatched","name":...,"place":...}  {"e":"over"}
 //! ```
 
 use std::collections::BTreeMap;
@@ -135,6 +135,10 @@ pub(super) struct Told {
     /// The tool came to its own end.
     pub(super) over: bool,
     pub(super) cut: Option<usize>,
+    /// Numbers of the pauses that it came to, in this order.
+    pub(super) paused: Vec<usize>,
+    /// Every operation that was announced, by name, each once and in order.
+    pub(super) names: Vec<String>,
     /// How many changes the tool itself counts at its end, by host.
     pub(super) changed: BTreeMap<String, usize>,
     /// What makes the events worthless.
@@ -217,6 +221,7 @@ impl Reading {
             "start" => self.began(line)?,
             "item" | "end" => self.ended(line)?,
             "cut" => self.told.cut = line.number,
+            "pause" => self.told.paused.extend(line.number),
             "unmatched" => {
                 let place = line.place.map(|place| format!(" ({place})")).unwrap_or_default();
                 self.told.unmatched.push(format!("`{}`{place}", line.name.unwrap_or_default()));
@@ -242,6 +247,10 @@ impl Reading {
             depends: line.depends,
             ..Execution::default()
         };
+        let name = &operation.template.name;
+        if !self.told.names.contains(name) {
+            self.told.names.push(name.clone());
+        }
         Ok(())
     }
 
@@ -335,6 +344,7 @@ mod tests {
         let included: Vec<bool> = find("included").iter().map(|e| e.condition.is_some()).collect();
         assert_eq!(included, [true, false], "one of the includes has a `when`");
         assert_eq!(told.unmatched, ["`none` (site.yml:43)"]);
+        assert!(told.names.iter().any(|name| name == "web : role task") && told.paused.is_empty(), "{:?}", told.names);
         let numbers: Vec<usize> = boundaries(&told.executions).iter().map(|boundary| boundary.number).collect();
         assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
     }
@@ -348,6 +358,12 @@ mod tests {
         let told = read(&between);
         assert!(!told.over && told.broken.is_none());
         assert_eq!(told.unfinished.map(|(operation, _)| operation.name), Some("loop".to_owned()));
+    }
+
+    #[test]
+    fn a_pause_is_seen_while_it_lasts() {
+        let begun = ANSIBLE.lines().take(11).collect::<Vec<_>>().join("\n");
+        assert_eq!(read(&format!("{begun}\n{{\"e\": \"pause\", \"number\": 2, \"t\": 5}}\n")).paused, [2]);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use serde_spanned::Spanned;
 use crate::verdict::Claim;
 use crate::waiver::Waiver;
 pub use backups::{
-    Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Run, Site, Target, View, is_below,
+    Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, Rest, Run, Sftp, Site, Target, View,
+    is_below,
 };
 
 /// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.

@@ -10,7 +10,8 @@ use serde_spanned::Spanned;
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
-    BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Perturbation, RunsOn, Scenario, Servers, Tool,
+    BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn, Scenario, Servers,
+    Tool,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
@@ -156,13 +157,17 @@ impl Scenario {
                 expected,
             ));
         }
+        let deploy = deploy(file.deploy)?;
+        if let Some((message, expected)) = not_between(&claims, &deploy, &backups) {
+            return Err(InputError::new(0..0, message, expected));
+        }
         let limit = |written: Option<Limit>, default| written.map_or(default, |limit| limit.0);
         Ok(Self {
             summary: file.summary,
             claims,
             servers: servers(file.servers)?,
             keys: file.keys.map(|keys| keys.path),
-            deploy: deploy(file.deploy)?,
+            deploy,
             backend: file.backend,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
@@ -189,6 +194,21 @@ fn unsupported(claims: &[Claim], checks: &[Check], backups: &[Backup]) -> Option
     }
     if lacks(Claim::Restores, backups.is_empty()) {
         return Some((Claim::Restores, "at least one `[[backup]]`"));
+    }
+    None
+}
+
+/// Why a backup cannot be restored between two operations, and what else would do.
+fn not_between(claims: &[Claim], deploy: &Deploy, backups: &[Backup]) -> Option<(String, &'static str)> {
+    let backup = backups.iter().find(|backup| backup.restore_after.is_some())?;
+    let not = |why: &str| format!("backup `{}` has `restore-after`: {why}", backup.name);
+    if deploy.tool == Some(Tool::Shell) {
+        return Some((not("a script does not wait between its operations"), "pyinfra or Ansible"));
+    }
+    let mut there = backups.iter().filter(|backup| !matches!(backup.origin, Origin::Made { .. }));
+    if claims.contains(&Claim::Resumes) && there.any(|backup| backup.restore_after.is_some()) {
+        let why = "deploys that `resumes` cuts off run in machines into which nothing is restored";
+        return Some((not(why), "a scenario of its own for `resumes`"));
     }
     None
 }

@@ -12,3 +12,7 @@ for name in ["custom", "plain", "folder"]:
         commands=[f"cd / && runuser -u postgres -- psql -lqAt | grep -q '^{name}|' || runuser -u postgres -- createdb {name}"],
     )
 server.shell(name="Make the database maria", commands=["mariadb -e 'create database if not exists maria'"])
+server.shell(
+    name="Make another cluster",
+    commands=["test -d /etc/postgresql/17/other || pg_createcluster --start --port 5433 17 other"],
+)

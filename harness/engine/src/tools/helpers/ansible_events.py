@@ -1,10 +1,13 @@
 """Writes down what Ansible does: a JSON object a line, flushed each, so that what was written survives a kill.
 
-A callback plugin beside the one that prints. It changes nothing of what Ansible does, but for REDRILL_CUT.
+A callback plugin beside the one that prints. It changes nothing of what Ansible does, but for REDRILL_CUT and
+REDRILL_PAUSE.
 
 REDRILL_EVENTS  the file
 REDRILL_ROOT    the checkout; places are told relative to it
 REDRILL_CUT     end at once, as a killed controller would, before the task with this number (from 1)
+REDRILL_PAUSE   wait after the first task of each of these names, a list in JSON
+REDRILL_GATE    the directory where a file named by the pause's number (from 1) lets it go on
 """
 
 import json
@@ -40,6 +43,9 @@ class CallbackModule(CallbackBase):
         path = os.environ.get("REDRILL_EVENTS")
         self.root = os.path.realpath(os.environ.get("REDRILL_ROOT", "."))
         self.cut = int(os.environ.get("REDRILL_CUT") or 0)
+        self.pauses = json.loads(os.environ.get("REDRILL_PAUSE") or "[]")
+        self.paused = set()
+        self.names = []
         self.tasks = 0
         self.known = {}
         self.plays, self.play = 0, None
@@ -68,12 +74,25 @@ class CallbackModule(CallbackBase):
         # The play is part of it: a role that two plays share has its tasks twice.
         return f"{self.plays}/{task._uuid}"
 
+    def pause(self):
+        """Waits behind what has been done, if it shall: nothing goes on while a callback of the main process waits."""
+        for number, wanted in enumerate(self.pauses, 1):
+            if not any(is_named(name, wanted) for name in self.names):
+                continue
+            if number not in self.paused:
+                self.paused.add(number)
+                self.tell(e="pause", t=time.time_ns(), number=number)
+            while not os.path.exists(os.path.join(os.environ["REDRILL_GATE"], str(number))):
+                time.sleep(0.1)
+
     def announce(self, task):
         key = self.key(task)
         if key in self.known:
             return key
+        self.pause()
         self.tasks += 1
         self.known[key] = self.tasks
+        self.names.append(" ".join(task.get_name().split()))
         if self.cut and self.tasks == self.cut:
             self.tell(e="cut", t=time.time_ns(), number=self.cut)
             os.kill(os.getpid(), signal.SIGKILL)
@@ -162,7 +181,14 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_stats(self, stats):
         hosts = {host: stats.summarize(host) for host in sorted(stats.processed)}
+        if not any(told.get("failures") or told.get("unreachable") for told in hosts.values()):
+            self.pause()  # Behind the last task.
         self.tell(e="over", t=time.time_ns(), stats=hosts)
+
+
+def is_named(name, wanted):
+    """Whether a task has this name, without the role that Ansible puts before it."""
+    return name == wanted or name.endswith(" : " + wanted)
 
 
 META = ("meta", "ansible.builtin.meta")

@@ -7,6 +7,8 @@ since a handler is told neither where an operation was added nor how many comman
 REDRILL_EVENTS     file that gets a JSON object a line, flushed each: what was written survives a kill
 REDRILL_ROOT       the checkout; places are told relative to it
 REDRILL_CUT        end at once, as a killed controller would, before the operation with this number (from 1)
+REDRILL_PAUSE      wait after the first operation of each of these names, a list in JSON
+REDRILL_GATE       the directory where a file named by the pause's number (from 1) lets it go on
 REDRILL_INVENTORY  instead of a deploy: write the inventory's hosts and their data to this file, and end
 """
 
@@ -59,6 +61,11 @@ def is_conditional(file, line):
     return False
 
 
+def is_named(name, wanted):
+    """Whether an operation has this name, without the file that pyinfra may put before it."""
+    return name == wanted or name.endswith(" | " + wanted)
+
+
 def key_of(op_hash):
     return str(op_hash)
 
@@ -70,6 +77,20 @@ class Watch:
         self.metas = {}
         self.order = []
         self.cut = int(os.environ.get("REDRILL_CUT") or 0)
+        self.pauses = json.loads(os.environ.get("REDRILL_PAUSE") or "[]")
+        self.told = set()
+        self.names = []
+
+    def pause(self):
+        """Waits behind what has been done, if it shall. Every host does: gevent lets others wait here, too."""
+        for number, wanted in enumerate(self.pauses, 1):
+            if not any(is_named(name, wanted) for name in self.names):
+                continue
+            if number not in self.told:
+                self.told.add(number)
+                tell(e="pause", t=time.time_ns(), number=number)
+            while not os.path.exists(os.path.join(os.environ["REDRILL_GATE"], str(number))):
+                time.sleep(0.1)
 
     def added(self, state, host, op_hash, op_data):
         places = frames_below_root()
@@ -91,7 +112,10 @@ class Watch:
         if op_hash not in state.ops[host]:
             return  # pyinfra announces it for hosts that skip it, too.
         if op_hash not in self.order:
+            self.pause()
+        if op_hash not in self.order:
             self.order.append(op_hash)
+            self.names.extend(state.get_op_meta(op_hash).names)
             if self.cut and len(self.order) == self.cut:
                 tell(e="cut", t=time.time_ns(), number=self.cut)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -123,9 +147,7 @@ def swallows(command):
     return any(word in text for word in ("|| true", "|| :", "||true", "||:", "; true", "|| exit 0"))
 
 
-def watch(state_class, meta_class, callback_class):
-    seen = Watch()
-
+def watch(seen, state_class, meta_class, callback_class):
     class Handler(callback_class):
         @staticmethod
         def operation_host_start(state, host, op_hash):
@@ -172,10 +194,16 @@ def main():
     from pyinfra.api.state import BaseStateCallback, State
 
     tell(e="begin", v=1, tool="pyinfra", version=version("pyinfra"))
-    watch(State, OperationMeta, BaseStateCallback)
+    seen = Watch()
+    watch(seen, State, OperationMeta, BaseStateCallback)
     programs = [entry for entry in entry_points(group="console_scripts") if entry.name == "pyinfra"]
     try:
-        programs[0].load()()
+        try:
+            programs[0].load()()
+        except SystemExit as end:
+            if end.code:
+                raise
+        seen.pause()  # Behind the last operation.
     finally:
         tell(e="over", t=time.time_ns())
 

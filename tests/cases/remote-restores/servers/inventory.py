@@ -1,0 +1,1 @@
+servers = (["remote.example.org"], {"ssh_user": "root"})

@@ -1,0 +1,1 @@
+servers = (["between.example.org"], {"ssh_user": "root"})

@@ -165,6 +165,7 @@ fn a_drill_that_needs_kvm_is_told_and_left_out_on_a_laptop_and_fails_in_ci() {
     let text = format!("claims = ['rebuilds']\nbackend = 'qemu'\n{HEAD}{MACHINE}[needs]\nkvm = true\n");
     sandbox.file("drills/fast/scenario.toml", &text);
     std::fs::create_dir_all(sandbox.path().join("drills/fast/servers")).expect("made");
+    std::os::unix::fs::symlink(root().join("images"), sandbox.path().join("images")).expect("linked");
     // This version of QEMU is nobody's: what is remembered is of this boot, and no trial is made anew.
     let version = "#!/bin/sh\necho 'QEMU emulator version 99.0.0'\n";
     let path = path_without(&sandbox, "qemu-system-x86_64");

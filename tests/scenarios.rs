@@ -129,10 +129,15 @@ fn fails() {
     assert_eq!((of("deploy"), of("check")), ("failed".into(), "not-run".into()));
 
     assert!(!processes_of(&sandbox.state()).is_empty(), "the machine was kept");
+    let places = std::fs::read_dir(sandbox.state().join("admission")).expect("books").flatten();
+    let places: Vec<_> = places.map(|entry| entry.path()).filter(|path| path.extension().is_some()).collect();
+    let place = std::fs::File::open(&places[0]).expect("a place");
+    assert!(places.len() == 1 && place.try_lock().is_err(), "it holds its place in the budget");
     let inside = sandbox.run(&["shell", "--", "cat", "/srv/first"]).expect(0);
     assert_eq!(inside.stdout.trim(), "made by the first operation");
     sandbox.run(&["clean"]).expect(0);
     assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+    assert!(place.try_lock().is_ok() && !places[0].exists(), "and gives it back");
     left_clean(&sandbox);
 }
 

@@ -13,11 +13,12 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 11] = [
+    let trials: [(&str, fn()); 12] = [
         ("image::build", image),
         ("web::container::report", web),
         ("web-broken::qemu::redeploy", web_broken),
         ("fails::qemu::deploy", fails),
+        ("fails::container::kept", kept),
         ("halts::qemu::boot", halts),
         ("panics::qemu::deploy", panics),
         ("silent::qemu::boot", silent),
@@ -129,16 +130,37 @@ fn fails() {
     assert_eq!((of("deploy"), of("check")), ("failed".into(), "not-run".into()));
 
     assert!(!processes_of(&sandbox.state()).is_empty(), "the machine was kept");
-    let places = std::fs::read_dir(sandbox.state().join("admission")).expect("books").flatten();
-    let places: Vec<_> = places.map(|entry| entry.path()).filter(|path| path.extension().is_some()).collect();
-    let place = std::fs::File::open(&places[0]).expect("a place");
-    assert!(places.len() == 1 && place.try_lock().is_err(), "it holds its place in the budget");
+    let place = held(&sandbox);
     let inside = sandbox.run(&["shell", "--", "cat", "/srv/first"]).expect(0);
     assert_eq!(inside.stdout.trim(), "made by the first operation");
     sandbox.run(&["clean"]).expect(0);
     assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
-    assert!(place.try_lock().is_ok() && !places[0].exists(), "and gives it back");
+    assert!(place.try_lock().is_ok(), "and its place given back");
     left_clean(&sandbox);
+}
+
+/// The file of the only place in the budget, which kept machines hold.
+#[track_caller]
+fn held(sandbox: &Sandbox) -> std::fs::File {
+    let places = std::fs::read_dir(sandbox.state().join("admission")).expect("books").flatten();
+    let places: Vec<_> = places.map(|entry| entry.path()).filter(|path| path.extension().is_some()).collect();
+    let place = std::fs::File::open(&places[0]).expect("a place");
+    assert!(places.len() == 1 && place.try_lock().is_err(), "somebody holds it: {places:?}");
+    let text = std::fs::read_to_string(&places[0]).expect("readable");
+    assert!(text.contains(", kept") && text.contains(r#""memory_mib":1216,"#), "one machine, and no twin: {text}");
+    place
+}
+
+/// A container is no process of ours: one that stays with it holds its place.
+fn kept() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["run", "tests/cases/fails", "--backend", "container", "--keep-on-failure"]).expect(1);
+    let place = held(&sandbox);
+    assert_eq!(sandbox.run(&["shell", "--", "hostname"]).expect(0).stdout.trim(), "fails.example.org");
+    sandbox.run(&["clean"]).expect(0);
+    assert!(place.try_lock().is_ok(), "and gives it back");
+    assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+    sandbox.run(&["clean", "--check"]).expect(0);
 }
 
 /// A boot that stops is told at once, not when the limit has passed.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use redrill_tests::{
-    Engine, Ran, Refusal, Sandbox, has_qemu, in_mount_namespace, mount_small, processes_of, verdicts, wait_for,
+    Engine, Ran, Refusal, Sandbox, has_qemu, in_mount_namespace, leftovers, mount_small, processes_of, verdicts,
+    wait_for,
 };
 use serde_json::Value;
 
@@ -159,7 +160,8 @@ fn kept() {
     assert_eq!(sandbox.run(&["shell", "--", "hostname"]).expect(0).stdout.trim(), "fails.example.org");
     sandbox.run(&["clean"]).expect(0);
     assert!(place.try_lock().is_ok(), "and gives it back");
-    assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+    drop(place);
+    assert_eq!(leftovers(&sandbox.state()), [""; 0]);
     sandbox.run(&["clean", "--check"]).expect(0);
 }
 
@@ -246,6 +248,7 @@ fn engine_dies() {
     let swept = sandbox.run(&["doctor"]);
     assert!(swept.stderr.contains("swept what a killed run left: 0 processes, 2 containers"), "{}", swept.stderr);
     sandbox.run(&["clean", "--check"]).expect(0);
+    assert_eq!(leftovers(&sandbox.state()), [""; 0]);
 }
 
 /// At both moments at which engines find out what they do not admit.
@@ -272,7 +275,7 @@ fn engine_refuses() {
         let told =
             "the container engine refuses `waits.example.org` what systemd needs (SYS_ADMIN, NET_ADMIN, SYS_PTRACE";
         assert!(ran.stdout.contains(told) && ran.stdout.contains(refusal.message), "{}", ran.stdout);
-        assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+        assert_eq!(leftovers(&sandbox.state()), [""; 0]);
         sandbox.run(&["clean", "--check"]).expect(0);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod corpus;
 mod engine;
+mod leftovers;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use engine::{Engine, Refusal};
+pub use leftovers::leftovers;
 use serde_json::Value;
 pub use server::{FileServer, Manner};
 

@@ -158,6 +158,41 @@ fn a_missing_qemu_is_said_before_it_is_tried_with_what_mends_it() {
     assert!(ran.stdout.contains("missing  qemu-system-x86_64"), "{}", ran.stdout);
 }
 
+/// A host on which a trial of QEMU found no use for KVM, or which has none to try.
+#[test]
+fn a_drill_that_needs_kvm_is_told_and_left_out_on_a_laptop_and_fails_in_ci() {
+    let sandbox = Sandbox::new();
+    let text = format!("claims = ['rebuilds']\nbackend = 'qemu'\n{HEAD}{MACHINE}[needs]\nkvm = true\n");
+    sandbox.file("drills/fast/scenario.toml", &text);
+    std::fs::create_dir_all(sandbox.path().join("drills/fast/servers")).expect("made");
+    std::os::unix::fs::symlink(root().join("images"), sandbox.path().join("images")).expect("linked");
+    // This version of QEMU is nobody's: what is remembered is of this boot, and no trial is made anew.
+    let version = "#!/bin/sh\necho 'QEMU emulator version 99.0.0'\n";
+    let path = path_without(&sandbox, "qemu-system-x86_64");
+    let qemu = sandbox.file("bin/qemu-system-x86_64", version);
+    std::fs::set_permissions(qemu, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("a boot");
+    let found = serde_json::json!({
+        "choice": "tcg", "reason": "no hardware virtualization: refused", "slowness": 8.0,
+        "kvm": { "Refused": "refused" }, "tcg": { "Ran": 0.2 }
+    });
+    let known = serde_json::json!({ "boot_id": boot, "qemu": "99.0.0", "found": found });
+    sandbox.file("cache/acceleration.json", &known.to_string());
+    let run = |words: &[&str], ci: &str| {
+        let mut command = sandbox.command(words);
+        command.current_dir(sandbox.path()).env("PATH", &path).env("CI", ci).env_remove("NEXTEST_RUN_ID");
+        command.env("REDRILL_CACHE_DIR", sandbox.path().join("cache")).env_remove("NEXTEST_PROFILE");
+        redrill_tests::Ran::of(command.output().expect("runs"))
+    };
+    let told = "not run here: fast::qemu::rebuilds (it needs hardware virtualization: ";
+    let laptop = run(&["test", "drills", "--", "--no-tests", "pass"], "false");
+    assert!(laptop.status == 0 && laptop.stderr.contains(told), "{}", laptop.stderr);
+    let ci = run(&["test", "drills"], "true").expect(100);
+    assert!(ci.stderr.contains("this host was promised to run it: it needs hardware virtualization"), "{}", ci.stderr);
+    let drill = run(&["run", "drills/fast"], "false").expect(3);
+    assert!(drill.stderr.contains("mend it: a host with KVM"), "{}", drill.stderr);
+}
+
 #[test]
 fn a_plan_is_printed_and_nothing_is_made() {
     let sandbox = Sandbox::new();

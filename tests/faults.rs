@@ -81,6 +81,8 @@ fn is_qemu(id: u32) -> bool {
 /// test meets them.
 pub(super) async fn templates(world: &mut World) {
     let cache = world.run.path().join("cache");
+    // Three cold boots.
+    world.deadline = Deadline::root("the test", Duration::from_secs(200), 8.0);
     let accel = host::probe_acceleration(&world.guard, &world.home.cache).await.expect("a trial").choice;
     let of_version = async |version: &str| {
         let options = Options { accel, version: version.to_owned(), fresh: false };

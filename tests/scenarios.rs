@@ -7,17 +7,19 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use redrill_tests::{
-    Engine, Ran, Refusal, Sandbox, has_qemu, in_mount_namespace, mount_small, processes_of, verdicts, wait_for,
+    Engine, Ran, Refusal, Sandbox, has_qemu, in_mount_namespace, leftovers, mount_small, processes_of, verdicts,
+    wait_for,
 };
 use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 11] = [
+    let trials: [(&str, fn()); 12] = [
         ("image::build", image),
         ("web::container::report", web),
         ("web-broken::qemu::redeploy", web_broken),
         ("fails::qemu::deploy", fails),
+        ("fails::container::kept", kept),
         ("halts::qemu::boot", halts),
         ("panics::qemu::deploy", panics),
         ("silent::qemu::boot", silent),
@@ -129,11 +131,38 @@ fn fails() {
     assert_eq!((of("deploy"), of("check")), ("failed".into(), "not-run".into()));
 
     assert!(!processes_of(&sandbox.state()).is_empty(), "the machine was kept");
+    let place = held(&sandbox);
     let inside = sandbox.run(&["shell", "--", "cat", "/srv/first"]).expect(0);
     assert_eq!(inside.stdout.trim(), "made by the first operation");
     sandbox.run(&["clean"]).expect(0);
     assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+    assert!(place.try_lock().is_ok(), "and its place given back");
     left_clean(&sandbox);
+}
+
+/// The file of the only place in the budget, which kept machines hold.
+#[track_caller]
+fn held(sandbox: &Sandbox) -> std::fs::File {
+    let places = std::fs::read_dir(sandbox.state().join("admission")).expect("books").flatten();
+    let places: Vec<_> = places.map(|entry| entry.path()).filter(|path| path.extension().is_some()).collect();
+    let place = std::fs::File::open(&places[0]).expect("a place");
+    assert!(places.len() == 1 && place.try_lock().is_err(), "somebody holds it: {places:?}");
+    let text = std::fs::read_to_string(&places[0]).expect("readable");
+    assert!(text.contains(", kept") && text.contains(r#""memory_mib":1216,"#), "one machine, and no twin: {text}");
+    place
+}
+
+/// A container is no process of ours: one that stays with it holds its place.
+fn kept() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["run", "tests/cases/fails", "--backend", "container", "--keep-on-failure"]).expect(1);
+    let place = held(&sandbox);
+    assert_eq!(sandbox.run(&["shell", "--", "hostname"]).expect(0).stdout.trim(), "fails.example.org");
+    sandbox.run(&["clean"]).expect(0);
+    assert!(place.try_lock().is_ok(), "and gives it back");
+    drop(place);
+    assert_eq!(leftovers(&sandbox.state()), [""; 0]);
+    sandbox.run(&["clean", "--check"]).expect(0);
 }
 
 /// A boot that stops is told at once, not when the limit has passed.
@@ -219,6 +248,7 @@ fn engine_dies() {
     let swept = sandbox.run(&["doctor"]);
     assert!(swept.stderr.contains("swept what a killed run left: 0 processes, 2 containers"), "{}", swept.stderr);
     sandbox.run(&["clean", "--check"]).expect(0);
+    assert_eq!(leftovers(&sandbox.state()), [""; 0]);
 }
 
 /// At both moments at which engines find out what they do not admit.
@@ -245,7 +275,7 @@ fn engine_refuses() {
         let told =
             "the container engine refuses `waits.example.org` what systemd needs (SYS_ADMIN, NET_ADMIN, SYS_PTRACE";
         assert!(ran.stdout.contains(told) && ran.stdout.contains(refusal.message), "{}", ran.stdout);
-        assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
+        assert_eq!(leftovers(&sandbox.state()), [""; 0]);
         sandbox.run(&["clean", "--check"]).expect(0);
     }
 }
@@ -298,11 +328,11 @@ fn killed() {
         let mut command = sandbox.command(&["run", "tests/cases/silent", "--backend", "qemu"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
         let booting = wait_for(Duration::from_secs(120), || {
-            processes_of(&sandbox.state()).iter().any(|id| {
-                std::fs::read_to_string(format!("/proc/{id}/comm")).is_ok_and(|name| name.starts_with("qemu-system"))
-            })
+            let runs = std::fs::read_dir(sandbox.state().join("runs")).into_iter().flatten().flatten();
+            let mut consoles = runs.map(|run| run.path().join("machines/silent.example.org/console.log"));
+            consoles.any(|console| std::fs::metadata(console).is_ok_and(|file| file.len() > 0))
         });
-        assert!(booting, "no QEMU came up");
+        assert!(booting, "no kernel came up");
         let id = child.id().to_string();
         let sent = std::process::Command::new("kill").args([&format!("-{signal}"), &id]).status().expect("kill runs");
         assert!(sent.success());

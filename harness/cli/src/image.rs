@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use redrill_machines::container::{self, Copy};
 use redrill_machines::host;
 use redrill_machines::image::{BuildError, Builder, Catalog, CatalogError, Store};
 use redrill_machines::qemu::Templates;
@@ -51,8 +52,17 @@ pub(crate) async fn exec(args: Args) -> Ended {
             Ok(0)
         }
         Args::Prune { keep } => {
+            let before = store.list();
             let mut removed = store.prune(keep).map_err(|error| Failure::unknown("cannot prune the images", &error))?;
             let left: Vec<String> = store.list().into_iter().map(|image| image.digest).collect();
+            let gone = before.into_iter().filter(|image| !left.contains(&image.digest));
+            let gone: Vec<(String, String)> = gone.map(|image| (image.manifest.name, image.digest)).collect();
+            for copy in container::forget_copies(&gone) {
+                match copy {
+                    Copy::Removed(name, bytes) => removed.push((format!("the engine's copy {name}"), bytes)),
+                    Copy::Stays(name, why) => output::story(&format!("the engine's copy {name} stays: {why}")),
+                }
+            }
             let qemu = host::qemu_version().await;
             match Templates::new(&home().cache).prune(&left, qemu.as_deref()) {
                 0 => {}

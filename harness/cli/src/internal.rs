@@ -14,6 +14,9 @@ pub(crate) enum Args {
     /// Runs a program that ends when the leash (standard input) is let go.
     #[command(hide = true)]
     Guard {
+        /// The file of the drill's place in the budget.
+        #[arg(long)]
+        place: Option<PathBuf>,
         #[arg(last = true)]
         words: Vec<OsString>,
     },
@@ -26,7 +29,12 @@ pub(crate) enum Args {
     },
     /// Removes a run's containers when the leash (standard input) is let go.
     #[command(hide = true)]
-    Reap { run: PathBuf },
+    Reap {
+        /// The same, held while kept containers run.
+        #[arg(long)]
+        place: Option<PathBuf>,
+        run: PathBuf,
+    },
     /// Carries standard input and output to a socket.
     #[command(hide = true)]
     Relay { target: PathBuf },
@@ -37,13 +45,13 @@ pub(crate) enum Args {
 
 pub(crate) fn exec(args: Args) -> ExitCode {
     let failed = match args {
-        Args::Guard { words } => match process::guard(&words) {
+        Args::Guard { place, words } => match process::guard(&words, place.as_deref()) {
             Ok(code) => return code,
             Err(error) => error,
         },
         Args::Leashed { parent, words } => process::leashed(parent, &words),
-        Args::Reap { run } => {
-            redrill_machines::reap(&run);
+        Args::Reap { place, run } => {
+            redrill_machines::reap(&run, place.as_deref());
             return ExitCode::SUCCESS;
         }
         Args::Relay { target } => match relay_pump(&target) {

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, ScenarioError, load};
 use redrill_machines::container;
-use redrill_machines::host::{self, Shortage, Tool};
+use redrill_machines::host::{self, Accel, Shortage, Tool};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::{self, Qemu, Templates};
@@ -127,7 +127,9 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     let backend = choose(&args, &loaded, &tools)?;
     fits(&loaded, backend)?;
     preflight(&tools, &home, backend)?;
-    let _ticket = admit(&args, &loaded, &home, backend).await?;
+    virtualized(&loaded, &home, backend).await?;
+    let ticket = admit(&args, &loaded, &home, backend).await?;
+    let kept = Amount::of(&loaded.scenario.machines, false);
     let last_time = last_seconds(&home, &loaded.name);
     let run_dir = RunDir::create(&home, &loaded.name, SystemTime::now())
         .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
@@ -138,7 +140,8 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
     let events = Events::new(sender, Arc::clone(&redactor));
-    let drilled = drill(&args, loaded, home, run_dir, (tools, backend), events, repeat).await;
+    let means = (tools, backend, ticket.path());
+    let drilled = drill(&args, loaded, home, run_dir, means, events, repeat).await;
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
     let report = match drilled {
@@ -149,6 +152,10 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
             return Err(failure);
         }
     };
+    if RunDir::is_kept(&path) {
+        // At worst they count for nothing.
+        let _ = ticket.keep(&kept);
+    }
     let report = without_secrets(&report, &redactor)?;
     let written = write(&report, &path);
     // A report that finds no room on the disk is told all the same.
@@ -160,6 +167,7 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
 /// What the command line says, else the scenario; `auto` takes what the host has.
 fn choose(args: &Options, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, Failure> {
     match args.backend.map_or(loaded.scenario.backend, BackendKind::from) {
+        BackendKind::Auto if loaded.scenario.needs.kvm => Ok(BackendKind::Qemu),
         BackendKind::Auto if doctor::missing_tools(tools).is_empty() => Ok(BackendKind::Qemu),
         BackendKind::Auto if container::engine_version().is_ok() => Ok(BackendKind::Container),
         BackendKind::Auto => Ok(BackendKind::Qemu),
@@ -180,6 +188,20 @@ fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Fa
         return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
     }
     host::check_disk(&home.state, RUN_MIB).map_err(|shortage| short(&shortage))
+}
+
+/// Whether the host has the hardware virtualization that a scenario needs.
+async fn virtualized(loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<(), Failure> {
+    if !loaded.scenario.needs.kvm {
+        return Ok(());
+    }
+    let mend = "a host with KVM (redrill doctor), or no `kvm` among the scenario's `[needs]`";
+    let lacks = |why: &str| Failure::with_mend(&format!("the scenario needs hardware virtualization: {why}"), mend);
+    if backend == BackendKind::Container {
+        return Err(lacks("containers have none"));
+    }
+    let found = accel::acceleration(&home.cache, false).await?;
+    if found.choice == Accel::Kvm { Ok(()) } else { Err(lacks(&found.reason)) }
 }
 
 /// Whether the machines can be made of their images.
@@ -215,13 +237,13 @@ async fn drill(
     loaded: Loaded,
     home: Home,
     run_dir: RunDir,
-    (tools, backend): (Vec<Tool>, BackendKind),
+    (tools, backend, place): (Vec<Tool>, BackendKind, &Path),
     events: Events,
     repeat: String,
 ) -> Result<Result<Report, ScenarioError>, Failure> {
     let versions: BTreeMap<String, String> =
         tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
-    let guard = Guard::new(program()?, run_dir.path().to_owned());
+    let guard = Guard::new(program()?, run_dir.path().to_owned()).holding(place);
     let client = ClientKey::make(run_dir.path().join("client.key")).await;
     let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
     let (store, catalog) = (Store::new(&home.cache), loaded.catalog());

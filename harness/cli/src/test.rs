@@ -11,7 +11,7 @@ use redrill_suite::Suite;
 use serde_json::{Value, json};
 
 use crate::output::{self, Failure};
-use crate::{Ended, home, program};
+use crate::{Ended, accel, home, program};
 
 /// Run the drills below a directory as tests: a trial per scenario, kind of machine and claim.
 #[derive(Debug, clap::Args)]
@@ -62,7 +62,12 @@ pub(crate) fn exec(args: &Args) -> Ended {
     let root = args.root.canonicalize().map_err(|error| {
         Failure::usage(&format!("there is no directory `{}` with scenarios: {error}", args.root.display()))
     })?;
-    for not_run in suite(&root, args.except.iter().map(String::as_str)).not_run() {
+    let suite = suite(&root, args.except.iter().map(String::as_str));
+    if suite.needs_kvm() && !args.list {
+        // What cannot be tried is told below.
+        let _ = crate::runtime(async { accel::acceleration(&home().cache, false).await.map(|_| 0) });
+    }
+    for not_run in suite.not_run() {
         output::story(&format!("not run here: {} ({})", not_run.trial, not_run.why.0));
     }
     let place = home().state.join("suite").join(format!("metadata-{}", std::process::id()));
@@ -79,7 +84,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
         let text = content.as_str().map_or_else(|| content.to_string(), |text| MANIFEST.to_owned() + text);
         std::fs::write(place.join(name), text).map_err(failed)?;
     }
-    std::fs::write(place.join("nextest.toml"), CONFIG).map_err(failed)?;
+    std::fs::write(place.join("nextest.toml"), config(&suite.drills())).map_err(failed)?;
     let mut nextest = Command::new("cargo");
     nextest.args(["nextest", if args.list { "list" } else { "run" }]);
     nextest.arg("--cargo-metadata").arg(place.join("cargo.json"));
@@ -94,20 +99,30 @@ pub(crate) fn exec(args: &Args) -> Ended {
 
 const MANIFEST: &str = "[package]\nname = \"drills\"\nversion = \"0.0.0\"\n[[test]]\nname = \"drills\"\n[workspace]\n";
 
-/// One drill at a time, however many claims ask for it; drills share the machine's budget besides.
 const CONFIG: &str = "nextest-version = \"0.9.70\"
 [profile.default]
 retries = 0
 fail-fast = false
 slow-timeout = { period = \"120s\", terminate-after = 14, grace-period = \"20s\" }
-[test-groups.'@tool:redrill:drills']
-max-threads = 1
-[[profile.default.overrides]]
-filter = 'all()'
-test-group = '@tool:redrill:drills'
 [profile.default.junit]
 path = \"junit.xml\"
 ";
+
+/// The trials of a drill come one at a time, since they share it; drills side by side, as many as the host has processors
+/// and memory for. What others hold, they wait for.
+fn config(drills: &[(String, usize)]) -> String {
+    let drill = |(number, (prefix, threads)): (usize, &(String, usize))| {
+        // In a regular expression a dot is any character.
+        let plain = |c: char| if c.is_ascii_alphanumeric() || "-_:".contains(c) { c } else { '.' };
+        let (group, prefix) =
+            (format!("'@tool:redrill:drill-{number}'"), prefix.chars().map(plain).collect::<String>());
+        format!(
+            "[test-groups.{group}]\nmax-threads = 1\n[[profile.default.overrides]]\nfilter = 'test(/^{prefix}/)'\n\
+             test-group = {group}\nthreads-required = {threads}\n"
+        )
+    };
+    CONFIG.to_owned() + &drills.iter().enumerate().map(drill).collect::<String>()
+}
 
 /// The only package: it has the drills as its only test.
 fn cargo_metadata(place: &Path) -> Value {
@@ -154,4 +169,23 @@ fn binaries_metadata(place: &Path, binary: &Path) -> Value {
 
 fn package_id(place: &Path) -> String {
     format!("path+file://{}#drills@0.0.0", place.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_drill_has_a_group_and_takes_what_its_machines_are() {
+        let text = config(&[("web::qemu::".to_owned(), 2), ("a+b::container::".to_owned(), 1)]);
+        assert!(
+            text.contains(
+                "filter = 'test(/^web::qemu::/)'\ntest-group = '@tool:redrill:drill-0'\nthreads-required = 2\n"
+            )
+        );
+        assert!(
+            text.contains("filter = 'test(/^a.b::container::/)'\ntest-group = '@tool:redrill:drill-1'\n"),
+            "{text}"
+        );
+    }
 }

@@ -109,8 +109,6 @@ impl<B: Backend> Drill<B> {
         let mut reports = Vec::new();
         let mut over = false;
         let can = self.backend.capabilities();
-        let events = self.events.clone();
-        self.backend.witnesses().clean_with(move |text| events.redactor().clean(text));
         let forks = can.memory_fork;
         progress.remarks.extend(remarks(can));
         for stage in plan(&self.loaded.scenario, forks).with_mutants(self.mutate).stages {
@@ -165,6 +163,8 @@ impl<B: Backend> Drill<B> {
     }
 
     fn progress(&self) -> Progress<B> {
+        let events = self.events.clone();
+        self.backend.witnesses().clean_with(move |text| events.redactor().clean(text));
         Progress {
             controller: None,
             machines: Vec::new(),

@@ -82,7 +82,7 @@ pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'stat
         full |= is_full(source);
         cause = source.source();
     }
-    let tail = error.downcast_ref::<MachineError>().map(|error| error.console_tail().to_vec());
+    let tail = of_machine(error).map(|error| error.console_tail().to_vec());
     let code = if full { HOST_FULL } else { code };
     let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());
     Outcome::Unknown(Trouble { code, text, evidence: tail.into_iter().flatten().chain(mend).collect() })
@@ -91,8 +91,16 @@ pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'stat
 /// Whatever was tried, it failed for want of space on the host.
 pub(crate) const HOST_FULL: &str = "HOST_FULL";
 
+/// An error that passes for a machine's is not its cause, but it.
+fn of_machine<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a MachineError> {
+    error.downcast_ref().or_else(|| match error.downcast_ref() {
+        Some(capture::TakeError::Machine(error)) => Some(error),
+        _ => None,
+    })
+}
+
 fn is_full(error: &(dyn std::error::Error + 'static)) -> bool {
-    let of_machine = matches!(error.downcast_ref(), Some(MachineError::DiskFull { .. }));
+    let of_machine = of_machine(error).is_some_and(|error| matches!(error, MachineError::DiskFull { .. }));
     let of_system = error.downcast_ref::<std::io::Error>();
     of_machine || of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }

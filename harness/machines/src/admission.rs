@@ -1,8 +1,9 @@
 //! Who may make machines now: a budget of memory, processors and machines that all drills of a user on this host share.
 //!
-//! Each drill that holds something has a file in one directory, and holds its lock. Only files whose lock is held count:
-//! the kernel gives it back when the holder ends, however it ends. A drill takes all that it needs at once, under a lock
-//! of its own, so that no two can each hold half of what both need.
+//! Each drill that holds something has a file in one directory, and holds its lock, as do the guards of its processes.
+//! Only files whose lock is held count: the kernel gives it back when the last holder ends, however it ends. A machine
+//! that is kept so keeps its place. A drill takes all that it needs at once, under a lock of its own, so that no two can
+//! each hold half of what both need.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -89,13 +90,47 @@ struct Held {
 #[derive(Debug)]
 pub struct Ticket {
     path: PathBuf,
+    run: String,
+    kept: bool,
     _lock: File,
+}
+
+impl Ticket {
+    /// The file that guards hold as well.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Leaves the place to the guards of machines that stay: this much of it, until they end.
+    pub fn keep(mut self, amount: &Amount) -> io::Result<()> {
+        let text = serde_json::to_vec(&Held { run: format!("{}, kept", self.run), amount: amount.clone() })?;
+        let _gate = gate(self.path.parent().unwrap_or(Path::new("/")))?;
+        self.kept = true;
+        // The lock is on this very file: it is written anew, not replaced.
+        fs::write(&self.path, text)
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if !self.kept {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+/// Holds the place of a drill beside it. `None` if it has given it back.
+pub(crate) fn hold(place: &Path) -> Option<File> {
+    let file = File::open(place).ok()?;
+    file.lock_shared().ok()?;
+    Some(file)
+}
+
+/// Whoever looks at the books or writes in them holds this.
+fn gate(directory: &Path) -> io::Result<File> {
+    let gate = File::create(directory.join("gate"))?;
+    gate.lock()?;
+    Ok(gate)
 }
 
 /// The shared books.
@@ -164,8 +199,7 @@ impl Admission {
 
     fn ask(&self, run: &str, wanted: &Amount, free_mib: u64) -> io::Result<Result<Answer, Shortage>> {
         fs::create_dir_all(&self.directory)?;
-        let gate = File::create(self.directory.join("gate"))?;
-        gate.lock()?;
+        let _gate = gate(&self.directory)?;
         let held = self.held();
         let none = Amount { memory_mib: 0, cpus: 0, machines: 0 };
         let sum = held.iter().fold(none, |sum, held| sum.plus(&held.amount));
@@ -209,10 +243,10 @@ impl Admission {
     fn take(&self, run: &str, amount: &Amount) -> io::Result<Ticket> {
         let path = self.directory.join(format!("{}-{}.held", std::process::id(), crate::random::hex()));
         let mut file = File::create(&path)?;
-        file.lock()?;
+        file.lock_shared()?;
         let text = serde_json::to_vec(&Held { run: run.to_owned(), amount: amount.clone() })?;
         file.write_all(&text)?;
-        Ok(Ticket { path, _lock: file })
+        Ok(Ticket { path, run: run.to_owned(), kept: false, _lock: file })
     }
 }
 
@@ -264,6 +298,22 @@ mod tests {
         let small = is_in(books.ask("web-3", &amount(1000, 2, 2), PLENTY));
         drop((first, small));
         is_in(books.ask("web-2", &amount(4096, 4, 3), PLENTY));
+    }
+
+    #[test]
+    fn machines_that_are_kept_hold_their_place_until_their_guard_ends() {
+        let (place, books) = books();
+        let ticket = is_in(books.ask("web", &amount(3000, 4, 1), PLENTY));
+        let guard = hold(ticket.path()).expect("held");
+        ticket.keep(&amount(1500, 2, 1)).expect("kept");
+        let why = waits(books.ask("db", &amount(3000, 1, 1), PLENTY));
+        assert!(why.contains("web, kept holds 1500 MiB"), "without its twin: {why}");
+        assert!(abandoned(place.path()).is_empty());
+        is_in(books.ask("db", &amount(2000, 2, 1), PLENTY));
+        drop(guard);
+        assert_eq!(abandoned(place.path()).len(), 1);
+        is_in(books.ask("db", &amount(4096, 4, 3), PLENTY));
+        assert!(abandoned(place.path()).is_empty());
     }
 
     #[test]

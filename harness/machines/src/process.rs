@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 
+use crate::admission;
 use crate::machine::MachineError;
 
 /// Marks every process of a run with its directory, so that a sweep can tell whose it is.
@@ -28,12 +29,24 @@ pub struct Guard {
     /// The `redrill` program.
     program: PathBuf,
     run: PathBuf,
+    place: Option<PathBuf>,
 }
 
 impl Guard {
     /// `program` is the `redrill` binary, `run` the directory that marks the processes.
     pub fn new(program: PathBuf, run: PathBuf) -> Self {
-        Self { program, run }
+        Self { program, run, place: None }
+    }
+
+    /// Guards hold the drill's place in the budget, whose file this is, for as long as what they guard.
+    #[must_use]
+    pub fn holding(self, place: &Path) -> Self {
+        Self { place: Some(place.to_owned()), ..self }
+    }
+
+    /// The file of the drill's place in the budget.
+    pub(crate) fn place(&self) -> Option<&Path> {
+        self.place.as_deref()
     }
 
     /// The `redrill` binary.
@@ -49,7 +62,11 @@ impl Guard {
     /// A command that will run `program` under a guard. Its standard input is the leash: the program itself gets none.
     pub fn command(&self, program: impl AsRef<OsStr>) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.program);
-        command.arg("guard").arg("--").arg(program);
+        command.arg("guard");
+        if let Some(place) = &self.place {
+            command.arg("--place").arg(place);
+        }
+        command.arg("--").arg(program);
         command.env(RUN_VARIABLE, &self.run).stdin(Stdio::piped()).process_group(0);
         command
     }
@@ -103,7 +120,8 @@ impl Guarded {
 }
 
 /// `redrill guard -- PROGRAM ARGS`: the guard's own life.
-pub fn guard(words: &[std::ffi::OsString]) -> io::Result<ExitCode> {
+pub fn guard(words: &[std::ffi::OsString], place: Option<&Path>) -> io::Result<ExitCode> {
+    let _held = place.and_then(admission::hold);
     // Orphans of what we start become our children, wherever they set up their own process groups.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut child = Command::new(std::env::current_exe()?)

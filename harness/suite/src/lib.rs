@@ -56,6 +56,16 @@ impl Suite {
         libtest_mimic::run(&arguments, trials::trials(self)).exit_code()
     }
 
+    /// The drills, and how many of nextest's threads each takes.
+    pub fn drills(&self) -> Vec<(String, usize)> {
+        trials::drills(self)
+    }
+
+    /// Whether a drill needs hardware virtualization: whoever has the time tries beforehand whether there is any.
+    pub fn needs_kvm(&self) -> bool {
+        trials::needs_kvm(self)
+    }
+
     /// Trials that this host cannot run, and why.
     pub fn not_run(&self) -> Vec<NotRun> {
         trials::not_run(self)

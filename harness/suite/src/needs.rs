@@ -2,8 +2,11 @@
 
 use std::path::Path;
 
+use redrill_machines::host::{Accel, Acceleration};
 use redrill_machines::{Amount, container};
 use redrill_model::{BackendKind, Claim, Scenario};
+
+use crate::shared::home;
 
 /// Why a host cannot run a trial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,10 +33,36 @@ pub(crate) fn lacking(scenario: &Scenario, backend: BackendKind) -> Option<Lacki
         _ if !in_path("qemu-system-x86_64") => return lacking("qemu-system-x86_64 is not installed".to_owned()),
         _ => {}
     }
+    if let Some(why) = scenario.needs.kvm.then(no_kvm).flatten() {
+        return lacking(format!("it needs hardware virtualization: {why}"));
+    }
     let twins = backend != BackendKind::Container && scenario.claims.contains(&Claim::Idempotent);
     let wanted = Amount::of(&scenario.machines, twins).memory_mib;
     let there = Amount::of_host(None).memory_mib;
     (wanted > there).then(|| Lacking(format!("it needs {wanted} MiB of memory, the host has {there} MiB to give")))
+}
+
+/// Why there is no hardware virtualization, as far as is known: listing has no time for a trial. One that was made since
+/// the host was booted decides; `redrill test` makes it beforehand.
+fn no_kvm() -> Option<String> {
+    if let Err(error) = std::fs::File::options().read(true).write(true).open("/dev/kvm") {
+        return Some(format!("/dev/kvm: {error}"));
+    }
+    let found = Acceleration::remembered(&home().cache, None)?;
+    (found.choice != Accel::Kvm).then_some(found.reason)
+}
+
+/// How many of the host's processors a drill takes of those that nextest deals out: as many as its machines have, or
+/// more where its memory is a larger share of what the host can give. The rest is admission's business.
+pub(crate) fn threads(scenario: &Scenario, backend: BackendKind) -> usize {
+    let twins = backend != BackendKind::Container && scenario.claims.contains(&Claim::Idempotent);
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    share(&Amount::of(&scenario.machines, twins), &Amount::of_host(None), processors)
+}
+
+fn share(wanted: &Amount, there: &Amount, processors: usize) -> usize {
+    let of_memory = (wanted.memory_mib as usize * processors).div_ceil((there.memory_mib as usize).max(1));
+    of_memory.max(wanted.cpus as usize).clamp(1, processors)
 }
 
 fn in_path(program: &str) -> bool {
@@ -44,4 +73,18 @@ fn in_path(program: &str) -> bool {
 /// Whether what is missing is a failure here.
 pub(crate) fn promised() -> bool {
     std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drill_takes_its_share_of_the_host_by_what_is_scarcer() {
+        let amount = |memory_mib, cpus| Amount { memory_mib, cpus, machines: 1 };
+        assert_eq!(share(&amount(1200, 2), &amount(32_000, 16), 8), 2, "processors");
+        assert_eq!(share(&amount(9000, 2), &amount(32_000, 16), 8), 3, "memory: more than a quarter of it");
+        assert_eq!(share(&amount(1200, 4), &amount(32_000, 4), 2), 2, "all there are");
+        assert_eq!(share(&amount(64_000, 1), &amount(32_000, 16), 8), 8);
+    }
 }

@@ -53,7 +53,7 @@ pub(crate) fn drilled(program: &Path, scenario: &Path, backend: BackendKind) -> 
     Ok(drilled)
 }
 
-fn home() -> Home {
+pub(crate) fn home() -> Home {
     Home::from_environment(|name| std::env::var_os(name).map(Into::into))
 }
 

@@ -6,7 +6,7 @@ use libtest_mimic::{Failed, Trial};
 use redrill_model::{BackendKind, Claim, Report, Scenario, Severity, Verdict};
 
 use crate::Suite;
-use crate::needs::{Lacking, NotRun, lacking, promised};
+use crate::needs::{Lacking, NotRun, lacking, promised, threads};
 use crate::shared::drilled;
 
 /// A drill that the suite may run.
@@ -15,6 +15,8 @@ struct Planned {
     path: PathBuf,
     backend: BackendKind,
     claims: Vec<Claim>,
+    kvm: bool,
+    threads: usize,
     lacking: Option<Lacking>,
 }
 
@@ -30,10 +32,23 @@ pub(crate) fn trials(suite: &Suite) -> Vec<Trial> {
     trials
 }
 
+/// The beginnings of trial names, one for each drill, and how many of nextest's threads it takes.
+pub(crate) fn drills(suite: &Suite) -> Vec<(String, usize)> {
+    all(suite).map(|drill| (format!("{}::{}::", drill.name, drill.backend.name()), drill.threads)).collect()
+}
+
+pub(crate) fn needs_kvm(suite: &Suite) -> bool {
+    all(suite).any(|drill| drill.kvm)
+}
+
+/// Those that can be read.
+fn all(suite: &Suite) -> impl Iterator<Item = Planned> {
+    scenarios(suite).into_iter().filter_map(|(name, path)| planned(&name, &path).ok()).flatten()
+}
+
 /// Trials that this host cannot run.
 pub(crate) fn not_run(suite: &Suite) -> Vec<NotRun> {
-    let drills = scenarios(suite).into_iter().filter_map(|(name, path)| planned(&name, &path).ok()).flatten();
-    drills
+    all(suite)
         .filter_map(|drill| Some((drill.lacking.clone()?, drill)))
         .flat_map(|(why, drill)| {
             drill
@@ -70,6 +85,7 @@ fn planned(name: &str, path: &Path) -> Result<Vec<Planned>, String> {
         format!("{}:{}:{}: {}{expected}", file.display(), place.line, place.column, error.message)
     })?;
     let backends = match scenario.backend {
+        BackendKind::Auto if scenario.needs.kvm => vec![BackendKind::Qemu],
         BackendKind::Auto => vec![BackendKind::Container, BackendKind::Qemu],
         named => vec![named],
     };
@@ -78,6 +94,8 @@ fn planned(name: &str, path: &Path) -> Result<Vec<Planned>, String> {
         path: path.to_owned(),
         backend,
         claims: scenario.claims.clone(),
+        kvm: scenario.needs.kvm,
+        threads: threads(&scenario, backend),
         lacking: lacking(&scenario, backend),
     };
     Ok(backends.into_iter().map(drill).collect())
@@ -161,6 +179,16 @@ mod tests {
         assert_eq!(names[..3], expected);
         assert_eq!(names.len(), 6);
         assert_eq!(trials(&suite).len(), 8);
+    }
+
+    #[test]
+    fn what_needs_hardware_virtualization_is_no_container_and_is_told_beforehand() {
+        let needs = format!("{SCENARIO}[needs]\nkvm = true\n");
+        let (_dir, suite) = suite(&[("fast", &needs)]);
+        assert_eq!(names(&suite), ["fast::qemu::rebuilds", "fast::qemu::idempotent"]);
+        assert!(suite.needs_kvm());
+        let drills = suite.drills();
+        assert!(drills.len() == 1 && drills[0].0 == "fast::qemu::" && drills[0].1 >= 1, "{drills:?}");
     }
 
     #[test]

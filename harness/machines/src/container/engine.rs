@@ -18,7 +18,7 @@ use testcontainers::TestcontainersError;
 use testcontainers::core::client::ClientError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::sweep::LABEL;
+use super::sweep::{LABEL, copy_of};
 use crate::agent::Agent;
 use crate::image::Image;
 use crate::machine::{MachineError, NO_SPACE, PROBE};
@@ -114,7 +114,7 @@ impl Engine {
 
     /// The image's tree as an image of the engine; named by its digest and kept there.
     pub(super) async fn import(&self, image: &Image) -> Result<(String, String), MachineError> {
-        let (name, tag) = (format!("redrill/{}", image.manifest.name), image.digest[..16].to_owned());
+        let (name, tag) = copy_of(&image.manifest.name, &image.digest);
         if self.docker.inspect_image(&format!("{name}:{tag}")).await.is_ok() {
             return Ok((name, tag));
         }

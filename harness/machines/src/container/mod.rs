@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::task::JoinHandle;
 
+use crate::admission;
 use crate::agent::Agent;
 use crate::deadline::Deadline;
 use crate::evidence::Witnesses;
@@ -33,10 +34,12 @@ use engine::{Engine, Gone};
 use start::Making;
 pub use sweep::left;
 pub(crate) use sweep::remove_all;
-pub use sweep::{engine_socket, engine_version};
+pub use sweep::{Copy, engine_socket, engine_version, forget_copies};
 
 /// What these machines are told differs little: their only network card is the engine's business.
 const KIND: personal::Kind = personal::Kind { relay: "127.0.0.1:3128", hardware: false };
+/// How often to look whether kept machines still run.
+const KEPT: Duration = Duration::from_secs(20);
 /// Told to the reaper: stay when the harness goes.
 const KEEP: &[u8; 1] = b"k";
 /// How long the engine may take to tell of an end.
@@ -50,8 +53,13 @@ pub struct Containers {
     catalog: Catalog,
     store: Store,
     images: BTreeMap<String, (Image, String, String)>,
-    /// Outlives us if we are killed, and then removes what we made.
-    _reaper: Child,
+}
+
+/// Outlives us if we are killed, and then removes what we made.
+struct Reaper {
+    process: Child,
+    /// What it waits at.
+    leash: ChildStdin,
 }
 
 /// What every machine of a drill is made with.
@@ -64,8 +72,7 @@ struct Means {
     frozen: Arc<AtomicU32>,
     /// Those that there are: an engine makes a second one of the same name.
     networks: Arc<tokio::sync::Mutex<BTreeSet<String>>>,
-    /// What the reaper waits at.
-    leash: Arc<tokio::sync::Mutex<Option<ChildStdin>>>,
+    reaper: Arc<tokio::sync::Mutex<Option<Reaper>>>,
     witnesses: Witnesses,
 }
 
@@ -99,11 +106,10 @@ impl Containers {
         let engine = Engine::connect().await?;
         std::fs::write(run.join(sweep::ENGINE), engine_socket().display().to_string())
             .map_err(MachineError::io("cannot write the run directory"))?;
-        let mut reaper = reaper(&guard, &run)?;
-        let leash = Arc::new(tokio::sync::Mutex::new(reaper.stdin.take()));
+        let reaper = Arc::new(tokio::sync::Mutex::new(Some(reaper(&guard, &run)?)));
         let (frozen, networks, witnesses) = (Arc::default(), Arc::default(), Witnesses::default());
-        let means = Means { guard, engine, client, run, frozen, networks, leash, witnesses };
-        Ok(Self { means, catalog, store, images: BTreeMap::new(), _reaper: reaper })
+        let means = Means { guard, engine, client, run, frozen, networks, reaper, witnesses };
+        Ok(Self { means, catalog, store, images: BTreeMap::new() })
     }
 }
 
@@ -119,21 +125,34 @@ pub fn usable(recipe: &Recipe) -> Result<(), String> {
 }
 
 /// The engine's containers are no children of ours: a process that waits for our end removes them.
-fn reaper(guard: &Guard, run: &Path) -> Result<Child, MachineError> {
+fn reaper(guard: &Guard, run: &Path) -> Result<Reaper, MachineError> {
     let mut command = Command::new(guard.program());
-    command.arg("reap").arg(run).env(RUN_VARIABLE, run).process_group(0).kill_on_drop(true);
+    command.arg("reap");
+    if let Some(place) = guard.place() {
+        command.arg("--place").arg(place);
+    }
+    command.arg(run).env(RUN_VARIABLE, run).process_group(0).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().map_err(|source| MachineError::Spawn { program: "redrill reap".to_owned(), source })
+    let failed = |source| MachineError::Spawn { program: "redrill reap".to_owned(), source };
+    let mut process = command.spawn().map_err(failed)?;
+    let leash = process.stdin.take().ok_or_else(|| failed(std::io::Error::other("it has no standard input")))?;
+    Ok(Reaper { process, leash })
 }
 
 /// `redrill reap RUN`: waits until whoever holds our standard input is gone, then removes what the run made. A run that
-/// keeps its machines says so first.
-pub fn reap(run: &Path) {
+/// keeps its machines says so first: then its place in the budget is held for as long as they run.
+pub fn reap(run: &Path, place: Option<&Path>) {
+    let held = place.and_then(admission::hold);
     let mut byte = [0];
     let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == *KEEP);
     if !kept {
         // An engine that does not answer is asked again by the next sweep.
         let _ = remove_all(run);
+        return;
+    }
+    // `redrill clean` ends us with the machines; somebody else may end them too.
+    while held.is_some() && sweep::running(run) > 0 {
+        std::thread::sleep(KEPT);
     }
 }
 
@@ -216,8 +235,9 @@ impl Backend for Containers {
             program: "image".to_owned(),
             said: format!("`{}` has not been built", spec.image.get_ref()),
         })?;
-        let person = Person::make(dir).await?;
-        Making { means: &self.means, image, from: (name, tag), spec, needs, dir, deadline }.run(person, true).await
+        let making = Making { means: &self.means, image, from: (name, tag), spec, needs, dir, deadline };
+        let made = async { making.run(Person::make(dir).await?, true).await };
+        made.await.map_err(|error| error.or_full("a machine", dir))
     }
 
     async fn freeze(&self, machine: ContainerMachine, _deadline: &Deadline) -> Result<FrozenContainer, MachineError> {
@@ -374,8 +394,10 @@ impl Machine for ContainerMachine {
 
     async fn keep(self) -> Result<(), MachineError> {
         self.leave();
-        if let Some(mut leash) = self.means.leash.lock().await.take() {
-            leash.write_all(KEEP).await.map_err(MachineError::io("cannot let the containers go"))?;
+        if let Some(mut reaper) = self.means.reaper.lock().await.take() {
+            reaper.leash.write_all(KEEP).await.map_err(MachineError::io("cannot let the containers go"))?;
+            // It stays with them, and would be killed when it is dropped.
+            std::mem::forget(reaper.process);
         }
         std::mem::forget(self.container);
         Ok(())

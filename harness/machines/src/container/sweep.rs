@@ -33,6 +33,52 @@ pub fn left(dir: &Path) -> usize {
     KINDS.iter().map(count).sum()
 }
 
+/// How many containers of a run there are that run.
+pub(super) fn running(dir: &Path) -> usize {
+    let Ok(socket) = std::fs::read_to_string(dir.join(ENGINE)) else { return 0 };
+    let running = Kind { list: "/containers/json?", ..KINDS[0] };
+    list(Path::new(socket.trim()), &running, &dir.display().to_string()).map_or(0, |ids| ids.len())
+}
+
+/// What the engine calls its copy of an image: repository and tag.
+pub(super) fn copy_of(name: &str, digest: &str) -> (String, String) {
+    (format!("redrill/{name}"), digest[..16.min(digest.len())].to_owned())
+}
+
+/// What became of an engine's copy of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Copy {
+    /// It is gone, and was as large.
+    Removed(String, u64),
+    /// It is still there, and why.
+    Stays(String, String),
+}
+
+/// Removes the engine's copies of these images, told by name and digest. Without an engine there are none.
+pub fn forget_copies(images: &[(String, String)]) -> Vec<Copy> {
+    let socket = engine_socket();
+    if !socket.exists() {
+        return Vec::new();
+    }
+    images.iter().filter_map(|(name, digest)| forget_copy(&socket, name, digest)).collect()
+}
+
+fn forget_copy(socket: &Path, name: &str, digest: &str) -> Option<Copy> {
+    let (repository, tag) = copy_of(name, digest);
+    let copy = format!("{repository}:{tag}");
+    let found = match ask(socket, "GET", &format!("/images/{copy}/json")) {
+        Ok(found) => found,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(Copy::Stays(copy, error.to_string())),
+    };
+    match ask(socket, "DELETE", &format!("/images/{copy}")) {
+        // It lists what it removed.
+        Ok(Value::Array(_)) => Some(Copy::Removed(copy, found["Size"].as_u64().unwrap_or_default())),
+        Ok(_) => Some(Copy::Stays(copy, "a container was made of it".to_owned())),
+        Err(error) => Some(Copy::Stays(copy, error.to_string())),
+    }
+}
+
 /// Where the engine listens: `DOCKER_HOST`, if it is a unix socket, else the usual place.
 pub fn engine_socket() -> PathBuf {
     let named = std::env::var("DOCKER_HOST").ok().and_then(|host| host.strip_prefix("unix://").map(PathBuf::from));
@@ -93,6 +139,7 @@ fn ask(socket: &Path, method: &str, path: &str) -> io::Result<Value> {
         200..300 => Ok(serde_json::from_str(body).unwrap_or_default()),
         // Somebody was faster.
         404 | 409 if method == "DELETE" => Ok(Value::Null),
+        404 => Err(io::Error::new(io::ErrorKind::NotFound, body.trim().to_owned())),
         _ => Err(io::Error::other(format!("{status}: {}", body.trim()))),
     }
 }
@@ -142,6 +189,34 @@ mod tests {
         assert_eq!((left(dir.path()), remove_all(dir.path()).expect("removed")), (0, 0));
         let asked = asked.lock().expect("no panic").join("");
         assert!(asked.contains("%22redrill.run%3D"), "by label: {asked}");
+    }
+
+    #[test]
+    fn copies_of_images_go_unless_somebody_uses_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("engine.sock");
+        let listener = UnixListener::bind(&socket).expect("bound");
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).expect("a request");
+                // As Docker 26 answers.
+                let answer = match line.trim_end_matches(" HTTP/1.0\r\n") {
+                    "GET /images/redrill/old:0123456789abcdef/json" => r#"200 OK|{"Size": 4096}"#,
+                    "DELETE /images/redrill/old:0123456789abcdef" => r#"200 OK|[{"Untagged": "redrill/old"}]"#,
+                    "GET /images/redrill/used:0123456789abcdef/json" => r#"200 OK|{"Size": 1}"#,
+                    "DELETE /images/redrill/used:0123456789abcdef" => r#"409 Conflict|{"message": "in use"}"#,
+                    _ => r#"404 Not Found|{"message": "No such image"}"#,
+                };
+                let (status, body) = answer.split_once('|').expect("two parts");
+                let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n{body}").as_bytes());
+            }
+        });
+        let forget = |name: &str| forget_copy(&socket, name, "0123456789abcdef0123");
+        assert_eq!(forget("old"), Some(Copy::Removed("redrill/old:0123456789abcdef".to_owned(), 4096)));
+        assert!(matches!(forget("used"), Some(Copy::Stays(..))), "{:?}", forget("used"));
+        assert_eq!(forget("never-imported"), None);
     }
 
     #[test]

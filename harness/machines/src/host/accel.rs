@@ -59,6 +59,37 @@ pub struct Acceleration {
     pub tcg: Trial,
 }
 
+impl Acceleration {
+    /// What an earlier trial found, if the host has not been booted since. Only with the QEMU of that trial is it what a
+    /// new trial would find; without a version it is what is known so far.
+    pub fn remembered(cache: &Path, qemu: Option<&str>) -> Option<Self> {
+        let text = std::fs::read(cache.join(REMEMBERED)).ok()?;
+        let known: Remembered = serde_json::from_slice(&text).ok()?;
+        let same = known.boot_id == boot_id() && qemu.is_none_or(|qemu| known.qemu == qemu);
+        same.then_some(known.found)
+    }
+
+    /// Keeps it for those who ask later. What is not remembered is tried again: slower, not wrong.
+    pub fn remember(&self, cache: &Path, qemu: &str) {
+        let known = Remembered { boot_id: boot_id(), qemu: qemu.to_owned(), found: self.clone() };
+        let _ = serde_json::to_vec(&known).map(|text| std::fs::write(cache.join(REMEMBERED), text));
+    }
+}
+
+/// In the cache: what the last trial found.
+const REMEMBERED: &str = "acceleration.json";
+
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    boot_id: String,
+    qemu: String,
+    found: Acceleration,
+}
+
+fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default()
+}
+
 /// Turns of the loop: about a tenth of a second under emulation, a few hundredths with hardware.
 const TURNS: u32 = 50_000_000;
 /// Hundred times what emulation takes: a hypervisor that needs longer is no help.
@@ -191,6 +222,22 @@ fn firmware_image(turns: u32) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_trial_is_remembered_until_the_host_or_qemu_is_another() {
+        let cache = tempfile::tempdir().expect("a directory");
+        let (choice, reason) = choose(&Trial::Ran(0.02), 0.2);
+        let found = Acceleration { choice, reason, slowness: 1.0, kvm: Trial::Ran(0.02), tcg: Trial::Ran(0.2) };
+        assert_eq!(Acceleration::remembered(cache.path(), None), None);
+        found.remember(cache.path(), "10.0.2");
+        assert_eq!(Acceleration::remembered(cache.path(), Some("10.0.2")), Some(found.clone()));
+        assert_eq!(Acceleration::remembered(cache.path(), Some("10.0.3")), None);
+        assert_eq!(Acceleration::remembered(cache.path(), None), Some(found));
+        let file = cache.path().join(REMEMBERED);
+        let text = std::fs::read_to_string(&file).expect("written").replace(boot_id().trim(), "another");
+        std::fs::write(&file, text).expect("written");
+        assert_eq!(Acceleration::remembered(cache.path(), None), None);
+    }
 
     #[test]
     fn only_what_ran_faster_than_emulation_is_chosen() {

@@ -179,8 +179,7 @@ impl Making<'_> {
 
     async fn cold(&self, shared: bool) -> Result<Base, MachineError> {
         let _ = std::fs::remove_file(self.dir.join(OVERLAY));
-        let made = make_disk(self.image, &self.dir.join(OVERLAY)).await;
-        made.map_err(|error| error.or_full("a machine's disk", self.dir))?;
+        make_disk(self.image, &self.dir.join(OVERLAY)).await?;
         if self.image.manifest.origin.is_some() {
             let base = self.boot_disk(shared, Vec::new()).await?;
             self.first_boot(&base.running).await?;
@@ -204,8 +203,7 @@ impl Making<'_> {
     }
 
     async fn fork(&self, files: &Files, credentials: &[PathBuf]) -> Result<Base, MachineError> {
-        let laid_out = freeze::lay_out(files, self.dir, self.needs.freezable).await;
-        let memory = laid_out.map_err(|error| error.or_full("a fork", self.dir))?;
+        let memory = freeze::lay_out(files, self.dir, self.needs.freezable).await?;
         let running = self.start(memory, credentials, true).await?;
         freeze::thaw(&running, files, self.deadline).await?;
         let limit = self.deadline.child("the first answer of a fork", FIRST_ANSWER);

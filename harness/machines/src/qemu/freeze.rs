@@ -50,7 +50,10 @@ pub(super) async fn freeze(
     let limited = |limit: crate::TimedOut| MachineError::Monitor(format!("while freezing: {limit}"));
     let written = deadline.limit(write_state(&running)).await.map_err(limited)?;
     if let Err(error) = written {
-        return Err(running.explain(name, dir, error).await.or_full("a frozen machine", dir));
+        let error = running.explain(name, dir, error).await.or_full("a frozen machine", dir);
+        // QEMU 10 tells of an input/output error, whatever it was.
+        let full = matches!(error, MachineError::Monitor(_)) && start::is_full(dir);
+        return Err(if full { start::full(dir, "a frozen machine") } else { error });
     }
     running.quit().await?;
     let moved = || {

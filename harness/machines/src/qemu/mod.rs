@@ -166,7 +166,8 @@ impl Backend for Qemu {
             program: "image".to_owned(),
             said: format!("`{}` has not been built", spec.image.get_ref()),
         })?;
-        Making { means: &self.means, image, spec, needs, dir, deadline }.clean().await
+        let making = Making { means: &self.means, image, spec, needs, dir, deadline };
+        making.clean().await.map_err(|error| error.or_full("a machine", dir))
     }
 
     async fn freeze(&self, machine: QemuMachine, deadline: &Deadline) -> Result<QemuFrozen, MachineError> {
@@ -198,7 +199,8 @@ impl Backend for Qemu {
         if let Some(seat) = &mut needs.lan {
             group.clone_into(&mut seat.group);
         }
-        Making { means: &self.means, image, spec, needs: &needs, dir, deadline }.resume(files, person.clone()).await
+        let making = Making { means: &self.means, image, spec, needs: &needs, dir, deadline };
+        making.resume(files, person.clone()).await.map_err(|error| error.or_full("a fork", dir))
     }
 }
 

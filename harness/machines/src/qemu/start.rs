@@ -251,7 +251,7 @@ fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineEr
         (Some(console::Sign::Emergency(line)), _) => Some(MachineError::Emergency { machine, line, tail }),
         (Some(console::Sign::NoAgent(said)), _) => Some(MachineError::FirstBoot { machine, said }),
         // A page of the memory's file for which there is no room.
-        (None, Some(status)) if status.code() == Some(BUS_ERROR) && host::free_disk_mib(dir) < FULL_MIB => {
+        (None, Some(status)) if status.code() == Some(BUS_ERROR) && is_full(dir) => {
             Some(full(dir, &format!("the memory of `{machine}`")))
         }
         (None, Some(status)) => {
@@ -262,6 +262,10 @@ fn trouble(machine: &str, dir: &Path, process: &mut Guarded) -> Option<MachineEr
     }
 }
 
-fn full(dir: &Path, what: &str) -> MachineError {
+pub(super) fn is_full(dir: &Path) -> bool {
+    host::free_disk_mib(dir) < FULL_MIB
+}
+
+pub(super) fn full(dir: &Path, what: &str) -> MachineError {
     MachineError::DiskFull { place: dir.display().to_string(), what: what.to_owned() }
 }

@@ -35,6 +35,8 @@ pub struct Scenario {
     pub deploy: Deploy,
     /// What the machines are.
     pub backend: BackendKind,
+    /// What a host must have beyond what every drill needs.
+    pub needs: HostNeeds,
     /// One per host of the inventory.
     pub machines: Vec<MachineSpec>,
     /// What the machines may reach.
@@ -185,6 +187,13 @@ impl BackendKind {
             Self::Container => "container",
         }
     }
+}
+
+/// What a host must have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HostNeeds {
+    /// Hardware virtualization: emulated machines would show nothing, or take too long.
+    pub kvm: bool,
 }
 
 /// A machine to make.

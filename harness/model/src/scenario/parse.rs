@@ -10,8 +10,8 @@ use serde_spanned::Spanned;
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
-    BackendKind, Backup, Check, Deploy, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn, Scenario, Servers,
-    Tool,
+    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn, Scenario,
+    Servers, Tool,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
@@ -30,6 +30,8 @@ struct ScenarioFile {
     deploy: DeployFile,
     #[serde(default)]
     backend: BackendKind,
+    #[serde(default)]
+    needs: NeedsFile,
     #[serde(default)]
     machine: Vec<Spanned<MachineFile>>,
     #[serde(default)]
@@ -90,6 +92,12 @@ struct MachineFile {
     image: Spanned<String>,
     memory_mib: Option<Spanned<u64>>,
     cpus: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct NeedsFile {
+    kvm: Option<Spanned<bool>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -169,6 +177,7 @@ impl Scenario {
             keys: file.keys.map(|keys| keys.path),
             deploy,
             backend: file.backend,
+            needs: needs(&file.needs, file.backend)?,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
             cuts: cuts(file.resume.cuts)?,
@@ -262,6 +271,16 @@ fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
         same: file.same.into_iter().map(|(what, why)| reason(why).map(|why| (what, why))).collect::<Result<_, _>>()?,
         strict: file.strict,
     })
+}
+
+fn needs(file: &NeedsFile, backend: BackendKind) -> Result<HostNeeds, InputError> {
+    match &file.kvm {
+        Some(kvm) if *kvm.get_ref() && backend == BackendKind::Container => {
+            let expected = "no `kvm`, or `backend = \"qemu\"`";
+            Err(InputError::new(kvm.span(), "containers have no use for hardware virtualization", expected))
+        }
+        kvm => Ok(HostNeeds { kvm: kvm.as_ref().is_some_and(|kvm| *kvm.get_ref()) }),
+    }
 }
 
 fn reason(text: Spanned<String>) -> Result<String, InputError> {

@@ -48,6 +48,16 @@ fn the_least_scenario_gets_sensible_defaults() {
 }
 
 #[test]
+fn what_a_host_must_have_is_declared_and_fits_the_machines() {
+    assert!(!valid(&format!("{HEAD}{MACHINE}{CHECK}")).needs.kvm);
+    assert!(valid(&format!("{HEAD}{MACHINE}{CHECK}[needs]\nkvm = true\n")).needs.kvm);
+    let container = format!("backend = 'container'\n{HEAD}{MACHINE}{CHECK}[needs]\n");
+    rejects(&format!("{container}kvm = true\n"), "kvm", "containers have no use for");
+    assert!(!valid(&format!("{container}kvm = false\n")).needs.kvm);
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}[needs]\ngpu = true\n"), "gpu", "kvm");
+}
+
+#[test]
 fn checks_keep_the_order_of_the_file_across_kinds() {
     let second = "[[check.unit]]\nname = 'u'\nwhy = 'w'\nunit = 'a.service'\nactive = true\n";
     let third = "[[check.http]]\nname = 'h'\nwhy = 'w'\nurl = 'http://web:8080/x'\nstatus = 200\n";

@@ -223,24 +223,7 @@ fn answer(
         return status("401 Unauthorized");
     }
     let narrow = path.strip_prefix("/narrow");
-    let parts: Vec<&str> = narrow.unwrap_or(path).split('/').filter(|part| !part.is_empty()).collect();
-    let (body, kind) = match parts.as_slice() {
-        [name, kind] if path.ends_with('/') => match listed(&root.join(name).join(kind)) {
-            Some(list) => (list.into_bytes(), VERSION_2),
-            None => return status("404 Not Found"),
-        },
-        [name, "data", file] => {
-            let file = root.join(name).join("data").join(&file[..2]).join(file);
-            match std::fs::read(file) {
-                Ok(bytes) => (bytes, "application/octet-stream"),
-                Err(_) => return status("404 Not Found"),
-            }
-        }
-        parts => match std::fs::read(root.join(parts.join("/"))) {
-            Ok(bytes) => (bytes, "application/octet-stream"),
-            Err(_) => return status("404 Not Found"),
-        },
-    };
+    let Some((body, kind)) = found(root, narrow.unwrap_or(path)) else { return status("404 Not Found") };
     let range =
         header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let (line, from) = match range {
@@ -262,6 +245,19 @@ fn answer(
     let length = if limited { budget.take(body.len()) } else { body.len() };
     stream.write_all(&body[..length])?;
     stream.flush()
+}
+
+/// What lies at a path, and its type.
+fn found(root: &Path, path: &str) -> Option<(Vec<u8>, &'static str)> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let file = match parts.as_slice() {
+        [name, kind] if path.ends_with('/') => {
+            return listed(&root.join(name).join(kind)).map(|list| (list.into_bytes(), VERSION_2));
+        }
+        [name, "data", file] => root.join(name).join("data").join(&file[..2]).join(file),
+        parts => root.join(parts.join("/")),
+    };
+    std::fs::read(file).ok().map(|bytes| (bytes, "application/octet-stream"))
 }
 
 /// The files below a directory, as version 2 of the protocol lists them.

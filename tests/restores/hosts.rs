@@ -8,7 +8,7 @@ use std::process::Command;
 use redrill_tests::{Ran, RestHost, Sandbox, SftpHost, processes_of, root};
 use serde_json::Value;
 
-use super::{codes, list, restored, restores, text};
+use super::{codes, restored, restores, text};
 
 /// Repositories of a real `sshd` and of a rest-server, in two drills: in the first one some transfers are cut.
 pub(super) fn backup_hosts() {

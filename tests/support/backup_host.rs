@@ -79,11 +79,8 @@ impl SftpHost {
         let (config, log) = (at("config"), at("log"));
         let address = serve(move |stream| {
             let log = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
-            // What root's sshd wants in /run is of no concern to the machine that the test runs on.
-            let line =
-                "if [ \"$(id -u)\" = 0 ]; then mount -t tmpfs none /run && mkdir -m 755 /run/sshd; fi; exec \"$@\"";
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "--", "sh", "-c", line, "sh", SSHD, "-i", "-e", "-f"]).arg(&config);
+            let mut command = sshd();
+            command.args(["-i", "-e", "-f"]).arg(&config);
             let (input, output) = (stream.try_clone().expect("another"), stream);
             command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(log);
             let _ = command.status(); // How a connection ends is the client's to judge.
@@ -124,6 +121,18 @@ impl SftpHost {
     pub fn requests(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("requests")).unwrap_or_default()
     }
+}
+
+/// Root's sshd wants a directory in /run: it gets one that nobody else sees.
+fn sshd() -> Command {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !root {
+        return Command::new(SSHD);
+    }
+    let line = "mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", line, "sh", SSHD]);
+    command
 }
 
 /// Passes everything on, and the host's answers as far as the budget goes.

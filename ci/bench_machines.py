@@ -10,8 +10,8 @@ own QEMU was started with. What is compared are medians: of three runs, of five 
     fork_speedup_ssh            the same to the first login over SSH, keys and all; at least 12
     fork_over_bare              fork to the first answer / the same state loaded by hand into a bare QEMU; at most 1.5
     freeze_beyond_bare          seconds that a freeze takes beyond a bare `stop` and `migrate`; under 1
-    fork_private_mib            memory that a fork of a frozen machine shares with nobody; at most 200
-    eight                       eight forks at once: seconds to the last login, private memory of all
+    fork_private_mib            memory of its own that a further fork of a frozen machine adds to the host; at most 200
+    eight                       eight forks at once: seconds to the last login, memory of their own of all
     container_over_bare         container to the first login over SSH / bare `docker run` to the same; at most 1.3
 
 Beside them, without a limit: `fork_speedup_first_answer` takes a cold machine's first answer instead, given while it is
@@ -405,7 +405,7 @@ def median(runs, *keys):
     return statistics.median(value(found) for found in runs)
 
 
-def total(memories, key="private_mib"):
+def total(memories, key):
     return sum(memory[key] for memory in memories)
 
 
@@ -440,8 +440,8 @@ def freeze(work, result):
             bare.append(bare_freeze(library.about["arguments"], work))
     result["freeze"] = median(ours, "freeze")
     result["freeze_beyond_bare"] = median(ours, "freeze") - statistics.median(bare)
-    # The larger of each two: the second shares clean pages with the first.
-    result["fork_private_mib"] = statistics.median(max(one["memory"]["private_mib"] for one in run["forks"]) for run in ours)
+    # The larger of each two.
+    result["fork_private_mib"] = statistics.median(max(one["memory"]["own_mib"] for one in run["forks"]) for run in ours)
     result["runs"].update(freeze=ours, bare_freeze=bare)
 
 
@@ -454,8 +454,8 @@ def eight(work, result):
     result["eight"] = {
         "seconds": median(runs, "ssh"),
         "seconds_to_first_answers": median(runs, "first_answer"),
-        "private_mib": statistics.median(total(run["memory"]) for run in runs),
-        "dirty_mib": statistics.median(total(run["memory"], "dirty_mib") for run in runs),
+        "own_mib": statistics.median(total(run["memory"], "own_mib") for run in runs),
+        "private_mib": statistics.median(total(run["memory"], "private_mib") for run in runs),
     }
     result["runs"].update(eight=runs)
 

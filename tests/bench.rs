@@ -262,16 +262,16 @@ async fn acceleration(guard: &Guard, cache: &Path) -> Acceleration {
     host::probe_acceleration(guard, cache).await.expect("a trial")
 }
 
-/// Memory that a process shares with no other, in MiB. Clean pages of a file are among it as long as nobody else maps
-/// them; dirty ones are its own.
+/// Memory of a process, in MiB. `own`: pages that no file stands behind, those it wrote to among them; what a fork adds
+/// to the host, and what cannot be dropped. `private`: also pages of files that nobody else happens to map: those of a
+/// frozen machine's memory count here for its only fork, and for none of two.
 fn memory(process: &Path) -> Value {
     let text = std::fs::read_to_string(process.join("smaps_rollup")).expect("a running process");
     let mib = |name: &str| {
         let number = |line: &str| line.strip_prefix(name)?.split_whitespace().next()?.parse::<f64>().ok();
         text.lines().find_map(number).expect("a number") / 1024.0
     };
-    let (clean, dirty) = (mib("Private_Clean:"), mib("Private_Dirty:"));
-    json!({ "private_mib": clean + dirty, "dirty_mib": dirty })
+    json!({ "private_mib": mib("Private_Clean:") + mib("Private_Dirty:"), "own_mib": mib("Anonymous:") })
 }
 
 fn spec(name: &str) -> MachineSpec {

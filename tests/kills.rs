@@ -7,7 +7,7 @@ use std::process::{Child, ExitCode, Stdio};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use redrill_tests::{Sandbox, processes_of, wait_for};
+use redrill_tests::{Sandbox, leftovers, processes_of, wait_for};
 
 /// Moments per kind of machine in the long suite, and in CI.
 const MANY: u32 = 30;
@@ -52,7 +52,7 @@ fn kills(backend: &str, count: u32) -> Result<(), Failed> {
         wait_for(Duration::from_secs(20), || processes_of(&sandbox.state()).is_empty());
         let _ = sandbox.run(&["doctor"]);
         let check = sandbox.run(&["clean", "--check"]);
-        let left = processes_of(&sandbox.state());
+        let left = leftovers(&sandbox.state());
         if check.status != 0 || !left.is_empty() {
             leaks += 1;
             tell(&format!("{backend} {number}: {victim:?} after {moment:?} left {left:?}\n{}", check.stdout));

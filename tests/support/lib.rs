@@ -2,6 +2,7 @@
 
 mod backup_host;
 pub mod corpus;
+mod leftovers;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 pub use backup_host::{Budget, RestHost, SftpHost, has_sshd};
+pub use leftovers::leftovers;
 use serde_json::Value;
 pub use server::{FileServer, Manner};
 

@@ -17,9 +17,8 @@ use crate::process::Guard;
 const CONFIG: &str = "ssh_config";
 /// Between two looks at sshd.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long sshd may be silent: short at first, since QEMU asks a machine that has no address yet again only after
-/// seconds; then longer, since an emulated sshd takes its time.
-const FIRST_PATIENCE: Duration = Duration::from_millis(250);
+/// How long sshd may be silent: an emulated one takes its time, and each try costs it another process.
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A key pair made for one machine: the client's, or the machine's own.

@@ -27,6 +27,7 @@ mod manifest;
 mod modules;
 mod mounted;
 mod mounts;
+mod online;
 mod packages;
 mod record;
 mod shadow;
@@ -44,7 +45,7 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS | forward PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         ["forward", port, socket] => forward::serve(port, socket),
         ["still"] => identity::still(),
         ["identity"] => identity::take(),
+        ["online", address] => online::wait(address),
         ["reach", host, port] => connect::open(host, port).map(drop),
         ["connect", host, port] => connect::pump(host, port),
         _ => Err(std::io::Error::other(USAGE)),

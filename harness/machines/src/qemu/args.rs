@@ -154,7 +154,7 @@ fn command_line() -> String {
 
 /// The address that the machine will have once it has its own hardware address: the template's is the first of the
 /// range, its own the second.
-fn address(lease: u8) -> String {
+pub(super) fn address(lease: u8) -> String {
     format!("10.0.2.{}", first_address(lease) + 1)
 }
 

@@ -271,6 +271,10 @@ impl Making<'_> {
 
     /// Waits for a login over SSH: the way that the deploy tool will take.
     async fn admit(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
+        // QEMU asks a machine that has no address yet again only after seconds. Where this one never comes, the login
+        // tells it.
+        let online = Exec::new([PROBE, "online", &args::address(self.needs.lease)]);
+        running.agent.exec(&online, b"", self.deadline).await?;
         let port = self.configure_ssh(running, person)?;
         let name = &self.spec.name;
         let check = |last_seen: &str| running.check(name, self.dir, self.deadline, last_seen);

@@ -267,3 +267,13 @@ fn wrong_words_on_the_command_line_are_status_2() {
     let ran = sandbox.run(&["clean", "no-such-run"]).expect(2);
     assert!(ran.stderr.contains("there is no run `no-such-run`"), "{}", ran.stderr);
 }
+
+#[test]
+fn faults_are_planted_only_where_something_is_restored() {
+    let ran = Sandbox::new().run(&["idempotence", ".", "--mutate"]).expect(2);
+    assert!(
+        ran.stderr.contains("nothing is restored here") && ran.stderr.contains("redrill run SCENARIO"),
+        "{}",
+        ran.stderr
+    );
+}

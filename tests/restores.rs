@@ -1,12 +1,17 @@
 //! Restores with the real tools, in containers: every kind made and restored, every fault with its own word, a round trip
 //! with its loss report, planted faults. Each trial is one whole drill of a scenario in `cases/`.
 
+#[path = "restores/between.rs"]
+mod between;
+#[path = "restores/hosts.rs"]
+mod hosts;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use redrill_tests::{Ran, RestHost, Sandbox, SftpHost, has_sshd, processes_of, root, verdicts};
+use redrill_tests::{Sandbox, has_sshd, processes_of, root, verdicts};
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -14,8 +19,8 @@ fn main() -> ExitCode {
     let trials: [(&str, fn()); 6] = [
         ("restores::container::kinds", kinds),
         ("restores::container::faults", faults),
-        ("restores::container::backup-hosts", backup_hosts),
-        ("restores::container::between", between),
+        ("restores::container::backup-hosts", hosts::backup_hosts),
+        ("restores::container::between", between::between),
         ("restores::container::round-trip", round_trip),
         ("restores::container::losses", losses),
     ];
@@ -65,6 +70,10 @@ fn list<'a>(value: &'a Value, key: &str) -> &'a [Value] {
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap_or_default()
+}
+
+fn restored<'a>(report: &'a Value, backup: &str) -> &'a Value {
+    list(report, "restores").iter().find(|one| text(one, "backup") == backup).expect("it was tried")
 }
 
 fn restores(report: &Value) -> &Value {
@@ -146,220 +155,6 @@ fn faults() {
     }
     let declared = list(&report, "restores").len();
     assert_eq!(declared, expected.len() + 2, "every backup of the case is expected to be something");
-}
-
-/// Repositories of a real `sshd` and of a rest-server, in two drills: in the first one some transfers are cut.
-fn backup_hosts() {
-    let sandbox = Sandbox::new();
-    let case = root().join("tests/cases/remote-restores");
-    let repositories = sandbox.path().join("repositories");
-    let made = Command::new(case.join("make-backups")).arg(&repositories).output().expect("bash is there");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let before = everything(&repositories);
-    let login = "backup:a-password-that-nobody-may-see";
-    let (sftp, rest) = (SftpHost::start(), RestHost::start(&repositories, login));
-    let keys = [
-        ("right", std::fs::read_to_string(sftp.key("right")).expect("made")),
-        ("wrong", std::fs::read_to_string(sftp.key("wrong")).expect("made")),
-        ("known_hosts", sftp.known_hosts()),
-        ("nobody", String::new()),
-        ("passphrase", "right-passphrase\n".to_owned()),
-        ("login", format!("{login}\n")),
-        ("other-login", "backup:another-password-that-is-wrong\n".to_owned()),
-    ];
-    for (name, text) in &keys {
-        sandbox.file(&format!("scenario/keys/{name}"), text);
-    }
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|port| port.local_addr()).expect("a free port");
-    let mut scenario = std::fs::read_to_string(case.join("scenario.toml")).expect("the case is there");
-    for (word, address) in
-        [("SFTP", sftp.address()), ("NARROW", sftp.narrow()), ("REST", rest.address()), ("NOBODY", nobody)]
-    {
-        scenario = scenario.replace(word, &address.to_string());
-    }
-    scenario =
-        scenario.replace("ROOT", &repositories.display().to_string()).replace("CASE", &case.display().to_string());
-    let scenario = sandbox.file("scenario/scenario.toml", &scenario);
-    let scenario = scenario.parent().expect("a directory").display().to_string();
-    let cache = Cache::beside_the_real_one(&sandbox);
-    let drill = |state: &str| {
-        let mut command = sandbox.command(&["run", &scenario, "--backend", "container", "--quiet"]);
-        let state = sandbox.path().join(state);
-        let ran = Ran::of(
-            command.env("REDRILL_STATE_DIR", &state).env("REDRILL_CACHE_DIR", &cache.0).output().expect("runs"),
-        );
-        ran.expect(1);
-        assert_eq!(processes_of(&state), [0_u32; 0]);
-        let told =
-            everything(&state).values().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect::<String>();
-        for secret in ["a-password-that-nobody-may-see", "another-password-that-is-wrong", "OPENSSH PRIVATE KEY"] {
-            assert!(!told.contains(secret), "a secret of the login stands in what the drill left");
-        }
-        only_report(&state)
-    };
-
-    sftp.budget().set(1_500_000);
-    rest.budget().set(1_500_000);
-    let first = drill("first");
-    expect_codes(&first, &[("cut-sftp", "UNREACHABLE"), ("cut-rest", "UNREACHABLE")]);
-    for name in ["restic-sftp", "restic-rest", "borg", "directory", "tar"] {
-        let remote = &restored(&first, name)["repository"];
-        assert_eq!(remote["remote"]["kept"], 0, "{remote:#}");
-        assert_eq!(remote["before"], remote["after"], "{remote:#}");
-        assert!(remote["remote"]["fetched_bytes"].as_u64() > Some(2_900_000), "{remote:#}");
-    }
-    for name in ["cut-sftp", "cut-rest"] {
-        let place = text(&restored(&first, name)["repository"], "place").to_owned();
-        assert_eq!(cache.files_of(&place), [""; 0], "nothing of what was cut has a good name");
-    }
-    assert_eq!(restored(&first, "directory")["found"]["files"], 302);
-    let found = text(&restored(&first, "directory")["found"], "newest");
-    assert!(!found.is_empty());
-
-    sftp.budget().set(u64::MAX);
-    rest.budget().set(u64::MAX);
-    let second = drill("second");
-    expect_codes(&second, &[]);
-    for name in ["restic-sftp", "borg", "directory", "tar"] {
-        let remote = &restored(&second, name)["repository"]["remote"];
-        assert_eq!(remote["fetched_bytes"], 0, "{name}: everything was there: {remote:#}");
-        assert!(remote["kept"].as_u64() > Some(0), "{remote:#}");
-    }
-    let again = restored(&second, "restic-rest")["repository"]["remote"]["fetched_bytes"].as_u64();
-    assert!(again < Some(1000), "of a rest-server only `config` has no name that tells its content: {again:?}");
-    for name in ["cut-sftp", "cut-rest"] {
-        let bytes = restored(&second, name)["repository"]["remote"]["fetched_bytes"].as_u64();
-        assert!(bytes > Some(1_000_000) && bytes < Some(2_500_000), "{name} went on where it was cut: {bytes:?}");
-    }
-
-    assert_eq!(everything(&repositories), before, "no repository was written to");
-    let requests = rest.requests();
-    assert!(requests.len() > 20 && requests.iter().all(|one| one.starts_with("GET ") || one.starts_with("HEAD ")));
-    let asked = sftp.requests();
-    assert!(asked.contains("open \"") && asked.contains("bytes read"), "{asked}");
-    // A read-only server refuses some extensions when it greets, without being asked.
-    let reads =
-        ["session ", "received ", "Refusing ", "stat ", "lstat ", "readlink ", "opendir ", "closedir ", "sent "];
-    let reading = |line: &&str| {
-        reads.iter().any(|start| line.starts_with(start))
-            || (line.starts_with("open ") && line.contains(" flags READ mode "))
-            || (line.contains("close ") && line.ends_with(" written 0"))
-            || line.contains("closedir ")
-    };
-    let others: Vec<&str> = asked.lines().filter(|line| !reading(line)).collect();
-    assert_eq!(others, [""; 0], "nothing but reading was asked for");
-}
-
-/// What both drills say of backups whose hosts or logins are wrong, and these codes beside.
-fn expect_codes(report: &Value, more: &[(&str, &str)]) {
-    let mut expected = BTreeMap::from([
-        ("locked-sftp", "LOCKED"),
-        ("locked-rest", "LOCKED"),
-        ("nobody-sftp", "UNREACHABLE"),
-        ("nobody-rest", "UNREACHABLE"),
-        ("wrong-key", "NO_ACCESS"),
-        ("unknown-host", "NO_ACCESS"),
-        ("wrong-login", "NO_ACCESS"),
-        ("not-there-sftp", "NO_REPOSITORY"),
-        ("not-there-rest", "NO_REPOSITORY"),
-    ]);
-    expected.extend(more.iter().copied());
-    let found = codes(report);
-    let found: BTreeMap<&str, Vec<&str>> = found
-        .iter()
-        .filter(|(backup, _)| backup.as_str() != "deploy after the restore")
-        .map(|(backup, codes)| (backup.as_str(), codes.iter().map(String::as_str).collect()))
-        .collect();
-    let expected: BTreeMap<&str, Vec<&str>> = expected.into_iter().map(|(backup, code)| (backup, vec![code])).collect();
-    assert_eq!(found, expected, "{:#?}", restores(report));
-}
-
-fn restored<'a>(report: &'a Value, backup: &str) -> &'a Value {
-    list(report, "restores").iter().find(|one| text(one, "backup") == backup).expect("it was tried")
-}
-
-fn only_report(state: &Path) -> Value {
-    let runs: Vec<_> = std::fs::read_dir(state.join("runs")).expect("there").flatten().map(|run| run.path()).collect();
-    let [run] = runs.as_slice() else { panic!("{runs:?}") };
-    serde_json::from_slice(&std::fs::read(run.join("report.json")).expect("written")).expect("JSON")
-}
-
-/// Contents of all files below a directory, by path.
-fn everything(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-    let (mut all, mut waiting) = (BTreeMap::new(), vec![root.to_owned()]);
-    while let Some(directory) = waiting.pop() {
-        for entry in std::fs::read_dir(&directory).expect("readable").flatten() {
-            let kind = entry.file_type().expect("known");
-            if kind.is_dir() {
-                waiting.push(entry.path());
-            } else if kind.is_file() {
-                all.insert(entry.path(), std::fs::read(entry.path()).expect("readable"));
-            }
-        }
-    }
-    all
-}
-
-/// A cache that shares images and environments with the real one, and whose copies of repositories go with the test.
-struct Cache(PathBuf);
-
-impl Cache {
-    fn beside_the_real_one(sandbox: &Sandbox) -> Self {
-        let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
-        let real = variable("REDRILL_CACHE_DIR")
-            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("redrill")))
-            .unwrap_or_else(|| variable("HOME").expect("a home").join(".cache/redrill"));
-        let cache = sandbox.path().join("cache");
-        std::fs::create_dir_all(&cache).expect("made");
-        for shared in ["images", "templates", "recipes", "venvs"] {
-            std::fs::create_dir_all(real.join(shared)).expect("made");
-            std::os::unix::fs::symlink(real.join(shared), cache.join(shared)).expect("linked");
-        }
-        Self(cache)
-    }
-
-    /// Files that have their names in the copy of the repository at `place`.
-    fn files_of(&self, place: &str) -> Vec<String> {
-        let mirrors = std::fs::read_dir(self.0.join("repositories")).expect("there").flatten().map(|one| one.path());
-        let mirror = mirrors
-            .filter(|mirror| std::fs::read_to_string(mirror.join("place")).is_ok_and(|told| told == place))
-            .next()
-            .expect("it was begun");
-        assert!(!everything(&mirror.join("partial")).is_empty(), "what came is kept");
-        everything(&mirror.join("tree")).into_keys().map(|path| path.display().to_string()).collect()
-    }
-}
-
-/// A deploy that needs the data waits for it, by pyinfra and by Ansible.
-fn between() {
-    for (case, claims) in [("restore-between", 3), ("restore-between-ansible", 2)] {
-        let sandbox = Sandbox::new();
-        let report = drilled_in(&sandbox, &format!("tests/cases/{case}"), 0, &[]);
-        let proven = verdicts(&report).iter().filter(|(_, verdict)| verdict == "PROVEN").count();
-        assert_eq!(proven, claims, "{case}: {:?}", verdicts(&report));
-        assert_eq!(restored(&report, "notes")["found"]["files"], 2);
-        let events = std::fs::read_to_string(sandbox.run_dir().join("deploy-1.events.jsonl")).expect("kept");
-        let at = |part: &[&str]| {
-            let line = events.lines().position(|line| part.iter().all(|part| line.contains(part)));
-            line.unwrap_or_else(|| panic!("no {part:?} in\n{events}"))
-        };
-        let (pause, ends) = (at(&["\"pause\""]), at(&["\"e\": \"end\""]));
-        let starts: Vec<usize> =
-            events.lines().enumerate().filter(|(_, line)| line.contains("\"start\"")).map(|(at, _)| at).collect();
-        assert!(starts[0] < ends && ends < pause && pause < starts[1], "between the two, and nowhere else:\n{events}");
-    }
-    let sandbox = Sandbox::new();
-    let case = root().join("tests/cases/restore-between");
-    let scenario = std::fs::read_to_string(case.join("scenario.toml")).expect("there");
-    let scenario = scenario.replace("\"servers\"", &format!("\"{}\"", case.join("servers").display()));
-    let scenario = scenario.replace("\"backup\"", &format!("\"{}\"", case.join("backup").display()));
-    let wrong = sandbox.file("scenario/scenario.toml", &scenario.replace("directory of notes", "shelf of notes"));
-    let report = drilled_in(&sandbox, &wrong.display().to_string(), 3, &[]);
-    let finding = &list(restores(&report), "findings")[0];
-    assert_eq!(text(finding, "code"), "NO_OPERATION", "{finding:#}");
-    for part in ["`Make the shelf of notes`", "Make the directory of notes", "Keep a copy of the journal"] {
-        assert!(text(finding, "summary").contains(part), "{part}: {finding:#}");
-    }
 }
 
 fn round_trip() {

@@ -79,11 +79,8 @@ impl SftpHost {
         let (config, log) = (at("config"), at("log"));
         let address = serve(move |stream| {
             let log = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
-            // What root's sshd wants in /run is of no concern to the machine that the test runs on.
-            let line =
-                "if [ \"$(id -u)\" = 0 ]; then mount -t tmpfs none /run && mkdir -m 755 /run/sshd; fi; exec \"$@\"";
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "--", "sh", "-c", line, "sh", SSHD, "-i", "-e", "-f"]).arg(&config);
+            let mut command = sshd();
+            command.args(["-i", "-e", "-f"]).arg(&config);
             let (input, output) = (stream.try_clone().expect("another"), stream);
             command.stdin(Stdio::from(OwnedFd::from(input))).stdout(Stdio::from(OwnedFd::from(output))).stderr(log);
             let _ = command.status(); // How a connection ends is the client's to judge.
@@ -124,6 +121,18 @@ impl SftpHost {
     pub fn requests(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("requests")).unwrap_or_default()
     }
+}
+
+/// Root's sshd wants a directory in /run: it gets one that nobody else sees.
+fn sshd() -> Command {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !root {
+        return Command::new(SSHD);
+    }
+    let line = "mount -t tmpfs none /run && mkdir -m 755 /run/sshd && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--", "sh", "-c", line, "sh", SSHD]);
+    command
 }
 
 /// Passes everything on, and the host's answers as far as the budget goes.
@@ -223,24 +232,7 @@ fn answer(
         return status("401 Unauthorized");
     }
     let narrow = path.strip_prefix("/narrow");
-    let parts: Vec<&str> = narrow.unwrap_or(path).split('/').filter(|part| !part.is_empty()).collect();
-    let (body, kind) = match parts.as_slice() {
-        [name, kind] if path.ends_with('/') => match listed(&root.join(name).join(kind)) {
-            Some(list) => (list.into_bytes(), VERSION_2),
-            None => return status("404 Not Found"),
-        },
-        [name, "data", file] => {
-            let file = root.join(name).join("data").join(&file[..2]).join(file);
-            match std::fs::read(file) {
-                Ok(bytes) => (bytes, "application/octet-stream"),
-                Err(_) => return status("404 Not Found"),
-            }
-        }
-        parts => match std::fs::read(root.join(parts.join("/"))) {
-            Ok(bytes) => (bytes, "application/octet-stream"),
-            Err(_) => return status("404 Not Found"),
-        },
-    };
+    let Some((body, kind)) = found(root, narrow.unwrap_or(path)) else { return status("404 Not Found") };
     let range =
         header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let (line, from) = match range {
@@ -262,6 +254,19 @@ fn answer(
     let length = if limited { budget.take(body.len()) } else { body.len() };
     stream.write_all(&body[..length])?;
     stream.flush()
+}
+
+/// What lies at a path, and its type.
+fn found(root: &Path, path: &str) -> Option<(Vec<u8>, &'static str)> {
+    let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+    let file = match parts.as_slice() {
+        [name, kind] if path.ends_with('/') => {
+            return listed(&root.join(name).join(kind)).map(|list| (list.into_bytes(), VERSION_2));
+        }
+        [name, "data", file] => root.join(name).join("data").join(&file[..2]).join(file),
+        parts => root.join(parts.join("/")),
+    };
+    std::fs::read(file).ok().map(|bytes| (bytes, "application/octet-stream"))
 }
 
 /// The files below a directory, as version 2 of the protocol lists them.

@@ -162,10 +162,7 @@ async fn run_tool<B: Backend>(
     let (pass, scenario) = (run.pass, &drill.loaded.scenario);
     begin(progress, pass, &deadline.child("the clocks", scenario.limits.command)).await?;
     let shared: &Progress<B> = progress;
-    let Some(controller) = &shared.controller else {
-        let text = "no controller".to_owned();
-        return Err(Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() }));
-    };
+    let Some(controller) = &shared.controller else { return Err(no_controller()) };
     let between = Between::of(drill, pass);
     if !between.is_empty() && controller.found.tool == Tool::Shell {
         return Err(Outcome::Unknown(between.no_waiting()));
@@ -213,6 +210,11 @@ async fn run_tool<B: Backend>(
     }
     progress.remarks.extend(deployed.remarks.iter().cloned());
     Ok(deployed)
+}
+
+fn no_controller() -> Outcome {
+    let text = "no controller".to_owned();
+    Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() })
 }
 
 /// Compares the clocks, and goes to where this deploy runs from.

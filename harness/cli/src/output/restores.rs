@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use redrill_model::{LossReport, Mutant, Report, RestoreReport};
+use redrill_model::{LossReport, Mutant, Report, RepositoryReport, RestoreReport};
 
 use super::seconds;
 use super::style::Style;
@@ -28,21 +28,7 @@ fn one(out: &mut String, restored: &RestoreReport, style: Style) {
         let seed = point.seed.map(|seed| format!(", picked by seed {seed}")).unwrap_or_default();
         let _ = writeln!(out, "  point       {}{time}{of}{seed}", short(&point.id));
     }
-    let repository = &restored.repository;
-    let same = match repository.after.as_str() {
-        "" => "was not read again".to_owned(),
-        after if after == repository.before => format!("unchanged, {} before and after", short(after)),
-        after => format!("CHANGED, {} before and {} after", short(&repository.before), short(after)),
-    };
-    let _ = writeln!(out, "  repository  {} files, {}: {same}", repository.files, size(repository.bytes));
-    if let Some(remote) = &repository.remote {
-        let kept = match remote.kept {
-            0 => String::new(),
-            kept => format!("; {kept} files came in earlier drills, and were not read again there"),
-        };
-        let text = format!("listed at {}; {} fetched{kept}", repository.place, size(remote.fetched_bytes));
-        let _ = writeln!(out, "              {}", style.dim(&text));
-    }
+    repository(out, &restored.repository, style);
     let phases: Vec<String> =
         restored.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.seconds))).collect();
     if !phases.is_empty() {
@@ -79,6 +65,23 @@ fn one(out: &mut String, restored: &RestoreReport, style: Style) {
             None => style.open("unknown"),
         };
         let _ = writeln!(out, "  oracle      {word} {}: {}", oracle.name, oracle.said);
+    }
+}
+
+fn repository(out: &mut String, repository: &RepositoryReport, style: Style) {
+    let same = match repository.after.as_str() {
+        "" => "was not read again".to_owned(),
+        after if after == repository.before => format!("unchanged, {} before and after", short(after)),
+        after => format!("CHANGED, {} before and {} after", short(&repository.before), short(after)),
+    };
+    let _ = writeln!(out, "  repository  {} files, {}: {same}", repository.files, size(repository.bytes));
+    if let Some(remote) = &repository.remote {
+        let kept = match remote.kept {
+            0 => String::new(),
+            kept => format!("; {kept} files came in earlier drills, and were not read again there"),
+        };
+        let text = format!("listed at {}; {} fetched{kept}", repository.place, size(remote.fetched_bytes));
+        let _ = writeln!(out, "              {}", style.dim(&text));
     }
 }
 

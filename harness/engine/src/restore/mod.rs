@@ -236,14 +236,7 @@ async fn through<B: Backend>(
     let changed = read_again(drill, backup, given, (&source, &before), deadline, &mut report.repository).await;
     judged.faults.extend(changed);
     let found = loaded?;
-    let speaks = faults::trouble(&session.said, &backup.harmless);
-    if !speaks.is_empty() {
-        let text = format!(
-            "the restore ended well, and spoke of trouble {} times: declare it `harmless`, or mend it",
-            speaks.len()
-        );
-        judged.faults.push(Fault::unknown("ERROR_TEXT", text).with(&speaks.join("\n")));
-    }
+    judged.faults.extend(spoke(&session.said, &backup.harmless));
     let last = given.last.and_then(|last| found_last(last, &backup.name));
     let made = progress.evidence.restores.made.get(&backup.name).map(|made| &made.manifest);
     let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&drill.loaded.directory.join(path)));
@@ -253,6 +246,14 @@ async fn through<B: Backend>(
     judged.faults.splice(0..0, early);
     oracle::ask(backup, machine, deadline, judged).await;
     Ok(())
+}
+
+/// What a restore that ended well said of trouble.
+fn spoke(said: &str, harmless: &[String]) -> Option<Fault> {
+    let lines = faults::trouble(said, harmless);
+    let count = lines.len();
+    let text = format!("the restore ended well, and spoke of trouble {count} times: declare it `harmless`, or mend it");
+    (count > 0).then(|| Fault::unknown("ERROR_TEXT", text).with(&lines.join("\n")))
 }
 
 /// The repository as it can be read on this host.

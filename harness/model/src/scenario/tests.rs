@@ -251,3 +251,47 @@ fn mistakes_in_backups_are_placed() {
     rejects(&format!("{HEAD}{MACHINE}{CHECK}[[ephemeral]]\npath = 'x'\nreason = 'r'\n"), "path", "no path");
     rejects(&format!("{HEAD}{MACHINE}{CHECK}[[ephemeral]]\npath = '/x'\nreason = ''\n"), "reason", "is empty");
 }
+
+#[test]
+fn a_repository_may_lie_on_a_backup_host() {
+    let remote = |repository: &str, access: &str| {
+        let table = BACKUP.replace("'directory'", "'restic'").replace("backups/notes", repository);
+        let text = format!("claims = ['restores']\n{HEAD}{MACHINE}{table}{access}\n");
+        match valid(&text).backups.remove(0).origin {
+            Origin::Remote(remote) => remote,
+            other => panic!("{other:?}"),
+        }
+    };
+    let Remote::Sftp(sftp) =
+        remote("sftp:me@vault:/srv/r", "access = { key = 'keys/backup', known-hosts = 'keys/known_hosts' }")
+    else {
+        panic!("over SFTP")
+    };
+    assert_eq!((sftp.key, sftp.known_hosts), (Some("keys/backup".into()), Some("keys/known_hosts".into())));
+    let Remote::Rest(rest) = remote("rest:https://vault:8000/r", "access = { login = 'keys/rest', ca = 'ca.pem' }")
+    else {
+        panic!("a rest-server")
+    };
+    assert_eq!((rest.login, rest.ca), (Some("keys/rest".into()), Some("ca.pem".into())));
+    let wrong = |more: &str, because: &str| {
+        rejects_backup(
+            &format!("kind = 'directory'\ninto = ['/d']\n{more}"),
+            more.split(' ').next().unwrap_or(""),
+            because,
+        );
+    };
+    wrong("repository = 's3:b'\n", "does not reach");
+    wrong("access = { key = 'k' }\nrepository = 'r'\n", "needs no `access`");
+    wrong("access = { login = 'k' }\nrepository = 'ssh://h/r'\n", "`known-hosts`");
+    wrong("access = { user = 'k' }\nrepository = 'ssh://h/r'\n", "unknown field");
+}
+
+#[test]
+fn a_deploy_waits_for_a_restore_where_its_tool_can_and_data_is_there() {
+    let between = format!("{BACKUP}restore-after = 'Make the directory'\n");
+    let backup = valid(&format!("claims = ['restores']\n{HEAD}{MACHINE}{between}")).backups.remove(0);
+    assert_eq!(backup.restore_after.as_deref(), Some("Make the directory"));
+    let shell = HEAD.replace("pyinfra", "shell");
+    rejects(&format!("claims = ['restores']\n{shell}{MACHINE}{between}"), "claims", "a script does not wait");
+    rejects(&format!("claims = ['restores', 'resumes']\n{HEAD}{MACHINE}{between}"), "claims", "`resumes` cuts off");
+}

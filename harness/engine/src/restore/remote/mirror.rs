@@ -4,7 +4,7 @@
 //! of them are whole. One that is there is kept only if nothing speaks against it: where its name is the digest of its
 //! content, as restic's are, that is computed; else size and time must be as listed.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::future::Future;
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -54,8 +54,8 @@ pub(super) struct Brought {
 }
 
 impl Mirror {
-    /// Waits until nobody else uses it.
-    pub(super) fn open(cache: &Path, place: &str) -> io::Result<Self> {
+    /// The copy of the repository at `place`; `None` while another drill uses it.
+    pub(super) fn open(cache: &Path, place: &str) -> io::Result<Option<Self>> {
         let name = blake3::hash(place.as_bytes()).to_hex();
         let directory = cache.join("repositories").join(&name[..24]);
         fs::create_dir_all(&directory)?;
@@ -63,8 +63,11 @@ impl Mirror {
         // For whoever finds it in the cache.
         fs::write(directory.join("place"), place)?;
         let lock = File::create(directory.join("lock"))?;
-        lock.lock()?;
-        Ok(Self { directory, _lock: lock })
+        match lock.try_lock() {
+            Ok(()) => Ok(Some(Self { directory, _lock: lock })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
     }
 
     fn tree(&self) -> PathBuf {

@@ -29,6 +29,8 @@ use sftp::SftpError;
 
 /// A host that does not answer a greeting for so long is down. `ssh` itself gives up earlier.
 const GREETING: Duration = Duration::from_secs(60);
+/// How often to look whether another drill is done with the mirror.
+const LOOK: Duration = Duration::from_millis(200);
 /// What `ssh` says last.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -109,7 +111,8 @@ pub(crate) async fn list_again<B: Backend>(
 /// Throws the mirror away: what was fetched may be what is wrong, and the next drill shall not trust it.
 pub(crate) fn forget<B: Backend>(drill: &Drill<B>, remote: &Remote) {
     // What stays is held against its name or time by the next drill, as ever.
-    let _ = Mirror::open(&drill.home.cache, &remote.to_string()).and_then(|mirror| mirror.forget());
+    let mirror = Mirror::open(&drill.home.cache, &remote.to_string());
+    let _ = mirror.and_then(|mirror| mirror.map_or(Ok(()), |mirror| mirror.forget()));
 }
 
 async fn bring<B: Backend>(
@@ -135,9 +138,13 @@ async fn bring<B: Backend>(
         return Err(faults::empty_repository());
     }
     drill.events.progress(&format!("fetching what is new of {files} files, {mib} MiB, from {}", fetched.place));
-    let (cache, place) = (drill.home.cache.clone(), fetched.place.clone());
-    let mirror = tokio::task::spawn_blocking(move || Mirror::open(&cache, &place)).await;
-    let mirror = mirror.map_err(std::io::Error::other).and_then(|mirror| mirror).map_err(|error| no_copy(&error))?;
+    let mirror = loop {
+        match Mirror::open(&drill.home.cache, &fetched.place).map_err(|error| no_copy(&error))? {
+            Some(mirror) => break mirror,
+            // Another drill brings it up to date.
+            None => tokio::time::sleep(LOOK).await,
+        }
+    };
     fetched.brought = mirror.bring(&host, &listing).await?;
     let copy = scratch.join("fetched");
     let to = copy.clone();
@@ -378,6 +385,25 @@ fn told(error: SftpError, said: &str) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_listing_after_the_restore_is_told_as_somebody_elses_work() {
+        let file = |size| listing::Entry::File { size, attributes: listing::Attributes::default() };
+        let of = |size| Listing { entries: [(PathBuf::from("config"), file(size))].into() };
+        let fetched = Fetched {
+            place: "sftp://host/r".into(),
+            listing: Some(of(1)),
+            brought: Brought { kept: 1, bytes: 0 },
+            seconds: 1.0,
+            source: Ok(Source::Tree("/copy".into())),
+        };
+        assert_eq!(fetched.changed(&of(1)), None);
+        let fault = fetched.changed(&of(2)).expect("it changed");
+        assert!(fault.code == "REPOSITORY_CHANGED" && fault.text.contains("1 are others"), "{fault:?}");
+        assert_eq!(fault.severity, redrill_model::Severity::Unknown, "it was not redrill");
+        let report = fetched.report();
+        assert_eq!((report.files, report.bytes, report.remote.map(|remote| remote.kept)), (1, 1, Some(1)));
+    }
 
     fn code(error: SftpError, said: &str) -> &'static str {
         told(error, said).code

@@ -59,7 +59,7 @@ impl Place {
     }
 
     fn mirror(&self) -> Mirror {
-        Mirror::open(&self.0, "sftp://host/r").expect("opened")
+        Mirror::open(&self.0, "sftp://host/r").expect("opened").expect("nobody else has it")
     }
 
     fn tree(&self) -> BTreeMap<String, Vec<u8>> {
@@ -131,6 +131,19 @@ async fn what_is_gone_there_goes_here_and_a_snapshot_stays_as_it_was() {
     assert_eq!((metadata.permissions().mode() & 0o7777, metadata.modified().expect("known")), (0o750, time(9)));
     let file = fs::metadata(snapshot.join("x")).expect("there");
     assert_eq!((file.permissions().mode() & 0o7777, file.modified().expect("known")), (0o640, time(7)));
+}
+
+#[tokio::test]
+async fn a_copy_is_one_drills_at_a_time_and_can_be_forgotten() {
+    let (place, host) = (Place::new("lock"), Host::of(&[("a", b"1")]));
+    let mirror = place.mirror();
+    mirror.bring(&host, &host.listing(Some(7))).await.expect("brought");
+    assert!(Mirror::open(&place.0, "sftp://host/r").expect("readable").is_none(), "it is taken");
+    assert!(Mirror::open(&place.0, "sftp://host/other").expect("readable").is_some(), "another repository's is not");
+    mirror.forget().expect("forgotten");
+    drop(mirror);
+    let again = place.mirror().bring(&host, &host.listing(Some(7))).await.expect("brought");
+    assert_eq!((again.kept, again.bytes), (0, 1));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use crate::controller::Controller;
 use crate::details::Contents;
 use crate::events::{Event, Events};
 use crate::loaded::{Loaded, ScenarioError};
+use crate::mail::Mailroom;
 use crate::prove::{self, Evidence, Trouble};
 use crate::stages;
 
@@ -82,6 +83,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) record: BTreeMap<String, Vec<Seen>>,
     /// What secrets are told by in captures of this drill.
     pub(crate) key: [u8; 32],
+    /// Where the machines' mail goes, if anywhere.
+    pub(crate) mailroom: Option<Arc<Mailroom>>,
     pub(crate) evidence: Evidence,
     pub(crate) remarks: Vec<String>,
 }
@@ -153,6 +156,7 @@ impl<B: Backend> Drill<B> {
             restores: prove::restore_reports(&self.loaded.scenario, &progress.evidence, &self.host),
             losses: progress.evidence.restores.losses,
             mutants: progress.evidence.restores.mutants,
+            mail: progress.mailroom.map(|room| room.report()),
             host: self.host.clone(),
             tools: self.tools.clone(),
             remarks: progress.remarks,
@@ -178,6 +182,7 @@ impl<B: Backend> Drill<B> {
             kept: BTreeMap::new(),
             watched: BTreeMap::new(),
             record: BTreeMap::new(),
+            mailroom: Mailroom::open(&self.loaded.scenario.mail, self.run_dir.path()),
             evidence: Evidence::default(),
             remarks: Vec::new(),
         }
@@ -190,6 +195,9 @@ impl<B: Backend> Drill<B> {
         deadline: &Deadline,
     ) -> Result<StageReport, ScenarioError> {
         self.events.send(Event::StageStarted { stage });
+        if let Some(room) = &progress.mailroom {
+            room.stage(stage);
+        }
         let began = Instant::now();
         let mut stop = self.stop.clone();
         let witnesses = self.backend.witnesses();

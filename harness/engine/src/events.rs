@@ -73,6 +73,10 @@ impl Events {
         self.send(Event::Progress { text: self.redactor.clean(text) });
     }
 
+    pub(crate) fn shared_redactor(&self) -> Arc<Redactor> {
+        Arc::clone(&self.redactor)
+    }
+
     pub(crate) fn redactor(&self) -> &Redactor {
         &self.redactor
     }

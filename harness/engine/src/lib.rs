@@ -11,6 +11,7 @@ mod details;
 mod drill;
 mod events;
 mod loaded;
+mod mail;
 mod outage;
 mod process;
 mod prove;

@@ -368,7 +368,7 @@ mod tests {
         let mut report = LossReport { machine: "web".into(), compared: 9, groups: Vec::new() };
         evidence.restores.losses = vec![report.clone()];
         assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Proven, vec![]));
-        report.groups.push(LossGroup { owner: "nobody".into(), count: 1, entries: vec!["/x is gone".into()] });
+        report.groups.push(LossGroup { owner: "nobody".into(), count: 1, gone: 1, entries: vec!["/x is gone".into()] });
         evidence.restores.losses = vec![report];
         assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec!["LOST".into()]));
     }

@@ -185,10 +185,15 @@ pub(crate) async fn boot<B: Backend>(
     deadline: &Deadline,
 ) -> Outcome {
     let scenario = &drill.loaded.scenario;
-    let boots = scenario.machines.iter().enumerate().map(|(number, spec)| async move {
+    let post = progress.mailroom.as_ref().map(|room| room.post(&drill.events.shared_redactor()));
+    let boots = scenario.machines.iter().enumerate().map(|(number, spec)| {
+        let needs = Needs { mail: post.clone(), ..needs(drill, number, spec) };
+        (spec, needs)
+    });
+    let boots = boots.map(|(spec, needs)| async move {
         let deadline = deadline.child(&format!("the boot of `{}`", spec.name), scenario.limits.boot);
         let dir = machine_dir(drill, &PathBuf::from(&spec.name).join(within).display().to_string())?;
-        drill.backend.boot(spec, &needs(drill, number, spec), &dir, &deadline).await
+        drill.backend.boot(spec, &needs, &dir, &deadline).await
     });
     let mut failed = None;
     for booted in join_all(boots).await {
@@ -240,6 +245,7 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
         // Alone, a machine has nobody to talk to.
         lan: (scenario.machines.len() > 1).then_some(seat),
         lease: u8::try_from(number).unwrap_or(u8::MAX),
+        mail: None,
         freezable: drill.mutate || scenario.claims.contains(&Claim::Idempotent),
     }
 }

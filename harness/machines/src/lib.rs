@@ -12,6 +12,7 @@ mod fake;
 pub mod host;
 pub mod image;
 mod machine;
+mod mail;
 mod personal;
 pub mod process;
 pub mod qemu;
@@ -29,6 +30,7 @@ pub use fake::{Fake, FakeMachine};
 pub use machine::{
     Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, PROBE_BINARY, Reach, Seat,
 };
+pub use mail::{Mail, Post};
 pub use random::run_key;
 pub use relay::pump as relay_pump;
 pub use run_dir::{Home, Left, RunDir, RunDirError, Swept};

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::deadline::{Deadline, TimedOut};
 use crate::evidence::Witnesses;
 use crate::image::Progress;
+use crate::mail::Post;
 
 /// Why the harness could not learn the answer. None of these says anything about the deploy.
 #[derive(Debug, Error)]
@@ -314,11 +315,13 @@ pub struct Needs {
     pub lease: u8,
     /// It will be frozen: its memory is laid out so that this costs no time.
     pub freezable: bool,
+    /// Where its mail goes, if it is caught.
+    pub mail: Option<Post>,
 }
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { ports: Vec::new(), network: Network::Mirror, lan: None, lease: 0, freezable: false }
+        Self { ports: Vec::new(), network: Network::Mirror, lan: None, lease: 0, freezable: false, mail: None }
     }
 }
 

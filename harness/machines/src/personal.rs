@@ -9,6 +9,7 @@ use redrill_wire::{Identity, Lan, PlacedFile};
 use crate::agent::{Agent, nanoseconds_now};
 use crate::deadline::Deadline;
 use crate::machine::{Exec, MachineError, Needs, PROBE, Seat};
+use crate::mail::Post;
 use crate::random;
 use crate::ssh::ClientKey;
 
@@ -67,6 +68,8 @@ impl Person {
             machine_id: Some(random::hex()),
             files,
             hang_up: vec!["/run/sshd.pid".to_owned()],
+            // Once: afterwards the file is the deploy's, which may write it.
+            leads: needs.mail.as_ref().map(Post::leads).unwrap_or_default(),
             ..self.again(kind, needs)
         })
     }

@@ -30,12 +30,17 @@ pub(crate) struct Rules {
     pub(crate) log: PathBuf,
 }
 
-/// Answers on the socket `name` in `dir` until the returned task is dropped. One that an earlier run left is replaced.
-pub(crate) fn serve(dir: &Path, name: &str, rules: Rules) -> io::Result<tokio::task::JoinHandle<()>> {
+/// The socket `name` in `dir`. One that an earlier run left is replaced.
+pub(crate) fn listen(dir: &Path, name: &str) -> io::Result<UnixListener> {
     let _ = std::fs::remove_file(dir.join(name));
     // A socket's path has at most 107 bytes, a run directory may have more: go by way of the open directory.
     let directory = File::open(dir)?;
-    let listener = UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))?;
+    UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
+}
+
+/// Answers on the socket `name` in `dir` until the returned task is dropped.
+pub(crate) fn serve(dir: &Path, name: &str, rules: Rules) -> io::Result<tokio::task::JoinHandle<()>> {
+    let listener = listen(dir, name)?;
     let rules = Arc::new(rules);
     Ok(tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {

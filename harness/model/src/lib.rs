@@ -6,6 +6,7 @@ mod canary;
 mod duration;
 mod elsewhere;
 mod input;
+mod mail_report;
 mod plan;
 mod recipe;
 mod report;
@@ -18,6 +19,7 @@ pub use canary::{canary_age, canary_text};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
 pub use input::{InputError, Position};
+pub use mail_report::{Caught, MailReport};
 pub use plan::{After, Moment, Pass, Plan, Stage, plan};
 pub use recipe::{ImageRecipe, ImageSource};
 pub use report::{

@@ -175,7 +175,9 @@ pub fn plan(scenario: &Scenario, fork: bool) -> Plan {
     let mut stages = vec![Stage::Controller, Stage::Images, Stage::Boot];
     let idempotent = scenario.claims.contains(&Claim::Idempotent);
     let resumes = scenario.claims.contains(&Claim::Resumes);
-    if idempotent || resumes {
+    // The loss report tells what the image brought from what the deploy made.
+    let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
+    if idempotent || resumes || (made && scenario.claims.contains(&Claim::Restores)) {
         stages.push(Stage::Capture(Moment::Clean));
     }
     stages.push(Stage::Deploy(Pass::First));

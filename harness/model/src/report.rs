@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::mail_report::MailReport;
 use crate::plan::{Pass, Stage};
 use crate::restore_report::{LossReport, Mutant, RestoreReport};
 use crate::verdict::{ClaimReport, Verdict};
@@ -48,6 +49,9 @@ pub struct Report {
     /// Faults that were planted into the restored machines.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mutants: Vec<Mutant>,
+    /// Mail that was caught, where the scenario names mail servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailReport>,
     /// What the drill ran on.
     pub host: HostFacts,
     /// Versions of the tools that took part, by name.
@@ -241,6 +245,7 @@ mod tests {
             restores: Vec::new(),
             losses: Vec::new(),
             mutants: Vec::new(),
+            mail: None,
             host: HostFacts::default(),
             tools: BTreeMap::new(),
             remarks: Vec::new(),

@@ -167,7 +167,10 @@ pub struct LossGroup {
     pub owner: String,
     /// How many.
     pub count: usize,
-    /// The first of them: subject and what became of it.
+    /// Of these: not there any more. The others have another content, mode or owner.
+    #[serde(default)]
+    pub gone: usize,
+    /// The first of them, what is gone before what differs: subject and what became of it.
     pub entries: Vec<String>,
 }
 

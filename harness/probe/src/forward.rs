@@ -1,14 +1,15 @@
-//! Leads a port on the machine's loopback to a unix socket that the harness has put into the machine.
+//! Leads a port to a unix socket that the harness has put into the machine.
 
 use std::io;
-use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-/// Serves until it is killed.
-pub(crate) fn serve(port: &str, socket: &str) -> io::Result<()> {
-    let port: u16 = port.parse().map_err(|_| io::Error::other(format!("`{port}` is no port")))?;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
+/// Serves until it is killed. A port alone is one of loopback.
+pub(crate) fn serve(at: &str, socket: &str) -> io::Result<()> {
+    let loopback = || Some(SocketAddr::from((Ipv4Addr::LOCALHOST, at.parse().ok()?)));
+    let address = at.parse().ok().or_else(loopback).ok_or_else(|| io::Error::other(format!("`{at}` is no port")))?;
+    let listener = TcpListener::bind(address)?;
     for client in listener.incoming() {
         let (client, socket) = (client?, socket.to_owned());
         thread::spawn(move || carry(&client, &socket));

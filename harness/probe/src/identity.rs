@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -17,6 +18,8 @@ const WANTED: [&str; 2] = ["/etc/systemd/system/timers.target.wants", "/usr/lib/
 const HOSTS: &str = "/etc/hosts";
 /// Above our own lines in [`HOSTS`].
 const MARK: &str = "# The machines of this drill";
+/// Above names that lead elsewhere than in life.
+const LEADS: &str = "# Caught by this drill";
 
 /// Takes the identity from standard input.
 pub(crate) fn take() -> io::Result<()> {
@@ -39,6 +42,10 @@ pub(crate) fn take() -> io::Result<()> {
     }
     if let Some(lan) = &identity.lan {
         join(lan)?;
+    }
+    if !identity.leads.is_empty() {
+        let old = fs::read_to_string(HOSTS).unwrap_or_default();
+        fs::write(HOSTS, with_leads(&old, &identity.leads))?;
     }
     identity.hang_up.iter().for_each(|file| hang_up(file));
     systemctl("restart", &identity.restart)?;
@@ -123,8 +130,18 @@ fn join(lan: &Lan) -> io::Result<()> {
 /// The names of the drill after what the image says.
 fn with_hosts(old: &str, lan: &Lan) -> String {
     let kept = old.split(MARK).next().unwrap_or_default();
-    let lines: String = lan.hosts.iter().map(|(address, name)| format!("{address} {name}\n")).collect();
-    format!("{kept}{MARK}\n{lines}")
+    format!("{kept}{MARK}\n{}", lines(&lan.hosts))
+}
+
+/// Before the machines of the drill, which may be told anew.
+fn with_leads(old: &str, leads: &[(Ipv4Addr, String)]) -> String {
+    let (image, machines) = old.find(MARK).map_or((old, ""), |at| old.split_at(at));
+    let kept = image.split(LEADS).next().unwrap_or_default();
+    format!("{kept}{LEADS}\n{}{machines}", lines(leads))
+}
+
+fn lines(hosts: &[(Ipv4Addr, String)]) -> String {
+    hosts.iter().map(|(address, name)| format!("{address} {name}\n")).collect()
 }
 
 /// `systemctl reload ssh` would do the same and take half a second in an emulated machine.
@@ -172,7 +189,6 @@ fn run(program: &str, args: &[&str]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
 
     #[test]
     fn names_of_an_earlier_drill_do_not_stay() {
@@ -185,6 +201,20 @@ mod tests {
         assert_eq!(once, "127.0.0.1 localhost\n# The machines of this drill\n10.77.0.10 web\n");
         let twice = with_hosts(&once, &lan(11, "db"));
         assert_eq!(twice, "127.0.0.1 localhost\n# The machines of this drill\n10.77.0.11 db\n");
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_come_before_the_machines_and_once() {
+        let lead = [(Ipv4Addr::new(10, 0, 2, 4), "smtp.example.org".to_owned())];
+        let image = "127.0.0.1 localhost\n";
+        let alone = with_leads(image, &lead);
+        assert_eq!(alone, "127.0.0.1 localhost\n# Caught by this drill\n10.0.2.4 smtp.example.org\n");
+        assert_eq!(with_leads(&alone, &lead), alone);
+        let lan = Lan { mac: None, address: lead[0].0, hosts: vec![(Ipv4Addr::new(10, 77, 0, 10), "web".to_owned())] };
+        let both = with_hosts(&alone, &lan);
+        assert_eq!(both, format!("{alone}# The machines of this drill\n10.77.0.10 web\n"));
+        assert_eq!(with_leads(&both, &lead), both);
+        assert_eq!(with_leads(&with_hosts(image, &lan), &lead), both);
     }
 
     #[test]

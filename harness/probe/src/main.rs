@@ -2,13 +2,14 @@
 //!
 //! One static binary without needs in the machine. A capture reads and never changes anything but its own cache of
 //! digests under `/run`, which is no part of a capture; only `identity` writes, into a new machine, before a drill
-//! begins.
+//! begins, and `close` plants a fault, into a fork.
 
 mod accounts;
 mod agent;
 mod alternatives;
 mod apt;
 mod capture;
+mod close;
 mod connect;
 mod containers;
 mod contents;
@@ -45,7 +46,7 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS | forward PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS | forward [ADDRESS:]PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -63,9 +64,11 @@ fn main() -> ExitCode {
         ["record"] => record::write(std::io::stdin().lock(), std::io::stdout().lock()),
         ["watch"] => watch::list(std::io::stdout().lock()),
         ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),
+        ["close", port] => close::once(port),
+        ["close", port, milliseconds] => close::hold(port, milliseconds),
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),
-        ["forward", port, socket] => forward::serve(port, socket),
+        ["forward", at, socket] => forward::serve(at, socket),
         ["still"] => identity::still(),
         ["identity"] => identity::take(),
         ["online", address] => online::wait(address),

@@ -48,7 +48,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
 }
 
 /// Address and inode of each socket in this state. Format: proc_pid_net(5).
-fn listening(table: &str, state: &str) -> Vec<(SocketAddr, u64)> {
+pub(crate) fn listening(table: &str, state: &str) -> Vec<(SocketAddr, u64)> {
     let entry = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (ip, port) = words.get(1)?.split_once(':')?;

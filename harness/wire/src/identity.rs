@@ -20,6 +20,8 @@ pub struct Identity {
     pub seed: String,
     /// The private network.
     pub lan: Option<Lan>,
+    /// Names of others, and where they lead instead.
+    pub leads: Vec<(Ipv4Addr, String)>,
     /// Files to write whole.
     pub files: Vec<PlacedFile>,
     /// Files with the process id of a daemon that reads its files again when it is hung up on.
@@ -66,6 +68,7 @@ mod tests {
                 address: Ipv4Addr::new(10, 77, 0, 10),
                 hosts: vec![(Ipv4Addr::new(10, 77, 0, 11), "db".to_owned())],
             }),
+            leads: vec![(Ipv4Addr::new(10, 0, 2, 4), "smtp.example.org".to_owned())],
             files: vec![PlacedFile { path: "/f".to_owned(), mode: 0o600, content: None }],
             ..Identity::default()
         };

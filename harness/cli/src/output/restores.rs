@@ -1,8 +1,8 @@
-//! What the report's text says of restores, losses and planted faults.
+//! What the report's text says of restores, losses, planted faults and mail.
 
 use std::fmt::Write;
 
-use redrill_model::{LossReport, Mutant, Report, RepositoryReport, RestoreReport};
+use redrill_model::{LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
 
 use super::seconds;
 use super::style::Style;
@@ -18,6 +18,9 @@ pub(super) fn text(out: &mut String, report: &Report, style: Style) {
         lost(out, losses, style);
     }
     mutants(out, &report.mutants, style);
+    if let Some(mail) = &report.mail {
+        caught(out, mail, style);
+    }
 }
 
 fn one(out: &mut String, restored: &RestoreReport, style: Style) {
@@ -101,7 +104,11 @@ fn lost(out: &mut String, losses: &LossReport, style: Style) {
             "backup" => style.bad("should have come back with the backup"),
             owner => format!("differs: {owner}"),
         };
-        let _ = writeln!(out, "  {owner}, {}", group.count);
+        let gone = match group.gone {
+            0 => String::new(),
+            gone => format!(", {gone} of them gone"),
+        };
+        let _ = writeln!(out, "  {owner}, {}{gone}", group.count);
         let listed = if ["nobody", "backup"].contains(&group.owner.as_str()) { LISTED } else { 3 };
         for entry in group.entries.iter().take(listed) {
             let _ = writeln!(out, "      {}", style.dim(entry));
@@ -131,6 +138,37 @@ fn mutants(out: &mut String, mutants: &[Mutant], style: Style) {
             }
             (None, by) => drop(writeln!(out, "  {}  {what}: {}", style.good("noticed "), by.join(", "))),
         }
+    }
+}
+
+/// Nothing is said too: a restored copy that sends no mail is what one hopes for.
+fn caught(out: &mut String, mail: &MailReport, style: Style) {
+    let names = mail.names.join(", ");
+    let restored = match mail.restored {
+        0 => String::new(),
+        restored => format!(", {restored} of them after the restore began"),
+    };
+    let copies = match mail.copies {
+        0 => String::new(),
+        copies => format!("; copies of the machines sent {copies} more"),
+    };
+    let count = match mail.caught {
+        0 => "no mail".to_owned(),
+        1 => "1 message".to_owned(),
+        count => format!("{count} messages"),
+    };
+    let _ = writeln!(out, "\n{}: caught {count} to {names}{restored}{copies}", style.bold("mail"));
+    for message in mail.messages.iter().take(LISTED) {
+        let more = match message.addressed.saturating_sub(message.to.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let text = format!("{} to {}{more}: {}", message.machine, message.to.join(", "), message.subject);
+        let _ = writeln!(out, "      {}", style.dim(&text));
+    }
+    let unlisted = mail.caught.saturating_sub(mail.messages.len().min(LISTED));
+    if unlisted > 0 {
+        let _ = writeln!(out, "      {}", style.dim(&format!("and {unlisted} more: see mail.jsonl")));
     }
 }
 
@@ -199,10 +237,37 @@ mod tests {
     }
 
     #[test]
+    fn mail_is_told_and_so_is_none() {
+        let mut mail = MailReport { names: vec!["smtp.example.org".into()], ..MailReport::default() };
+        let text = |mail: &MailReport| {
+            let mut out = String::new();
+            caught(&mut out, mail, PLAIN);
+            out
+        };
+        assert_eq!(text(&mail), "\nmail: caught no mail to smtp.example.org\n");
+        let message = redrill_model::Caught {
+            machine: "web".into(),
+            to: vec!["ada@example.org".into()],
+            addressed: 3,
+            subject: "Your bill".into(),
+            ..redrill_model::Caught::default()
+        };
+        (mail.caught, mail.restored, mail.copies, mail.messages) = (14, 2, 5, vec![message; 13]);
+        let told = text(&mail);
+        assert!(
+            told.contains("caught 14 messages to smtp.example.org, 2 of them after the restore began; copies"),
+            "{told}"
+        );
+        assert!(told.contains("      web to ada@example.org and 2 more: Your bill\n"), "{told}");
+        assert!(told.contains("and 2 more: see mail.jsonl"), "{told}");
+    }
+
+    #[test]
     fn losses_and_survivors_are_told() {
         let group = |owner: &str, count| LossGroup {
             owner: owner.into(),
             count,
+            gone: count / 2,
             entries: vec!["/x is gone".into(); count.min(200)],
         };
         let mut out = String::new();
@@ -212,7 +277,7 @@ mod tests {
             PLAIN,
         );
         assert!(
-            out.contains("lost: owned by nobody, 20")
+            out.contains("lost: owned by nobody, 20, 10 of them gone")
                 && out.contains("and 8 more")
                 && out.contains("differs: deploy, 1"),
             "{out}"

@@ -51,21 +51,22 @@ pub(crate) struct Lives<'a> {
 
 /// Compares the two lives of a machine.
 pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
-    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, Vec<(Extent, String)>> = BTreeMap::new();
     let lost = diff(lives.backed_up, lives.restored).into_iter().filter(|change| change.kind != ChangeKind::Added);
     for change in lost {
         if let Some(owner) = owner(lives, &change) {
-            groups.entry(owner).or_default().push(told(&change));
+            groups.entry(owner).or_default().push((extent(&change), told(&change)));
         }
     }
     let nothing_ephemeral = |_: &str| false;
     for table in lives.tables.0.compare(lives.tables.1, nothing_ephemeral).into_iter().filter(|table| !table.extra) {
         let database = table.subject.split('.').next().unwrap_or_default();
         let owner = if lives.databases.iter().any(|name| name == database) { BACKUP } else { NOBODY };
-        groups.entry(owner.to_owned()).or_default().push(format!("table {} {}", table.subject, table.what));
+        let extent = if lives.tables.1.tables.contains_key(&table.subject) { Extent::Content } else { Extent::Gone };
+        groups.entry(owner.to_owned()).or_default().push((extent, format!("table {} {}", table.subject, table.what)));
     }
     for account in lives.accounts.0.difference(lives.accounts.1) {
-        groups.entry(NOBODY.to_owned()).or_default().push(format!("{account} is gone"));
+        groups.entry(NOBODY.to_owned()).or_default().push((Extent::Gone, format!("{account} is gone")));
     }
     let counted = [Section::Files, Section::Users, Section::Groups, Section::Packages];
     let compared = counted.iter().map(|section| lives.backed_up.count(*section)).sum::<usize>();
@@ -78,10 +79,29 @@ pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
     }
 }
 
-fn group(owner: String, mut entries: Vec<String>) -> LossGroup {
+/// How much of it is lost. A restore that gives every file another mode must not hide the one that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Extent {
+    Gone,
+    Content,
+    Attributes,
+}
+
+fn extent(change: &Change) -> Extent {
+    let content = ["content", "size", "target", "type"];
+    match change.kind {
+        ChangeKind::Removed => Extent::Gone,
+        _ if change.differences.iter().any(|d| content.contains(&d.attribute)) => Extent::Content,
+        _ => Extent::Attributes,
+    }
+}
+
+fn group(owner: String, mut entries: Vec<(Extent, String)>) -> LossGroup {
     let count = entries.len();
-    entries.truncate(SHOWN);
-    LossGroup { owner, count, entries }
+    entries.sort_by_key(|(extent, _)| *extent);
+    let gone = entries.iter().filter(|(extent, _)| *extent == Extent::Gone).count();
+    let entries = entries.into_iter().take(SHOWN).map(|(_, text)| text).collect();
+    LossGroup { owner, count, gone, entries }
 }
 
 /// The worst first.
@@ -300,9 +320,9 @@ mod tests {
             of("nobody"),
             [
                 "/home/ada/todo is gone",
-                "/srv/notes.db content 666666666666 -> 656565656565",
                 "user ada is gone",
-                "role b is gone"
+                "role b is gone",
+                "/srv/notes.db content 666666666666 -> 656565656565"
             ]
         );
         assert_eq!(of("backup"), ["/srv/docs/a is gone"]);
@@ -336,7 +356,7 @@ mod tests {
         let rebuilt = capture(&[("/etc/shadow", "deployed")], &["root"]);
         let nobody = |found: Vec<(String, Vec<String>)>| found[0].1.clone();
         let same = nobody(groups(&lived(&["root"]), &rebuilt, nothing));
-        assert_eq!(same[0], "/etc/shadow content 626262626262 -> 646464646464");
+        assert_eq!(same, ["role b is gone", "/etc/shadow content 626262626262 -> 646464646464"]);
         let other = nobody(groups(&lived(&["root", "ada"]), &rebuilt, nothing));
         assert_eq!(other[0], "user ada is gone");
     }
@@ -358,7 +378,7 @@ mod tests {
             [
                 (
                     "nobody".to_owned(),
-                    vec!["table wiki.pages 0 rows, and had 5".to_owned(), "role b is gone".to_owned()]
+                    vec!["role b is gone".to_owned(), "table wiki.pages 0 rows, and had 5".to_owned()]
                 ),
                 ("backup".to_owned(), vec!["table notes.documents 0 rows, and had 5".to_owned()]),
             ]
@@ -370,7 +390,7 @@ mod tests {
         let report = |owner: &str| LossReport {
             machine: "app".into(),
             compared: 9,
-            groups: vec![group(owner.to_owned(), vec!["/x is gone".into(); 30])],
+            groups: vec![group(owner.to_owned(), vec![(Extent::Gone, "/x is gone".into()); 30])],
         };
         let lost = finding(&report("nobody")).expect("a finding");
         assert_eq!((lost.severity, lost.evidence.len()), (Severity::Fails, QUOTED + 1));

@@ -136,12 +136,45 @@ async fn collect<B: Backend>(
     deadline: &Deadline,
 ) -> Result<Made, Fault> {
     let machine = machine(progress, backup)?;
+    let limit = deadline.child("fetching the backup", JOB);
+    let source = fetch(drill, machine, backup, (leaves, "repository.tar"), &limit).await?;
+    let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
+    if manifest.data(|subject| super::deployed(backup, subject)).is_empty() {
+        let text = "there was nothing to back up: the seed left the targets empty";
+        return Err(Fault::unknown("NOTHING_SEEDED", text));
+    }
+    Ok(Made { source, manifest })
+}
+
+/// Runs the job of a backup once more; what it leaves goes into `file` of the backup's directory.
+pub(super) async fn job<B: Backend>(
+    drill: &Drill<B>,
+    progress: &Progress<B>,
+    backup: &Backup,
+    file: &str,
+    deadline: &Deadline,
+) -> Result<Source, Fault> {
+    let Origin::Made { job, leaves, .. } = &backup.origin else {
+        return Err(Fault::unknown("NOT_RUN", "it has no job"));
+    };
+    run(drill, progress, backup, job, ("JOB_FAILED", "the backup job"), deadline).await?;
+    let limit = deadline.child("fetching the backup", JOB);
+    fetch(drill, machine(progress, backup)?, backup, (leaves, file), &limit).await
+}
+
+async fn fetch<B: Backend>(
+    drill: &Drill<B>,
+    machine: &B::Machine,
+    backup: &Backup,
+    (leaves, file): (&str, &str),
+    limit: &Deadline,
+) -> Result<Source, Fault> {
     let dir = drill.run_dir.path().join("restores").join(&backup.name);
-    std::fs::create_dir_all(&dir).map_err(|error| Fault::unknown("JOB_FAILED", error.to_string()))?;
-    let (file, limit) = (dir.join("repository.tar"), deadline.child("fetching the backup", JOB));
+    std::fs::create_dir_all(&dir).map_err(|error| Fault::unknown("RESTORE_UNKNOWN", error.to_string()))?;
+    let file = dir.join(file);
     let line = "if [ -d \"$1\" ]; then exec tar -c --numeric-owner -C \"$1\" .; fi; \
                 exec tar -c --numeric-owner -C \"$(dirname \"$1\")\" \"$(basename \"$1\")\"";
-    let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), b"", &file, &limit).await?;
+    let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), b"", &file, limit).await?;
     if output.status != 0 {
         let text = format!("the job ended well, and `{leaves}` cannot be read");
         return Err(Fault::fails("NO_BACKUP_MADE", text).with(&output.stderr));
@@ -150,12 +183,7 @@ async fn collect<B: Backend>(
     if super::read(&source).await?.files == 0 {
         return Err(Fault::fails("NO_BACKUP_MADE", format!("the job ended well, and left nothing at `{leaves}`")));
     }
-    let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
-    if manifest.data(|subject| super::deployed(backup, subject)).is_empty() {
-        let text = "there was nothing to back up: the seed left the targets empty";
-        return Err(Fault::unknown("NOTHING_SEEDED", text));
-    }
-    Ok(Made { source, manifest })
+    Ok(source)
 }
 
 async fn remember<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Lived, Fault> {

@@ -12,6 +12,8 @@ use super::faults::Fault;
 const SHOWN: usize = 25;
 /// A record may be as much younger than the clock as two clocks differ.
 const CLOCKS: i64 = 120;
+/// Compared with the machine that was backed up.
+pub(super) const ROUND_TRIP: &str = "round trip";
 /// One question.
 const ASKING: Duration = Duration::from_secs(60);
 
@@ -86,7 +88,7 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
         // It has come this far: otherwise the restore would have failed.
         judged.answer("pg_verifybackup", "every file is as the backup's own manifest says", None);
     } else if let Some(made) = known.made {
-        compared("round trip", made, found, known.ephemeral, &mut judged);
+        compared(ROUND_TRIP, made, found, known.ephemeral, &mut judged);
     }
     floors(backup, found, &mut judged);
     shrunk(backup, known.last, &super::oracle::found(found), &mut judged);
@@ -100,7 +102,11 @@ fn compared(name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Epheme
         return judged.answer(name, &text, Some(Fault::unknown("EMPTY_MANIFEST", text.clone())));
     }
     let all = wanted.compare(found, |subject| ephemeral.iter().any(|declared| declared.covers(subject)));
-    let (extra, lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
+    let (extra, mut lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
+    // What is missing comes first: a restore may have given every file another mode.
+    lost.sort_by_key(|d| {
+        (found.paths.contains_key(&d.subject) || found.tables.contains_key(&d.subject), !d.what.contains("content is"))
+    });
     let count = wanted.paths.len() + wanted.tables.len();
     let lines = |list: &[redrill_state::Disagreement]| {
         let mut lines: Vec<String> = list.iter().take(SHOWN).map(|d| format!("{} {}", d.subject, d.what)).collect();

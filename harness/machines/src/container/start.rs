@@ -17,6 +17,7 @@ use crate::deadline::Deadline;
 use crate::evidence::Screen;
 use crate::image::Image;
 use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY};
+use crate::mail;
 use crate::personal::Person;
 use crate::relay::{self, Rules};
 use crate::ssh::{self, write_private};
@@ -29,7 +30,7 @@ const RELAY_SOCKET: &str = "relay.sock";
 
 /// Runs before systemd: the cgroup file system becomes the container's own (on hosts with cgroup v1 too); files that
 /// the engine mounts become files that can be renamed; the network's switches can be thrown; there is no default route;
-/// the machine learns who it is.
+/// the machine learns who it is, and where its mail goes.
 const ENTRY: &str = r#"#!/bin/sh
 set -e
 umount -R -l /sys/fs/cgroup
@@ -48,10 +49,30 @@ rm -f /run/redrill/identity.json
 if [ -e /run/redrill/relay.sock ]; then
     setsid /run/redrill/probe forward 3128 /run/redrill/relay.sock > /dev/null 2>&1 &
 fi
+if [ -e /run/redrill/mail.sock ]; then
+    # A mail server of the machine may want these ports at all of its addresses: the sink has a network of its own.
+    setsid unshare --net sh -c '
+        until ip link set mail up; do sleep 0.05; done
+        ip address add MAIL/32 dev mail
+        ip route add default dev mail
+        for port in PORTS; do
+            /run/redrill/probe forward MAIL:$port /run/redrill/mail.sock &
+        done
+        wait' > /dev/null 2>&1 &
+    until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.02; done
+    ip link add redrill type veth peer name mail netns $!
+    ip link set redrill up
+    ip route add MAIL/32 dev redrill
+fi
 exec /sbin/init systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket \
     systemd.mask=systemd-networkd-wait-online.service systemd.mask=systemd-resolved.service \
     systemd.mask=systemd-remount-fs.service
 "#;
+
+fn entry() -> String {
+    let ports = mail::PORTS.map(|port| port.to_string()).join(" ");
+    ENTRY.replace("MAIL", &mail::ADDRESS.to_string()).replace("PORTS", &ports)
+}
 
 /// systemd and what it starts need the first; firewalls and addresses the second; probes that look at other users'
 /// processes the third.
@@ -73,7 +94,7 @@ impl Making<'_> {
     /// Up to a login over SSH. A new machine is told who it is, a fork knows it.
     pub(super) async fn run(&self, person: Person, new: bool) -> Result<ContainerMachine, MachineError> {
         let began = Instant::now();
-        let relay = self.share(&person, new)?;
+        let relays = self.share(&person, new)?;
         let group = self.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
         // Alone or not, it is in no network but that of its group.
         let network = self.means.network(group, self.needs.network == Network::Open).await?;
@@ -84,7 +105,7 @@ impl Making<'_> {
         let container = started.map_err(|error| not_started(&self.spec.name, &needs, &error))?;
         let ended = Arc::new(Mutex::new(None));
         let mut tasks = vec![self.watch(container.id(), &ended)];
-        tasks.extend(relay);
+        tasks.extend(relays);
         let agent = Arc::new(self.means.engine.agent(&self.spec.name, container.id()).await?);
         self.means.witnesses.add(self.dir, CONSOLE, &agent, Screen::None("a container has none"));
         let check = |last_seen: &str| self.check(&ended, last_seen);
@@ -126,12 +147,13 @@ impl Making<'_> {
     }
 
     /// Lays out what the machine finds at `/run/redrill`.
-    fn share(&self, person: &Person, new: bool) -> Result<Option<tokio::task::JoinHandle<()>>, MachineError> {
+    fn share(&self, person: &Person, new: bool) -> Result<Vec<tokio::task::JoinHandle<()>>, MachineError> {
         let shared = self.dir.join(SHARED);
         let failed = || MachineError::io("cannot write what is shared with the machine");
         std::fs::create_dir_all(&shared).map_err(failed())?;
         std::fs::write(self.dir.join(CONSOLE), "").map_err(failed())?;
-        for (name, content) in [("probe", PROBE_BINARY), ("entry", ENTRY.as_bytes())] {
+        let entry = entry();
+        for (name, content) in [("probe", PROBE_BINARY), ("entry", entry.as_bytes())] {
             let path = shared.join(name);
             std::fs::write(&path, content).map_err(failed())?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(failed())?;
@@ -147,18 +169,23 @@ impl Making<'_> {
         identity.clock = None;
         let text = serde_json::to_vec(&identity).map_err(|error| MachineError::Monitor(error.to_string()))?;
         write_private(&shared.join(IDENTITY), &text)?;
+        let mut tasks = Vec::new();
         if self.needs.network == Network::Open {
             std::fs::write(shared.join("open"), "").map_err(failed())?;
-            return Ok(None);
+        } else {
+            let rules = Rules {
+                allowed: self.image.mirror_hosts(),
+                upstream: self.image.upstream_proxy(),
+                log: self.dir.join("network.log"),
+            };
+            let served = relay::serve(&shared, RELAY_SOCKET, rules);
+            tasks.push(served.map_err(MachineError::io("cannot serve the package mirror"))?);
         }
-        let rules = Rules {
-            allowed: self.image.mirror_hosts(),
-            upstream: self.image.upstream_proxy(),
-            log: self.dir.join("network.log"),
-        };
-        relay::serve(&shared, RELAY_SOCKET, rules)
-            .map(Some)
-            .map_err(MachineError::io("cannot serve the package mirror"))
+        if let Some(post) = &self.needs.mail {
+            let served = mail::serve(&shared, self.dir, post);
+            tasks.push(served.map_err(MachineError::io("cannot serve the sink for mail"))?);
+        }
+        Ok(tasks)
     }
 
     fn request(&self, network: &str) -> testcontainers::ContainerRequest<GenericImage> {

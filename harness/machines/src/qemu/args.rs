@@ -6,6 +6,7 @@ use redrill_model::{MachineSpec, Network};
 
 use crate::host::Accel;
 use crate::machine::Needs;
+use crate::mail;
 
 /// Where the package mirror's relay answers inside the machine.
 pub(crate) const RELAY: &str = "10.0.2.4:3128";
@@ -177,6 +178,10 @@ fn netdev(needs: &Needs, redrill: &Path) -> String {
         let command = format!("'{}' relay {RELAY_SOCKET}", redrill.display());
         value += &format!(",guestfwd=tcp:{RELAY}-cmd:{}", comma(&command));
     }
+    for port in mail::PORTS.iter().filter(|_| needs.mail.is_some()) {
+        let command = format!("'{}' relay {}", redrill.display(), mail::SOCKET);
+        value += &format!(",guestfwd=tcp:{}:{port}-cmd:{}", mail::ADDRESS, comma(&command));
+    }
     for port in ports {
         value += &format!(",hostfwd=tcp:127.0.0.1:0-{}:{port}", address(needs.lease));
     }
@@ -215,6 +220,22 @@ mod tests {
         assert!(sealed.contains("guestfwd=tcp:10.0.2.4:3128-cmd:'/opt/a,,b/redrill' relay relay.sock"), "{sealed}");
         let open = netdev_for(Network::Open);
         assert!(!open.contains("restrict") && !open.contains("guestfwd"), "{open}");
+    }
+
+    #[test]
+    fn mail_is_carried_to_the_sink_whatever_the_network() {
+        for network in [Network::Mirror, Network::Open] {
+            let post = crate::mail::Post::new(vec!["smtp.example.org".to_owned()], drop);
+            let needs = Needs { network, mail: Some(post), ..Needs::default() };
+            let value = netdev(&needs, Path::new("redrill"));
+            for port in [25, 587] {
+                assert!(
+                    value.contains(&format!("guestfwd=tcp:10.0.2.4:{port}-cmd:'redrill' relay mail.sock")),
+                    "{value}"
+                );
+            }
+            assert!(!netdev_for(network).contains("mail.sock"), "nobody asked for it");
+        }
     }
 
     #[test]

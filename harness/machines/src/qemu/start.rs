@@ -18,6 +18,7 @@ use crate::evidence::{self, Screen};
 use crate::host;
 use crate::image::{Format, Image};
 use crate::machine::{MachineError, Needs};
+use crate::mail;
 use crate::process::Guarded;
 use crate::relay::{self, Rules};
 use crate::switch::Plug;
@@ -40,7 +41,7 @@ pub(super) struct Running {
     pub(super) monitor: Arc<qmp::Monitor>,
     pub(super) agent: Arc<Agent>,
     pub(super) ports: Vec<usernet::Flow>,
-    relay: Option<tokio::task::JoinHandle<()>>,
+    relays: Vec<tokio::task::JoinHandle<()>>,
     _plug: Option<Plug>,
 }
 
@@ -61,13 +62,17 @@ pub(super) struct Start<'a> {
 impl Start<'_> {
     /// Up to a monitor that answers; the machine's overlay is there already.
     pub(super) async fn run(&self, means: &Means, deadline: &Deadline) -> Result<Running, MachineError> {
-        for socket in [MONITOR, AGENT, RELAY_SOCKET, args::LAN] {
+        for socket in [MONITOR, AGENT, RELAY_SOCKET, mail::SOCKET, args::LAN] {
             let _ = std::fs::remove_file(self.dir.join(socket));
         }
-        let relay = match self.needs.network {
-            Network::Open => None,
-            Network::Mirror => Some(serve_mirror(self.image, self.dir)?),
-        };
+        let mut relays = Vec::new();
+        if self.needs.network == Network::Mirror {
+            relays.push(serve_mirror(self.image, self.dir)?);
+        }
+        if let Some(post) = &self.needs.mail {
+            let served = mail::serve(self.dir, self.dir, post);
+            relays.push(served.map_err(MachineError::io("cannot serve the sink for mail"))?);
+        }
         let plug = match &self.needs.lan {
             Some(seat) => Some(means.switch(&seat.group).plug(self.dir, args::SWITCH, args::LAN)?),
             None => None,
@@ -101,7 +106,7 @@ impl Start<'_> {
         };
         means.witnesses.add(self.dir, CONSOLE, &agent, screen);
         let ports = usernet::flows(&monitor.human("info usernet").await?);
-        Ok(Running { process: std::sync::Mutex::new(process), monitor, agent, ports, relay, _plug: plug })
+        Ok(Running { process: std::sync::Mutex::new(process), monitor, agent, ports, relays, _plug: plug })
     }
 }
 
@@ -167,14 +172,14 @@ impl Running {
 
     /// Takes down what belongs to the harness and not to the machine.
     fn leave(&mut self) {
-        self.relay.take().iter().for_each(tokio::task::JoinHandle::abort);
+        std::mem::take(&mut self.relays).iter().for_each(tokio::task::JoinHandle::abort);
     }
 }
 
 /// Removes what a machine that has ended needs no more; its console and logs stay.
 pub(super) fn remove_files(dir: &Path) {
     let _ = evidence::cap(&dir.join(CONSOLE));
-    for file in [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY] {
+    for file in [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, mail::SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY] {
         let _ = std::fs::remove_file(dir.join(file));
     }
 }

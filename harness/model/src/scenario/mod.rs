@@ -41,6 +41,8 @@ pub struct Scenario {
     pub machines: Vec<MachineSpec>,
     /// What the machines may reach.
     pub network: Network,
+    /// Names of mail servers: what machines send there is caught.
+    pub mail: Vec<String>,
     /// The longest that things may take on a host with hardware virtualization.
     pub limits: Limits,
     /// In the order of the file.

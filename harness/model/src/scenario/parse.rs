@@ -104,6 +104,8 @@ struct NeedsFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct NetworkFile {
     mode: Option<Network>,
+    #[serde(default)]
+    mail: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -178,6 +180,7 @@ impl Scenario {
             deploy,
             backend: file.backend,
             needs: needs(&file.needs, file.backend)?,
+            mail: mail(file.network.mail, &machines)?,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
             cuts: cuts(file.resume.cuts)?,
@@ -295,6 +298,21 @@ fn cuts(written: Option<Spanned<usize>>) -> Result<Option<usize>, InputError> {
         Some(cuts) if *cuts.get_ref() == 0 => Err(InputError::new(cuts.span(), "no cut proves nothing", "1 or more")),
         cuts => Ok(cuts.map(Spanned::into_inner)),
     }
+}
+
+/// Names that lead to the sink for mail. A machine of the drill gets its mail itself.
+fn mail(written: Vec<Spanned<String>>, machines: &[MachineSpec]) -> Result<Vec<String>, InputError> {
+    let name = |name: Spanned<String>| {
+        let taken = machines.iter().any(|machine| machine.name == *name.get_ref());
+        let why = match (taken, is_host_name(name.get_ref())) {
+            (false, true) => return Ok(name.into_inner()),
+            (true, _) => "is a machine of this drill",
+            _ => "is no host name",
+        };
+        let expected = "the name of the mail server that the machines send by";
+        Err(InputError::new(name.span(), format!("`{}` {why}", name.get_ref()), expected))
+    };
+    written.into_iter().map(name).collect()
 }
 
 /// What is deployed must come from the checkout: no way out of it.

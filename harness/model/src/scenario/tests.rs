@@ -81,6 +81,8 @@ fn wrong_types_and_missing_keys_are_placed() {
     rejects(&format!("{HEAD}{MACHINE}cpus = 'two'\n{CHECK}"), "cpus", "expected u32");
     rejects(&format!("{HEAD}[[machine]]\nname = 'web'\n{CHECK}"), "[[machine]]", "missing field `image`");
     rejects("[servers\npath = 'x'", "[servers", "");
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}[network]\nmail = ['a b']\n"), "mail", "no host name");
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}[network]\nmail = ['web']\n"), "mail", "a machine of this drill");
 }
 
 #[test]

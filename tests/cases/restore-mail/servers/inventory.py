@@ -1,0 +1,1 @@
+servers = (["office.example.org"], {"ssh_user": "root"})

@@ -158,6 +158,9 @@ def with_aide(work):
     """scenarios/web, whose deploy brings aide too: the package mirror is open only as long as a drill runs."""
     scenario = work / "web"
     shutil.copytree(ROOT / "scenarios/web", scenario)
+    text = (scenario / "scenario.toml").read_text()
+    # A deployed machine is all that is wanted of it.
+    (scenario / "scenario.toml").write_text(re.sub("(?m)^claims = .*$", 'claims = ["rebuilds"]', text))
     with open(scenario / "servers/deploy.py", "a") as deploy:
         deploy.write("\nfrom pyinfra.operations import apt\n\napt.packages(packages=['aide', 'aide-common'], no_recommends=True)\n")
     commit(scenario)
@@ -173,6 +176,8 @@ def measured(scenario):
     say("machine: a drill of scenarios/web, whose machine is kept")
     with Kept(scenario) as kept:
         say("machine: aide --init")
+        # Debian's package has it run by itself once a day, and that is when the clock of a new machine says so.
+        kept("systemctl stop dailyaidecheck.timer dailyaidecheck.service")
         aide, capture = "aide --config /etc/aide/aide.conf", "/run/redrill/probe capture"
         init = kept.timed(f"{aide} --init")
         kept("cp /var/lib/aide/aide.db.new /var/lib/aide/aide.db")
@@ -189,8 +194,8 @@ def measured(scenario):
             say(f"machine: run {number} of {RUNS}: capture, find, aide --check")
             for name, (command, statuses) in sides.items():
                 runs[name].append(kept.timed(command, statuses))
-        # aide tells in its report how much it looked at.
-        checked = kept(f"{aide} --check | grep -i \"number of entries\" || true")
+        # aide tells in its report how much it looked at; its check is the last of a turn.
+        checked = kept("grep -i \"number of entries\" /run/bench.out")
         sections = kept(f"{capture} --times 2>&1 > /dev/null")
         return {
             **ratios({name: min(seconds) for name, seconds in runs.items()}),

@@ -1,18 +1,22 @@
-"""Machines by what people would take instead, on the kernel and root file system of our image; for ci/bench machines.
+"""Machines by what people would take instead, made of the same kernel and packages as ours; for ci/bench machines.
 
 Each is started by its own command and asked for a first command in its own way:
 
-    autopkgtest-virt-qemu   its protocol on standard input; `open`, then its auxverb runs `true`. A unit, handed over as
-                            systemd's credential, opens the root shell that `autopkgtest-build-qemu` would have installed
-    debvm-run               `debvm-waitssh`, then ssh runs `true`; the key comes as a credential too
-    vmtest                  the crate, with an image: it runs its command by QEMU's guest agent, which our image lacks. So
-                            the same recipe is built once more with that package
+    debvm-run               `debvm-waitssh`, then ssh runs `true`; the key is handed over as a credential of systemd
+    autopkgtest-virt-qemu   its protocol on standard input: `open`, then its auxverb runs `true`. A unit, as a credential
+                            too, opens the root shell that `autopkgtest-build-qemu` would have installed
+    vmtest                  the crate, with an image: it runs its command by QEMU's guest agent
+
+debvm-run takes our image as it is. The others cannot: both mount a directory of the host by 9P, which the kernel of our
+image, Debian's for clouds, was built without, and vmtest needs an agent. For them our recipe is built with Debian's
+general kernel of the same version, whose initrd is larger, and with that agent.
 
 They boot kernel and initrd directly, as our images have no bootloader, with as much memory and as many processors as our
 machines. All three take /dev/kvm for granted where it exists: where it does not work they run with a /dev that lacks it.
 """
 
 import base64
+import functools
 import json
 import os
 import pathlib
@@ -23,6 +27,7 @@ import socket
 import subprocess
 import sys
 import time
+from urllib.parse import unquote
 
 from bench_kept import REDRILL, ROOT
 from bench_machines import RUNS, Library, median, say, since, template_image
@@ -33,10 +38,11 @@ MEMORY_MIB, CPUS = 1024, 2
 # autopkgtest waits for a minute by default, vmtest at least for half one.
 PATIENCE = 600
 CMDLINE = "root=/dev/vda rw console=ttyS0 panic=-1 mitigations=off"
-# As /usr/share/autopkgtest/setup-commands/setup-testbed writes it.
+# As autopkgtest's setup-testbed writes it for a machine.
 SHELL = """[Unit]
 Description=root shell for autopkgtest
-ConditionPathExists=/dev/hvc1
+BindsTo=dev-hvc1.device
+After=dev-hvc1.device
 [Service]
 ExecStart=/bin/sh
 StandardInput=tty-fail
@@ -66,13 +72,31 @@ class Unable(Exception):
     """Why one was not measured."""
 
 
-class Image:
-    """Our image's files, and what a machine by hand is told."""
+class Host:
+    """Images, and what a machine by hand is told."""
 
-    def __init__(self, directory, acceleration, work):
-        self.directory, self.acceleration, self.work = directory, acceleration, work
+    def __init__(self, ours, acceleration, work):
+        self.ours, self.acceleration, self.work = ours, acceleration, work
         for key in ("client", "host"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", work / key], check=True)
+
+    @functools.cached_property
+    def general(self):
+        """Our recipe with what the others need, built in a cache of its own: the user's shall not grow."""
+        say("others: an image with 9P and a guest agent")
+        recipe = (ROOT / "images/debian-13/image.toml").read_text()
+        kernel, name = '"linux-image-cloud-amd64",', "debian-13-general"
+        if kernel not in recipe:
+            raise Unable(f"images/debian-13/image.toml has no line {kernel} any more; mend ci/bench_others.py")
+        place = self.work / "general"
+        (place / "images" / name).mkdir(parents=True)
+        (place / "images" / name / "image.toml").write_text(recipe.replace(kernel, '"linux-image-amd64",\n    "qemu-guest-agent",'))
+        ran = subprocess.run([REDRILL, "image", "build", name], cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                             env={**os.environ, "REDRILL_CACHE_DIR": str(place / "cache")})
+        found = list((place / "cache/images").glob("*/image.json"))
+        if ran.returncode != 0 or len(found) != 1:
+            raise Unable(f"the image cannot be built: {ran.stderr.strip()}")
+        return found[0].parent
 
     def credentials(self, **contents):
         """Arguments for QEMU."""
@@ -91,7 +115,9 @@ class Image:
         })
 
     def boot(self, more=""):
-        return ["-kernel", self.directory / "vmlinuz", "-initrd", self.directory / "initrd", "-append", f"{CMDLINE} {more}".strip()]
+        """The general image's."""
+        words = ["-kernel", self.general / "vmlinuz", "-initrd", self.general / "initrd", "-append", f"{CMDLINE} {more}".strip()]
+        return [str(word) for word in words]
 
     def start(self, words, name, **options):
         """A process group of its own, without a /dev/kvm that only looks like one."""
@@ -131,24 +157,24 @@ def free_port():
 class Autopkgtest:
     name = "autopkgtest-virt-qemu"
 
-    def __init__(self, image):
-        self.image = image
+    def __init__(self, host):
+        self.host = host
         # Its own option for QEMU's arguments is split at blanks.
-        self.qemu = image.work / "qemu-system-x86_64-with-our-kernel"
-        words = image.boot("systemd.wants=autopkgtest.service") + image.credentials(**{"systemd.extra-unit.autopkgtest.service": SHELL.encode()})
+        self.qemu = host.work / "qemu-system-x86_64-with-our-kernel"
+        words = host.boot("systemd.wants=autopkgtest.service") + host.credentials(**{"systemd.extra-unit.autopkgtest.service": SHELL.encode()})
         self.qemu.write_text(f"#!/bin/sh\nexec qemu-system-x86_64 \"$@\" {' '.join(shlex.quote(str(word)) for word in words)}\n")
         self.qemu.chmod(0o755)
 
     def run(self):
         """Seconds to the end of a first command."""
         words = [self.name, f"--qemu-command={self.qemu}", f"--cpus={CPUS}", f"--ram-size={MEMORY_MIB}",
-                 f"--timeout-reboot={PATIENCE}", self.image.directory / "disk.img"]
+                 f"--timeout-reboot={PATIENCE}", self.host.general / "disk.img"]
         began = time.monotonic()
-        process = self.image.start(words, self.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = self.host.start(words, self.name, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         try:
             self.answer(process)
             self.ask(process, "open")
-            auxverb = self.ask(process, "print-auxverb-command").split(",")
+            auxverb = [unquote(word) for word in self.ask(process, "print-execute-command").split(",")]
             # In the server's own view of the host: where it has a /dev of its own, that does not matter to this.
             subprocess.run([*auxverb, "true"], stdin=subprocess.DEVNULL, check=True, timeout=PATIENCE)
             seconds = since(began)
@@ -166,32 +192,32 @@ class Autopkgtest:
     def answer(self, process):
         line = process.stdout.readline().decode().strip()
         if not line.startswith("ok"):
-            raise Unable(f"it said {line!r}: {self.image.said(self.name)}")
+            raise Unable(f"it said {line!r}: {self.host.said(self.name)}")
         return line[2:].strip()
 
 
 class Debvm:
     name = "debvm-run"
 
-    def __init__(self, image):
-        self.image = image
+    def __init__(self, host):
+        self.host = host
         # It takes a raw image, and writes into it: each run has a copy.
-        self.disk = image.work / "debvm.ext4"
+        self.disk = host.work / "debvm.ext4"
 
     def run(self):
         """Seconds to the end of a first command over SSH; the copy of the disk is made before."""
-        subprocess.run(["qemu-img", "convert", "-O", "raw", self.image.directory / "disk.img", self.disk], check=True)
+        subprocess.run(["qemu-img", "convert", "-O", "raw", self.host.ours / "disk.img", self.disk], check=True)
         port = free_port()
         began = time.monotonic()
-        process = self.image.start([self.name, "--image", self.disk, "--sshport", port, "--", "-smp", CPUS, "-m", f"{MEMORY_MIB}M", *self.image.keys()], self.name)
+        process = self.host.start([self.name, "--image", self.disk, "--sshport", port, "--", "-smp", CPUS, "-m", f"{MEMORY_MIB}M", *self.host.keys()], self.name)
         try:
             waiting = subprocess.run(["debvm-waitssh", "--timeout", str(PATIENCE), str(port)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
             if waiting.returncode != 0:
-                raise Unable(f"debvm-waitssh: {waiting.stderr.strip()}: {self.image.said(self.name)}")
-            ssh = ["ssh", "-F", "none", "-i", self.image.work / "client", "-p", str(port), "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR"]
+                raise Unable(f"debvm-waitssh: {waiting.stderr.strip()}: {self.host.said(self.name)}")
+            ssh = ["ssh", "-F", "none", "-i", self.host.work / "client", "-p", str(port), "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR"]
             while subprocess.run([*ssh, "root@127.0.0.1", "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
                 if process.poll() is not None or since(began) > PATIENCE:
-                    raise Unable(f"no login: {self.image.said(self.name)}")
+                    raise Unable(f"no login: {self.host.said(self.name)}")
                 time.sleep(0.1)
             return {"first_command": since(began)}
         finally:
@@ -202,31 +228,14 @@ class Debvm:
 class Vmtest:
     name = VMTEST
 
-    def __init__(self, image):
-        self.image, self.program = image, shutil.which(VMTEST)
-        self.made = self.with_agent()
-
-    def with_agent(self):
-        """Our recipe with the guest agent, built in a cache of its own: the user's shall not grow."""
-        recipe = (ROOT / "images/debian-13/image.toml").read_text()
-        if '"python3-minimal",' not in recipe:
-            raise Unable("images/debian-13/image.toml has no line of python3-minimal any more; mend ci/bench_others.py")
-        place = self.image.work / "agent"
-        (place / "images/debian-13-agent").mkdir(parents=True)
-        (place / "images/debian-13-agent/image.toml").write_text(recipe.replace('"python3-minimal",', '"python3-minimal",\n    "qemu-guest-agent",'))
-        ran = subprocess.run([REDRILL, "image", "build", "debian-13-agent"], cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                             env={**os.environ, "REDRILL_CACHE_DIR": str(place / "cache")})
-        found = list((place / "cache/images").glob("*/image.json"))
-        if ran.returncode != 0 or len(found) != 1:
-            raise Unable(f"the image with the guest agent cannot be built: {ran.stderr.strip()}")
-        return found[0].parent
+    def __init__(self, host):
+        self.host, self.boot = host, host.boot()
 
     def run(self):
         """Seconds until what the first command says is heard."""
-        disk = self.image.work / "vmtest.qcow2"
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.made / "disk.img", disk], check=True)
-        boot = ["-kernel", str(self.made / "vmlinuz"), "-initrd", str(self.made / "initrd"), "-append", CMDLINE]
-        config = self.image.work / "vmtest.toml"
+        disk = self.host.work / "vmtest.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", self.host.general / "disk.img", disk], check=True)
+        config = self.host.work / "vmtest.toml"
         # A path in JSON is one in TOML.
         config.write_text(f"""[[target]]
 name = "ours"
@@ -235,10 +244,10 @@ command = "/bin/sh -c 'echo redrill''-answers'"
 [target.vm]
 num_cpus = {CPUS}
 memory = "{MEMORY_MIB}M"
-extra_args = {json.dumps(boot)}
+extra_args = {json.dumps(self.boot)}
 """)
         began = time.monotonic()
-        process = self.image.start([self.program, "--config", config], self.name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        process = self.host.start([self.name, "--config", config], self.name, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         said = b""
         try:
             for line in process.stdout:
@@ -250,7 +259,7 @@ extra_args = {json.dumps(boot)}
             end(process)
 
 
-KINDS = (Autopkgtest, Debvm, Vmtest)
+KINDS = (Debvm, Autopkgtest, Vmtest)
 
 
 def installed():
@@ -285,10 +294,10 @@ def measured(work, result):
     with Library("fork", RUNS, work) as library:
         place = work / "others"
         place.mkdir()
-        image = Image(template_image(library.about["arguments"]), library.about["acceleration"], place)
+        host = Host(template_image(library.about["arguments"]), library.about["acceleration"], place)
         for kind in KINDS:
             if kind.name not in found:
-                there += attempted(result, kind.name, lambda: [kind(image)]) or []
+                there += attempted(result, kind.name, lambda: [kind(host)]) or []
         runs = {one.name: [] for one in there}
         for number in range(1, RUNS + 1):
             ours.append(library.run())

@@ -123,7 +123,7 @@ BARE = {
     "restic": ("rm -rf /srv/restic", f"env {SECRETS} restic -r {BY_HAND}/restic --no-cache --quiet restore latest --target /"),
     "borg": ("rm -rf /srv/borg", f"env -C / {SECRETS} {SETTINGS} borg extract --numeric-ids {BY_HAND}/borg::night"),
     "postgres": (
-        "cd / && runuser -u postgres -- dropdb bench && runuser -u postgres -- createdb bench",
+        "cd / && runuser -u postgres -- dropdb bench && runuser -u postgres -- createdb bench && runuser -u postgres -- psql -X -q -c checkpoint",
         f"env -C / runuser -u postgres -- pg_restore --exit-on-error -d bench {BY_HAND}/postgres/bench.dump",
     ),
 }
@@ -229,7 +229,8 @@ def restored(scenario, kinds):
         machine.put("/root/passphrase", (scenario / "keys/passphrase").read_text())
         for kind in kinds:
             empty, fill = BARE[kind]
-            machine(empty)
+            # What was written before is on disk when the clock starts.
+            machine(f"{empty} && sync")
             copy = machine.brought(scenario / "backups" / kind, f"{BY_HAND}/{kind}")
             # Postgres reads it by an account of its own.
             machine(f"chmod -R a+rX {BY_HAND}")

@@ -1,6 +1,6 @@
 """Speed of the machines themselves, without a deploy, against the same by hand; prints one JSON object.
 
-    ci/bench machines [fork] [freeze] [eight] [container]     all four if none is named
+    ci/bench machines [fork] [freeze] [eight] [container] [others]     all five if none is named
 
 The library's own numbers come from `tests/bench.rs`; ours and the other side's runs take turns, so that what else the
 host does meets both. "By hand" is a QEMU or a container started by this script, with the arguments that the library's
@@ -13,6 +13,8 @@ own QEMU was started with. What is compared are medians: of three runs, of five 
     fork_private_mib            memory of its own that a further fork of a frozen machine adds to the host; at most 200
     eight                       eight forks at once: seconds to the last login, memory of their own of all
     container_over_bare         container to the first login over SSH / bare `docker run` to the same; at most 1.3
+    others                      what people would take instead, each in its own way to the end of a first command / our
+                                fork to the first answer, and to the first login over SSH; see ci/bench_others.py
 
 Beside them, without a limit: `fork_speedup_first_answer` takes a cold machine's first answer instead, given while it is
 still booting, and `cold_over_bare` is our cold boot against one by hand.
@@ -36,7 +38,7 @@ import uuid
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 EXAMPLE = ROOT / "target/release/examples/bench"
-PARTS = ("fork", "freeze", "eight", "container")
+PARTS = ("fork", "freeze", "eight", "container", "others")
 RUNS = 3
 # Five forks, spread over the three runs.
 FORKS = (2, 2, 1)
@@ -248,6 +250,11 @@ def template_of(arguments):
     return pathlib.Path(memory_of(arguments)[1].replace(",,", ",")).parent
 
 
+def template_image(arguments):
+    """Where the image lies that a fork's template was booted from."""
+    return pathlib.Path(arguments[arguments.index("-kernel") + 1]).parent
+
+
 def bare_fork(arguments, work):
     """The template's state loaded by hand: seconds to the agent's answer, and to the end of a first command."""
     template = template_of(arguments)
@@ -269,7 +276,7 @@ def bare_cold(arguments, work):
     at, _ = memory_of(words)
     del words[at - 1 : at + 1]
     words = [word.replace(",memory-backend=ram", "") for word in words]
-    image = pathlib.Path(words[words.index("-kernel") + 1]).parent
+    image = template_image(words)
     with Bare(words, work) as bare:
         began = time.monotonic()
         bare.start(image / "disk.img")
@@ -480,12 +487,10 @@ def container(work, result):
     result["runs"].update(container=ours, bare_container=bare)
 
 
-def others():
-    """What people would take instead."""
-    return {
-        program: "not measured: installed, but this script does not drive it" if shutil.which(program) else f"not measured: not installed (apt package {package})"
-        for program, package in (("autopkgtest-virt-qemu", "autopkgtest"), ("debvm-run", "debvm"))
-    }
+def others(work, result):
+    import bench_others  # It imports this one.
+
+    bench_others.measured(work, result)
 
 
 def rounded(value):
@@ -513,14 +518,13 @@ def main(words):
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as directory:
         for part in PARTS:
             if part in words or not words:
-                {"fork": fork, "freeze": freeze, "eight": eight, "container": container}[part](pathlib.Path(directory), result)
+                {"fork": fork, "freeze": freeze, "eight": eight, "container": container, "others": others}[part](pathlib.Path(directory), result)
     load.append(os.getloadavg()[0])
     # The raw numbers come last.
     result["limits"] = {
         name: {"limit": " ".join(map(str, LIMITS[name])), "held": held(name, result[name])}
         for name in LIMITS if isinstance(result.get(name), float)
     }
-    result["others"] = others()
     result["host"] = {"processors": os.cpu_count(), "load_before_and_after": load}
     result["runs"] = result.pop("runs")
     print(json.dumps(rounded(result), indent=2))

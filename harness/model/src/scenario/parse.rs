@@ -10,8 +10,8 @@ use serde_spanned::Spanned;
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
-    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn, Scenario,
-    Servers, Tool,
+    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn,
+    Scenario, Servers, Tool,
 };
 use crate::duration::Limit;
 use crate::input::InputError;

@@ -152,7 +152,7 @@ async fn bad_backups<B: Backend>(
         false => "a dump of an empty database",
     };
     let empty = match &backup.origin {
-        Origin::Local(_) => {
+        Origin::Local(_) | Origin::Remote(_) => {
             Bad::Unknown("it was made elsewhere, and only its own job could make such a one".to_owned())
         }
         Origin::Made { .. } => of_nothing(drill, progress, backup, frozen, deadline).await,

@@ -260,6 +260,7 @@ impl<B: Backend> Drill<B> {
         let twins = stages::teardown(std::mem::take(&mut progress.twins), false).await;
         let (count, note) =
             stages::teardown(std::mem::take(&mut progress.machines), keep && !*self.stop.borrow()).await;
+        self.backend.finish().await;
         let note = [twins.1, note].into_iter().filter(|note| !note.is_empty()).collect::<Vec<_>>().join("; ");
         self.keep = if keep && count > 0 { Keep::Always } else { Keep::Never };
         let status = if note.is_empty() { Status::Done } else { Status::Unknown };

@@ -355,6 +355,10 @@ pub trait Backend: Send + Sync {
     fn capabilities(&self) -> Capabilities;
     /// Of whom evidence can be taken, also while the backend is busy.
     fn witnesses(&self) -> Witnesses;
+    /// Waits for what is still being made though nobody waits for it any more; told once, at the end.
+    fn finish(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
     /// Sees to it that these base images are there, building what is missing; told once, before the first boot.
     fn prepare(
         &mut self,

@@ -151,18 +151,20 @@ fn sweep(dir: &Path) -> Option<Swept> {
     }
     let lock = File::open(dir.join(LOCK)).ok()?;
     match lock.try_lock() {
-        Ok(()) => Some(clear(dir)).filter(|swept| *swept != Swept::nothing(dir) || !dir.join(UNCLEAN).exists()),
+        Ok(()) => Some(clear(dir, container::remove_what_comes))
+            .filter(|swept| *swept != Swept::nothing(dir) || !dir.join(UNCLEAN).exists()),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
 }
 
 /// Ends what a run left, kept or not. While its engine is away the run stays unclean: the next sweep asks again.
-pub(crate) fn clear(dir: &Path) -> Swept {
+fn clear(dir: &Path, remove: fn(&Path) -> io::Result<usize>) -> Swept {
     let processes = process::kill_marked(dir);
-    let containers = container::remove_all(dir);
+    let containers = remove(dir);
     let files = remove_disposable(dir);
     let _ = fs::remove_file(dir.join(KEPT));
     if containers.is_ok() {
+        let _ = fs::remove_file(dir.join(container::ENGINE));
         let _ = fs::remove_file(dir.join(UNCLEAN));
     }
     Swept { run: dir.to_owned(), processes, containers: containers.unwrap_or_default(), files }
@@ -243,7 +245,7 @@ impl RunDir {
 
     /// Removes what is disposable; called when every machine has been ended.
     pub fn close(self) {
-        clear(&self.path);
+        clear(&self.path, container::remove_all);
     }
 
     /// Leaves everything as it is, for `redrill shell`.
@@ -265,7 +267,7 @@ impl RunDir {
 
     /// Ends the machines of a kept run, and removes what is disposable.
     pub fn clean(dir: &Path) -> Swept {
-        clear(dir)
+        clear(dir, container::remove_all)
     }
 }
 

@@ -19,6 +19,7 @@ use testcontainers::{ContainerAsync, GenericImage};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 
 use crate::admission;
@@ -33,11 +34,13 @@ use crate::ssh::ClientKey;
 use engine::{Engine, Gone};
 use start::Making;
 pub use sweep::left;
-pub(crate) use sweep::remove_all;
 pub use sweep::{Copy, engine_socket, engine_version, forget_copies};
+pub(crate) use sweep::{ENGINE, remove_all, remove_what_comes};
 
 /// What these machines are told differs little: their only network card is the engine's business.
 const KIND: personal::Kind = personal::Kind { relay: "127.0.0.1:3128", hardware: false };
+/// The longest that an engine is waited for when a drill ends.
+const FINISH: Duration = Duration::from_secs(30);
 /// How often to look whether kept machines still run.
 const KEPT: Duration = Duration::from_secs(20);
 /// Told to the reaper: stay when the harness goes.
@@ -73,6 +76,8 @@ struct Means {
     /// Those that there are: an engine makes a second one of the same name.
     networks: Arc<tokio::sync::Mutex<BTreeSet<String>>>,
     reaper: Arc<tokio::sync::Mutex<Option<Reaper>>>,
+    /// Held by whatever the engine is making.
+    making: Arc<RwLock<()>>,
     witnesses: Witnesses,
 }
 
@@ -81,10 +86,18 @@ impl Means {
     async fn network(&self, group: &str, open: bool) -> Result<String, MachineError> {
         let (mut networks, name) = (self.networks.lock().await, self.name(group));
         if !networks.contains(&name) {
-            self.engine.network(&name, open, &self.run).await?;
+            let (engine, own, run) = (self.engine.clone(), name.clone(), self.run.clone());
+            self.to_the_end(async move { engine.network(&own, open, &run).await }).await?;
             networks.insert(name.clone());
         }
         Ok(name)
+    }
+
+    /// What the engine is asked to make goes on though nobody waits for it any more, and must be there to be removed.
+    async fn to_the_end<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> T {
+        let making = Arc::clone(&self.making).read_owned().await;
+        let done = tokio::spawn(async move { (work.await, drop(making)).0 }).await;
+        done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
     /// A name that no other run has.
@@ -108,7 +121,7 @@ impl Containers {
             .map_err(MachineError::io("cannot write the run directory"))?;
         let reaper = Arc::new(tokio::sync::Mutex::new(Some(reaper(&guard, &run)?)));
         let (frozen, networks, witnesses) = (Arc::default(), Arc::default(), Witnesses::default());
-        let means = Means { guard, engine, client, run, frozen, networks, reaper, witnesses };
+        let means = Means { guard, engine, client, run, frozen, networks, reaper, making: Arc::default(), witnesses };
         Ok(Self { means, catalog, store, images: BTreeMap::new() })
     }
 }
@@ -146,8 +159,8 @@ pub fn reap(run: &Path, place: Option<&Path>) {
     let mut byte = [0];
     let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == *KEEP);
     if !kept {
-        // An engine that does not answer is asked again by the next sweep.
-        let _ = remove_all(run);
+        // An engine that does not answer, or is still making something, is asked again by the next sweep.
+        let _ = sweep::remove_what_comes(run);
         return;
     }
     // `redrill clean` ends us with the machines; somebody else may end them too.
@@ -206,6 +219,11 @@ impl Backend for Containers {
         self.means.witnesses.clone()
     }
 
+    async fn finish(&self) {
+        // The sweep asks again for what an engine makes that takes longer.
+        let _ = tokio::time::timeout(FINISH, self.means.making.write()).await;
+    }
+
     async fn prepare(&mut self, images: &[String], progress: Progress) -> Result<Vec<ImageUsed>, MachineError> {
         let program = self.means.guard.program().to_owned();
         let builder = Builder { store: self.store.clone(), program, mirror: None, progress: Arc::clone(&progress) };
@@ -244,7 +262,9 @@ impl Backend for Containers {
         let number = self.means.frozen.fetch_add(1, Ordering::Relaxed);
         let (name, tag) = ("redrill-frozen".to_owned(), format!("{}-{number}", self.means.name("stage")));
         let tag = tag.trim_start_matches("redrill-").to_owned();
-        self.means.engine.commit(machine.container.id(), &name, &tag, &self.means.run).await?;
+        let (engine, run) = (self.means.engine.clone(), self.means.run.clone());
+        let (id, image, named) = (machine.container.id().to_owned(), name.clone(), tag.to_owned());
+        self.means.to_the_end(async move { engine.commit(&id, &image, &named, &run).await }).await?;
         let (spec, needs) = (machine.spec.clone(), machine.needs.clone());
         let (image, person) = (machine.image.clone(), machine.person.clone());
         machine.destroy().await?;

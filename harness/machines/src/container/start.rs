@@ -99,7 +99,8 @@ impl Making<'_> {
         // Alone or not, it is in no network but that of its group.
         let network = self.means.network(group, self.needs.network == Network::Open).await?;
         let request = self.request(&network);
-        let started = self.deadline.limit(request.start()).await;
+        let start = self.means.to_the_end(async move { request.start().await });
+        let started = self.deadline.limit(start).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
         let needs = format!("{}; no seccomp or AppArmor profile", CAPABILITIES.join(", "));
         let container = started.map_err(|error| not_started(&self.spec.name, &needs, &error))?;

@@ -9,20 +9,32 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Names the engine's socket, in the directory of a run that uses one.
-pub(super) const ENGINE: &str = "engine";
+pub(crate) const ENGINE: &str = "engine";
 /// On everything that a run makes; its value is the run directory.
 pub(super) const LABEL: &str = "redrill.run";
+/// How often, and how long after each other, a killed run's engine is asked for more.
+const LOOKS: usize = 3;
+const PAUSE: Duration = Duration::from_millis(500);
 /// Removing a container of a busy engine takes seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Removes containers, networks and images of the run in `dir`; returns how many. A run that never used an engine costs
-/// no question. An engine that does not answer keeps what it has: the note stays, for the next sweep to ask again.
+/// no question. The note of the engine stays: it is for whoever knows that nothing more will come.
 pub(crate) fn remove_all(dir: &Path) -> io::Result<usize> {
-    let note = dir.join(ENGINE);
-    let Ok(socket) = std::fs::read_to_string(&note) else { return Ok(0) };
-    let count = remove(Path::new(socket.trim()), &dir.display().to_string())?;
-    let _ = std::fs::remove_file(note);
-    Ok(count)
+    let Ok(socket) = std::fs::read_to_string(dir.join(ENGINE)) else { return Ok(0) };
+    remove(Path::new(socket.trim()), &dir.display().to_string())
+}
+
+/// The same for a run that was killed: the engine may be making what it was asked for, and show it only then.
+pub(crate) fn remove_what_comes(dir: &Path) -> io::Result<usize> {
+    let mut all = remove_all(dir)?;
+    if dir.join(ENGINE).exists() {
+        for _ in 0..LOOKS {
+            std::thread::sleep(PAUSE);
+            all += remove_all(dir)?;
+        }
+    }
+    Ok(all)
 }
 
 /// What of a run is still in the engine.

@@ -89,7 +89,7 @@ class Host:
         if kernel not in recipe:
             raise Unable(f"images/debian-13/image.toml has no line {kernel} any more; mend ci/bench_others.py")
         place = self.work / "general"
-        (place / "images" / name).mkdir(parents=True)
+        (place / "images" / name).mkdir(parents=True, exist_ok=True)
         (place / "images" / name / "image.toml").write_text(recipe.replace(kernel, '"linux-image-amd64",\n    "qemu-guest-agent",'))
         ran = subprocess.run([REDRILL, "image", "build", name], cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                              env={**os.environ, "REDRILL_CACHE_DIR": str(place / "cache")})
@@ -209,7 +209,8 @@ class Debvm:
         subprocess.run(["qemu-img", "convert", "-O", "raw", self.host.ours / "disk.img", self.disk], check=True)
         port = free_port()
         began = time.monotonic()
-        process = self.host.start([self.name, "--image", self.disk, "--sshport", port, "--", "-smp", CPUS, "-m", f"{MEMORY_MIB}M", *self.host.keys()], self.name)
+        words = [self.name, "--image", self.disk, "--sshport", port, "--", "-smp", CPUS, "-m", f"{MEMORY_MIB}M"]
+        process = self.host.start([*words, *self.host.keys()], self.name)
         try:
             ssh = ["ssh", "-F", "none", "-i", self.host.work / "client", "-p", str(port), "-oConnectTimeout=20",
                    "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR", "root@127.0.0.1", "true"]
@@ -318,6 +319,6 @@ def attempted(result, name, act):
     """What an act gives; or nothing, and the reason in the result."""
     try:
         return act()
-    except Unable as why:
+    except (Unable, subprocess.SubprocessError) as why:
         result["others"][name] = {**result["others"][name], "not_measured": str(why)}
         return None

@@ -26,7 +26,6 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import socket
 import statistics
 import struct
@@ -509,8 +508,6 @@ def held(name, value):
 def main(words):
     if unknown := [word for word in words if word not in PARTS]:
         sys.exit(f"ci/bench: no such part: {' '.join(unknown)}; there are {' '.join(PARTS)}")
-    # What was started ends with us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     subprocess.run([ROOT / "ci/setup"], check=True)
     subprocess.run(["cargo", "build", "--release", "--quiet", "--locked", "--package", "redrill", "--bins", "--example", "bench"], cwd=ROOT, check=True)
     result = {"runs": {}}

@@ -2,7 +2,7 @@
 
 Each is started by its own command and asked for a first command in its own way:
 
-    debvm-run               `debvm-waitssh`, then ssh runs `true`; the key is handed over as a credential of systemd
+    debvm-run               ssh runs `true` as soon as it can; the key is handed over as a credential of systemd
     autopkgtest-virt-qemu   its protocol on standard input: `open`, then its auxverb runs `true`. A unit, as a credential
                             too, opens the root shell that `autopkgtest-build-qemu` would have installed
     vmtest                  the crate, with an image: it runs its command by QEMU's guest agent
@@ -30,7 +30,7 @@ import time
 from urllib.parse import unquote
 
 from bench_kept import REDRILL, ROOT
-from bench_machines import RUNS, Library, median, say, since, template_image
+from bench_machines import RUNS, Library, greets, median, say, since, template_image
 
 PACKAGES = {"autopkgtest-virt-qemu": "autopkgtest", "debvm-run": "debvm"}
 VMTEST = "vmtest"
@@ -89,7 +89,7 @@ class Host:
         if kernel not in recipe:
             raise Unable(f"images/debian-13/image.toml has no line {kernel} any more; mend ci/bench_others.py")
         place = self.work / "general"
-        (place / "images" / name).mkdir(parents=True)
+        (place / "images" / name).mkdir(parents=True, exist_ok=True)
         (place / "images" / name / "image.toml").write_text(recipe.replace(kernel, '"linux-image-amd64",\n    "qemu-guest-agent",'))
         ran = subprocess.run([REDRILL, "image", "build", name], cwd=place, stdin=subprocess.DEVNULL, capture_output=True, text=True,
                              env={**os.environ, "REDRILL_CACHE_DIR": str(place / "cache")})
@@ -209,13 +209,13 @@ class Debvm:
         subprocess.run(["qemu-img", "convert", "-O", "raw", self.host.ours / "disk.img", self.disk], check=True)
         port = free_port()
         began = time.monotonic()
-        process = self.host.start([self.name, "--image", self.disk, "--sshport", port, "--", "-smp", CPUS, "-m", f"{MEMORY_MIB}M", *self.host.keys()], self.name)
+        words = [self.name, "--image", self.disk, "--sshport", port, "--", "-smp", CPUS, "-m", f"{MEMORY_MIB}M"]
+        process = self.host.start([*words, *self.host.keys()], self.name)
         try:
-            waiting = subprocess.run(["debvm-waitssh", "--timeout", str(PATIENCE), str(port)], stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            if waiting.returncode != 0:
-                raise Unable(f"debvm-waitssh: {waiting.stderr.strip()}: {self.host.said(self.name)}")
-            ssh = ["ssh", "-F", "none", "-i", self.host.work / "client", "-p", str(port), "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR"]
-            while subprocess.run([*ssh, "root@127.0.0.1", "true"], stdin=subprocess.DEVNULL, capture_output=True).returncode != 0:
+            ssh = ["ssh", "-F", "none", "-i", self.host.work / "client", "-p", str(port), "-oConnectTimeout=20",
+                   "-oStrictHostKeyChecking=no", "-oUserKnownHostsFile=/dev/null", "-oLogLevel=ERROR", "root@127.0.0.1", "true"]
+            # debvm-waitssh waits for an RSA key, which our machines have none of.
+            while not (greets(port) and subprocess.run(ssh, stdin=subprocess.DEVNULL, capture_output=True).returncode == 0):
                 if process.poll() is not None or since(began) > PATIENCE:
                     raise Unable(f"no login: {self.host.said(self.name)}")
                 time.sleep(0.1)
@@ -319,6 +319,6 @@ def attempted(result, name, act):
     """What an act gives; or nothing, and the reason in the result."""
     try:
         return act()
-    except Unable as why:
+    except (Unable, subprocess.SubprocessError) as why:
         result["others"][name] = {**result["others"][name], "not_measured": str(why)}
         return None

@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use redrill_machines::host::{self, Acceleration};
 use redrill_machines::image::{Catalog, Store};
 use redrill_machines::process::Guard;
-use redrill_machines::qemu::{Options, Qemu, Templates};
+use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
 use redrill_machines::{Backend, ClientKey, Containers, Deadline, Home, Machine, Needs, RunDir};
 use redrill_model::{MachineSpec, Scenario};
 use redrill_tests::{processes_of, program, root};
@@ -66,7 +66,7 @@ async fn forks(world: &World, count: u8) {
             return;
         }
         let made = world.boot(&qemu, &format!("m{number}"), 0, false).await;
-        let mut line = made.times();
+        let mut line = login(&made);
         line["memory"] = memory(&world.process(&made.dir));
         tell(&line);
         made.machine.destroy().await.expect("ends");
@@ -81,9 +81,15 @@ async fn fresh(world: &World, count: u8) {
             return;
         }
         let made = world.boot(&qemu, &format!("m{number}"), 0, false).await;
-        tell(&made.times());
+        tell(&login(&made));
         made.machine.destroy().await.expect("ends");
     }
+}
+
+/// Times of a clean machine: `ssh` to its first login, `ready` to the end of what it is told afterwards.
+fn login(made: &Made<QemuMachine>) -> Value {
+    let login = made.machine.login_seconds().expect("a clean machine");
+    json!({ "first_answer": made.machine.boot_seconds(), "ssh": login, "ready": made.seconds })
 }
 
 async fn freeze(world: &World, count: u8) {

@@ -29,6 +29,10 @@ pub(crate) fn take() -> io::Result<()> {
     if !identity.seed.is_empty() {
         fs::write("/dev/urandom", &identity.seed)?;
     }
+    // An answer from the network takes longest: ask first.
+    if let Some(mac) = &identity.mac {
+        new_hardware_address(mac)?;
+    }
     if let Some(name) = &identity.hostname {
         rustix::system::sethostname(name.as_bytes())?;
         fs::write("/etc/hostname", format!("{name}\n"))?;
@@ -37,9 +41,7 @@ pub(crate) fn take() -> io::Result<()> {
         fs::write("/etc/machine-id", format!("{id}\n"))?;
     }
     identity.files.iter().try_for_each(place)?;
-    if let Some(mac) = &identity.mac {
-        new_hardware_address(mac)?;
-    }
+    identity.hang_up.iter().for_each(|file| hang_up(file));
     if let Some(lan) = &identity.lan {
         join(lan)?;
     }
@@ -47,7 +49,6 @@ pub(crate) fn take() -> io::Result<()> {
         let old = fs::read_to_string(HOSTS).unwrap_or_default();
         fs::write(HOSTS, with_leads(&old, &identity.leads))?;
     }
-    identity.hang_up.iter().for_each(|file| hang_up(file));
     systemctl("restart", &identity.restart)?;
     if identity.timers { start_timers() } else { Ok(()) }
 }

@@ -46,7 +46,7 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS | forward [ADDRESS:]PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
         ["forward", at, socket] => forward::serve(at, socket),
         ["still"] => identity::still(),
         ["identity"] => identity::take(),
-        ["online", address] => online::wait(address),
+        ["online", address, port] => online::wait(address, port),
         ["reach", host, port] => connect::open(host, port).map(drop),
         ["connect", host, port] => connect::pump(host, port),
         _ => Err(std::io::Error::other(USAGE)),

@@ -108,6 +108,7 @@ pub struct QemuMachine {
     name: String,
     dir: PathBuf,
     boot_seconds: f64,
+    login_seconds: Option<f64>,
     running: Running,
     means: Means,
     spec: MachineSpec,
@@ -375,6 +376,11 @@ const ATTENTION: Duration = Duration::from_secs(3);
 const ANSWER: Duration = Duration::from_secs(15);
 
 impl QemuMachine {
+    /// Seconds from the call that made a clean machine to the first login over SSH; of others there is none to tell.
+    pub fn login_seconds(&self) -> Option<f64> {
+        self.login_seconds
+    }
+
     /// The kernel's id of its boot, if the agent tells.
     async fn boot_id(&self, deadline: &Deadline) -> Option<String> {
         let limit = deadline.child("the id of the boot", ANSWER);

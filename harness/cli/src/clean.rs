@@ -37,16 +37,23 @@ pub(crate) fn exec(args: &Args) -> Ended {
         return Err(Failure::usage(&format!("there is no run `{unknown}` in {}", home.runs().display())));
     }
     let wanted = |run: &&PathBuf| args.runs.is_empty() || args.runs.contains(&name(run));
+    let mut stays = 0;
     for run in runs.iter().filter(wanted) {
         if RunDir::is_live(run) {
             output::story(&format!("{} is going on: left alone", run.display()));
             continue;
         }
         let swept = RunDir::clean(run);
+        if let Some(why) = &swept.stays {
+            // Its directory says where it stands: it stays too.
+            output::story(&format!("{} is not clean: {why}", run.display()));
+            stays += 1;
+            continue;
+        }
         if args.all {
             std::fs::remove_dir_all(run).map_err(|error| Failure::unknown("cannot remove a run directory", &error))?;
         }
-        if args.all || swept.processes + swept.containers + swept.files > 0 {
+        if args.all || swept.count() > 0 {
             let what = if args.all { "removed" } else { "cleaned" };
             output::story(&format!(
                 "{what} {} ({} processes, {} containers, {} files)",
@@ -60,7 +67,10 @@ pub(crate) fn exec(args: &Args) -> Ended {
     if args.runs.is_empty() {
         home.sweep();
     }
-    Ok(0)
+    match stays {
+        0 => Ok(0),
+        _ => Err(Failure::with_mend("the container engine keeps something of these runs", "redrill clean, again")),
+    }
 }
 
 fn check(home: &Home) -> u8 {

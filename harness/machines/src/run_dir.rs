@@ -131,11 +131,14 @@ pub struct Swept {
     pub containers: usize,
     /// Disks, sockets and keys that were removed.
     pub files: usize,
+    /// Why the engine still has something of it, or cannot be asked: the next sweep tries again.
+    pub stays: Option<String>,
 }
 
 impl Swept {
-    fn nothing(dir: &Path) -> Self {
-        Self { run: dir.to_owned(), processes: 0, containers: 0, files: 0 }
+    /// How much was removed.
+    pub fn count(&self) -> usize {
+        self.processes + self.containers + self.files
     }
 }
 
@@ -152,7 +155,7 @@ fn sweep(dir: &Path) -> Option<Swept> {
     let lock = File::open(dir.join(LOCK)).ok()?;
     match lock.try_lock() {
         Ok(()) => Some(clear(dir, container::remove_what_comes))
-            .filter(|swept| *swept != Swept::nothing(dir) || !dir.join(UNCLEAN).exists()),
+            .filter(|swept| swept.count() > 0 || !dir.join(UNCLEAN).exists()),
         Err(TryLockError::WouldBlock | TryLockError::Error(_)) => None,
     }
 }
@@ -167,7 +170,8 @@ fn clear(dir: &Path, remove: fn(&Path) -> io::Result<usize>) -> Swept {
         let _ = fs::remove_file(dir.join(container::ENGINE));
         let _ = fs::remove_file(dir.join(UNCLEAN));
     }
-    Swept { run: dir.to_owned(), processes, containers: containers.unwrap_or_default(), files }
+    let stays = containers.as_ref().err().map(ToString::to_string);
+    Swept { run: dir.to_owned(), processes, containers: containers.unwrap_or_default(), files, stays }
 }
 
 /// Removes disks, sockets, keys and checkouts below `dir`; what a person may want to read stays.
@@ -323,7 +327,7 @@ mod tests {
         assert_eq!(left, kept_and(&[&dead_path, &kept_path, &half]), "a live run has left nothing yet");
         let swept = home.sweep();
         assert_eq!(places(home.left()), kept_and(&[&kept_path]));
-        assert_eq!(swept, [Swept { run: dead_path.clone(), processes: 0, containers: 0, files: 1 }]);
+        assert_eq!(swept, [Swept { run: dead_path.clone(), processes: 0, containers: 0, files: 1, stays: None }]);
         assert!(dead_path.join("machines/web/console.log").exists(), "evidence stays");
         assert!(live.path.join("machines/web/overlay.qcow2").exists());
         assert!(kept_path.join("machines/web/overlay.qcow2").exists());

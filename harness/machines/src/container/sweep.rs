@@ -15,8 +15,8 @@ pub(super) const LABEL: &str = "redrill.run";
 /// How often, and how long after each other, a killed run's engine is asked for more.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
-/// Removing a container of a busy engine takes seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Removing a container with many files takes a busy engine more than half a minute.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Removes containers, networks and images of the run in `dir`; returns how many. A run that never used an engine costs
 /// no question. The note of the engine stays: it is for whoever knows that nothing more will come.
@@ -125,15 +125,19 @@ fn list(socket: &Path, kind: &Kind, run: &str) -> io::Result<Vec<String>> {
     Ok(ids.map(str::to_owned).collect())
 }
 
+/// One that will not go keeps no other; the first that would not is the error.
 fn remove(socket: &Path, run: &str) -> io::Result<usize> {
     let mut count = 0;
+    let mut stays = Ok(());
     for kind in &KINDS {
         for id in list(socket, kind, run)? {
-            ask(socket, "DELETE", &format!("{}{id}{}", kind.remove, kind.options))?;
-            count += 1;
+            match ask(socket, "DELETE", &format!("{}{id}{}", kind.remove, kind.options)) {
+                Ok(_) => count += 1,
+                Err(error) => stays = stays.and(Err(error)),
+            }
         }
     }
-    Ok(count)
+    stays.map(|()| count)
 }
 
 /// One question. HTTP/1.0, so that the answer comes in one piece and the connection ends with it.
@@ -201,6 +205,33 @@ mod tests {
         assert_eq!((left(dir.path()), remove_all(dir.path()).expect("removed")), (0, 0));
         let asked = asked.lock().expect("no panic").join("");
         assert!(asked.contains("%22redrill.run%3D"), "by label: {asked}");
+    }
+
+    #[test]
+    fn a_container_that_will_not_go_keeps_no_network_and_is_told() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (socket, asked) = (dir.path().join("engine.sock"), Arc::<Mutex<Vec<String>>>::default());
+        let (listener, heard) = (UnixListener::bind(&socket).expect("bound"), Arc::clone(&asked));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).expect("a request");
+                let answer = match line.split('?').next().unwrap_or_default() {
+                    "GET /containers/json" => r#"200 OK|[{"Id": "abc"}]"#,
+                    "GET /networks" => r#"200 OK|[{"Id": "def"}]"#,
+                    "DELETE /containers/abc" => r#"500 Internal Server Error|{"message": "still busy"}"#,
+                    _ => "200 OK|[]",
+                };
+                heard.lock().expect("no panic").push(line);
+                let (status, body) = answer.split_once('|').expect("two parts");
+                let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n{body}").as_bytes());
+            }
+        });
+        std::fs::write(dir.path().join(ENGINE), socket.display().to_string()).expect("noted");
+        let error = remove_all(dir.path()).expect_err("the container stays");
+        assert!(error.to_string().contains("still busy"), "{error}");
+        assert!(asked.lock().expect("no panic").iter().any(|line| line.starts_with("DELETE /networks/def ")));
     }
 
     #[test]

@@ -1,0 +1,196 @@
+use super::*;
+use crate::FileEntry;
+use crate::capture::Gap;
+use crate::testing::{file, machine, service};
+
+const SECOND: i64 = 1_000_000_000;
+
+fn windows() -> Vec<Window> {
+    let window = |number, name: &str, from: i64, outcome| Window {
+        number,
+        name: name.to_owned(),
+        start: from * SECOND,
+        end: (from + 1) * SECOND,
+        outcome,
+        place: None,
+    };
+    vec![
+        window(1, "packages", 10, Outcome::Unchanged),
+        window(2, "banner", 11, Outcome::Changed),
+        window(3, "restart", 12, Outcome::Changed),
+    ]
+}
+
+fn at(mut file: FileEntry, seconds: f64) -> FileEntry {
+    file.ctime = (seconds * 1e9) as i64;
+    file
+}
+
+fn run(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
+    let judgement = judge(s1, s2, Some(Control { before: s2, after: control }), &windows(), 10 * SECOND);
+    judgement.observations.into_iter().map(|o| (o.code, o.subject, o.window)).collect()
+}
+
+fn fails(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
+    run(s1, s2, control).into_iter().filter(|(code, ..)| !matches!(*code, "FALSE_CHANGE" | "REWRITE")).collect()
+}
+
+fn one(content: &str, seconds: f64) -> Capture {
+    machine(&[at(file("/etc/profile.d/banner.sh", content), seconds)], &[service("web.service", "1")])
+}
+
+#[test]
+fn a_reported_change_is_put_down_to_its_operation() {
+    let (s1, s2) = (one("1", 1.0), one("2", 11.5));
+    assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+}
+
+#[test]
+fn a_tool_that_never_speaks_of_changes_keeps_none_silent() {
+    let (s1, s2) = (one("1", 1.0), one("2", 10.5));
+    let ran: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Ran, ..w }).collect();
+    let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), &ran, 10 * SECOND);
+    let seen: Vec<_> = judgement.observations.iter().map(|o| (o.code, o.window)).collect();
+    assert_eq!(seen, [("REAL_CHANGE", Some(1))], "and nothing is called a false report");
+    let early = one("2", 11.998);
+    let judgement = judge(&s1, &early, Some(Control { before: &early, after: &early }), &ran, 10 * SECOND);
+    assert_eq!(judgement.observations[0].window, Some(3), "a ctime is a tick early");
+}
+
+#[test]
+fn a_change_that_nobody_reported_is_silent() {
+    let s1 = one("1", 1.0);
+    for (when, window) in [(10.5, Some(1)), (20.0, None), (9.99, None)] {
+        let s2 = one("2", when);
+        assert_eq!(fails(&s1, &s2, &s2), [("SILENT_CHANGE", "/etc/profile.d/banner.sh".into(), window)]);
+    }
+}
+
+#[test]
+fn what_also_changes_in_the_control_is_noise() {
+    let (s1, s2, control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
+    let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &control }), &windows(), 10 * SECOND);
+    assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown), "{:?}", judgement.observations);
+    assert_eq!(judgement.noise.len(), 1);
+}
+
+#[test]
+fn noise_excuses_no_other_attribute() {
+    let (s1, mut s2, mut control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
+    for capture in [&mut s2, &mut control] {
+        capture.files.values_mut().for_each(|file| file.mode = 0o666);
+    }
+    assert_eq!(fails(&s1, &s2, &control), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+}
+
+#[test]
+fn a_change_before_the_deploy_began_is_not_its_doing() {
+    let (s1, s2) = (one("1", 1.0), one("2", 9.0));
+    assert_eq!(fails(&s1, &s2, &s2), []);
+}
+
+#[test]
+fn logs_are_left_out_and_counted() {
+    let log = |content| machine(&[at(file("/var/log/x", content), 11.5)], &[service("web.service", "1")]);
+    let judgement = judge(&log("1"), &log("2"), Some(Control { before: &log("2"), after: &log("2") }), &windows(), 0);
+    assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown));
+    assert_eq!(judgement.left_out["logs grow by themselves"], 1);
+}
+
+#[test]
+fn a_restart_disrupts_even_when_no_file_changed() {
+    let unit = |invocation: &str, seconds: i64| {
+        let mut unit = service("notes.service", invocation);
+        unit.since = seconds * SECOND + SECOND / 2;
+        machine(&[file("/a", "1")], &[unit])
+    };
+    let (s1, s2) = (unit("1", 1), unit("2", 12));
+    assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "notes.service".into(), Some(3))]);
+    assert_eq!(fails(&s1, &s2, &unit("3", 30)), [], "a service that restarts all the time is noise");
+}
+
+#[test]
+fn a_unit_that_runs_with_something_older_is_stale_before_the_second_deploy() {
+    let unit = |stale: &[&str]| {
+        let mut unit = service("web.service", "1");
+        unit.stale = stale.iter().map(|reason| (*reason).to_owned()).collect();
+        machine(&[file("/a", "1")], &[unit])
+    };
+    let (stale, fresh) = (unit(&["it runs since before `/etc/web.conf` was changed"]), unit(&[]));
+    assert_eq!(fails(&stale, &fresh, &fresh), [("STALE", "web.service".into(), None)]);
+    assert_eq!(fails(&fresh, &stale, &stale), [], "what the second deploy does is told as a change or a restart");
+}
+
+#[test]
+fn a_change_without_a_time_is_put_down_to_the_only_report_that_nothing_explains() {
+    let socket = |addresses: &[&str]| {
+        let mut capture = one("1", 1.0);
+        for address in addresses {
+            let (protocol, address, process) = ("tcp".to_owned(), (*address).to_owned(), "app".to_owned());
+            let socket = crate::Socket { protocol, address, process, ephemeral: false };
+            capture.sockets.insert(format!("tcp {}", socket.address), socket);
+        }
+        capture
+    };
+    let (before, after) = (socket(&[]), socket(&["0.0.0.0:80"]));
+    let judged = |windows: &[Window]| {
+        let control = Control { before: &after, after: &after };
+        let judgement = judge(&before, &after, Some(control), windows, 10 * SECOND);
+        judgement.observations.into_iter().map(|o| (o.code, o.window)).collect::<Vec<_>>()
+    };
+    let all = windows();
+    assert_eq!(judged(&all), [("REAL_CHANGE", None)], "two of them report a change: one of the two did it");
+    assert_eq!(judged(&all[..2]), [("REAL_CHANGE", Some(2))]);
+    assert_eq!(judged(&all[..1]), [("SILENT_CHANGE", None)]);
+}
+
+#[test]
+fn a_reboot_disrupts() {
+    let s1 = one("1", 1.0);
+    let mut s2 = s1.clone();
+    s2.header.boot_id = "other".into();
+    assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), None)]);
+    s2.units.values_mut().for_each(|unit| unit.since = 12 * SECOND + SECOND / 2);
+    assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), Some(3))], "who waited for it");
+}
+
+#[test]
+fn a_job_that_ran_again_is_told_but_does_not_fail() {
+    let job = |invocation: &str| {
+        let mut unit = service("backup.service", invocation);
+        (unit.service_type, unit.active) = ("oneshot".into(), "inactive".into());
+        machine(&[file("/a", "1")], &[unit])
+    };
+    assert_eq!(fails(&job("1"), &job("2"), &job("2")), [("UNIT_RAN", "backup.service".into(), None)]);
+}
+
+#[test]
+fn a_report_without_an_effect_is_a_warning_and_a_rewrite_is_none() {
+    let s1 = one("1", 1.0);
+    let seen = run(&s1, &s1, &s1);
+    assert_eq!(seen, [("FALSE_CHANGE", "banner".into(), Some(2)), ("FALSE_CHANGE", "restart".into(), Some(3)),]);
+    assert!(run(&s1, &one("1", 11.5), &s1).contains(&("REWRITE", "banner".into(), Some(2))));
+}
+
+#[test]
+fn a_removed_file_is_put_down_by_its_directory() {
+    let dir = |seconds| {
+        let mut dir = at(file("/etc/x", ""), seconds);
+        dir.kind = FileKind::Directory;
+        dir
+    };
+    let s1 = machine(&[dir(1.0), file("/etc/x/a", "1")], &[service("web.service", "1")]);
+    let s2 = machine(&[dir(11.5)], &[service("web.service", "1")]);
+    assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/x/a".into(), Some(2))]);
+}
+
+#[test]
+fn a_capture_with_gaps_or_without_control_proves_nothing() {
+    let s1 = one("1", 1.0);
+    let mut torn = s1.clone();
+    torn.gaps.push(Gap { section: Section::Units, reason: "no bus".into() });
+    assert_eq!(fails(&s1, &torn, &s1), [("INCOMPLETE", "units".into(), None)]);
+    assert!(fails(&s1, &machine(&[], &[]), &s1).iter().any(|o| o.0 == "INCOMPLETE"));
+    let judgement = judge(&s1, &s1, None, &windows(), 0);
+    assert_eq!((judgement.observations[0].code, judgement.observations[0].weight), ("NO_CONTROL", Weight::Unknown));
+}

@@ -292,8 +292,8 @@ impl<B: Backend> Drill<B> {
 fn remarks(can: Capabilities) -> Vec<String> {
     let kernel = "the machines had no kernel of their own: what was shown about firewalls, kernel settings and the start \
                   of the system holds under the host's kernel";
-    let fork =
-        "noise was measured by leaving the machines alone afterwards, since they cannot be forked with their memory";
+    let fork = "noise, where there was a difference for it to excuse, was measured by leaving the machines alone \
+                afterwards, since they cannot be forked with their memory";
     let lacking = [(can.own_kernel, kernel), (can.memory_fork, fork)];
     lacking.into_iter().filter(|(able, _)| !able).map(|(_, text)| text.to_owned()).collect()
 }

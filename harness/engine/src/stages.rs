@@ -16,7 +16,7 @@ use crate::checks;
 use crate::controller::{Controller, ControllerError};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::events::Event;
-use crate::prove::{Trouble, add_flip_flops, judge_machine};
+use crate::prove::{Trouble, add_flip_flops, is_without_effect, judge_machine};
 use crate::restore;
 use crate::settle::settle;
 use crate::{deploying, details, resume, trend, writes};
@@ -386,15 +386,24 @@ async fn gather_details<B: Backend>(progress: &mut Progress<B>, name: &str, s2: 
     progress.evidence.details.extend(found.into_iter().map(|(subject, lines)| ((name.to_owned(), subject), lines)));
 }
 
-/// Leaves the machines alone. The captures are read back meanwhile: that is the host's work and not the machines'.
+/// Leaves the machines alone for as long as the second deploy took, if it left anything that noise could excuse. The
+/// captures are read back meanwhile: that is the host's work and not the machines'.
 async fn idle<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Outcome {
-    let seconds = progress.evidence.second.as_ref().map_or(0.0, |second| second.run.seconds);
-    drill.events.progress(&format!("leaving the machines alone for {seconds:.0} s, to see what changes by itself"));
-    let (read, ()) = tokio::join!(read_all_back(drill, progress), tokio::time::sleep(Duration::from_secs_f64(seconds)));
-    match read {
-        Ok(()) => Outcome::Done(format!("{seconds:.0} s, as long as the second deploy")),
-        Err(error) => unknown("NO_CAPTURE", &error),
+    let began = Instant::now();
+    if let Err(error) = read_all_back(drill, progress).await {
+        return unknown("NO_CAPTURE", &error);
     }
+    let Some(second) = &progress.evidence.second else { return Outcome::Done(String::new()) };
+    let quiet = progress.compared.iter().all(|(name, (s1, s2))| {
+        is_without_effect(name, progress.offsets.get(name).copied().unwrap_or_default(), second, (s1, s2))
+    });
+    if quiet {
+        return Outcome::Done("not needed: the second deploy left nothing that noise could excuse".to_owned());
+    }
+    let seconds = second.run.seconds;
+    drill.events.progress(&format!("leaving the machines alone for {seconds:.0} s, to see what changes by itself"));
+    tokio::time::sleep(Duration::from_secs_f64(seconds).saturating_sub(began.elapsed())).await;
+    Outcome::Done(format!("{seconds:.0} s, as long as the second deploy"))
 }
 
 /// Reads S0, S1 and S2 of every machine, to be judged.

@@ -113,6 +113,13 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
     out
 }
 
+/// Whether nothing between `s1` and `s2` counts against anybody, noise or not: then there is nothing that a control could
+/// excuse.
+pub fn is_without_effect(s1: &Capture, s2: &Capture, windows: &[Window], began: i64) -> bool {
+    let still = Control { before: s2, after: s2 };
+    judge(s1, s2, Some(still), windows, began).observations.iter().all(|seen| seen.weight == Weight::Info)
+}
+
 /// Ends the sentence about a change that no operation reported.
 const SILENTLY: &str = ", and the deploy tool did not say so";
 

@@ -24,7 +24,7 @@ pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
 pub use files::{Files, walk_order};
 pub use flips::{Seen, flip_flops};
-pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, judge};
+pub use judge::{Control, Judgement, Observation, Outcome, Weight, Window, is_without_effect, judge};
 pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use path::escape;
 pub use resume::{Resumed, resume};

@@ -204,6 +204,12 @@ pub(crate) fn add_flip_flops(
     judgement.observations.splice(0..0, found.into_iter().map(|(flip, _)| flip));
 }
 
+/// Whether no difference between S1 and S2 counts, even if none were noise.
+pub(crate) fn is_without_effect(machine: &str, offset: i64, second: &Deployed, captures: (&Capture, &Capture)) -> bool {
+    let windows = windows_of(machine, offset, second);
+    redrill_state::is_without_effect(captures.0, captures.1, &windows, second.began + offset)
+}
+
 /// What the captures say of the second deploy on `machine`, whose clock was `offset` nanoseconds ahead of ours.
 pub(crate) fn judge_machine(
     machine: &str,

@@ -17,7 +17,7 @@ use crate::restore::Restores;
 use crate::resume::Cuts;
 use crate::stages::HOST_FULL;
 use crate::tools::{Deployed, Ended};
-pub(crate) use idempotent::{Again, add_flip_flops, changed_again, judge_machine};
+pub(crate) use idempotent::{Again, add_flip_flops, changed_again, is_without_effect, judge_machine};
 pub(crate) use serves::serves;
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.

@@ -194,3 +194,17 @@ fn a_capture_with_gaps_or_without_control_proves_nothing() {
     let judgement = judge(&s1, &s1, None, &windows(), 0);
     assert_eq!((judgement.observations[0].code, judgement.observations[0].weight), ("NO_CONTROL", Weight::Unknown));
 }
+
+#[test]
+fn only_a_deploy_without_effect_needs_no_control() {
+    let s1 = one("1", 1.0);
+    let quiet = |s2: &Capture, windows: &[Window]| is_without_effect(&s1, s2, windows, 10 * SECOND);
+    let silent: Vec<Window> =
+        windows().into_iter().map(|window| Window { outcome: Outcome::Unchanged, ..window }).collect();
+    assert!(quiet(&s1, &silent));
+    assert!(!quiet(&one("2", 11.5), &silent), "a change by nobody may be noise");
+    assert!(!quiet(&s1, &windows()), "what the tool claims is looked at with the control too");
+    let mut torn = s1.clone();
+    torn.gaps.push(Gap { section: Section::Units, reason: "no bus".into() });
+    assert!(!quiet(&torn, &silent), "not all was seen");
+}

@@ -27,7 +27,7 @@ fn parts_of_the_drills_are_together_all_trials_and_none_twice() {
     let list = |more: &[&str]| {
         let words = ["test", "scenarios", "--list", "--", "--message-format", "oneline", "--run-ignored", "all"];
         let words: Vec<&str> = words.iter().chain(more).copied().collect();
-        names(&sandbox.run(&words).expect(0))
+        names(&Ran::of(alone(sandbox.command(&words)).output().expect("redrill runs")).expect(0))
     };
     let whole = list(&[]);
     assert!(whole.len() > 20 && whole.contains(&"web::container::rebuilds".to_owned()), "{whole:?}");
@@ -63,12 +63,16 @@ fn an_archive_runs_elsewhere_in_parts() {
     are_parts(&whole, run);
 }
 
-/// cargo-nextest as a user calls it, and not as the runner of this test does.
 fn nextest(words: &[&str]) -> Command {
     let mut command = Command::new("cargo");
+    command.arg("nextest").args(words).current_dir(root()).env("NO_COLOR", "1");
+    alone(command)
+}
+
+/// As a user calls it, and not as the runner of this test does: that one names its own profile.
+fn alone(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NEXTEST")) {
         command.env_remove(name);
     }
-    command.arg("nextest").args(words).current_dir(root()).env("NO_COLOR", "1");
     command
 }

@@ -9,6 +9,7 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use futures_util::stream::{self, StreamExt};
@@ -86,17 +87,28 @@ impl Mirror {
         redrill_machines::host::check_disk(&self.directory, wanted / (1024 * 1024)).map_err(|shortage| {
             Fault::unknown("DISK_FULL", format!("this host has no room for a copy of the repository: {shortage}"))
         })?;
-        let coming = missing.iter().map(|(path, size, attributes)| self.one(far, path, *size, *attributes));
-        let mut coming = stream::iter(coming.collect::<Vec<_>>()).buffer_unordered(ABREAST);
-        let mut bytes = 0;
-        while let Some(came) = coming.next().await {
-            bytes += came?;
-        }
-        drop(coming);
+        let bytes = self.fetch_all(far, &missing).await?;
         let kept = listing.files().count() - missing.len();
         let (tree, partial, listed) = (self.tree(), self.partial(), listing.clone());
         blocking(move || settle(&tree, &partial, &missing, &listed)).await?;
         Ok(Brought { kept: kept as u64, bytes })
+    }
+
+    /// Once one is cut no other is begun; those on their way keep what they have got.
+    async fn fetch_all(&self, far: &impl Far, missing: &Missing) -> Result<u64, Fault> {
+        let cut = AtomicBool::new(false);
+        let coming = missing.iter().map(async |(path, size, attributes)| {
+            if cut.load(Ordering::Relaxed) {
+                return Ok(0);
+            }
+            self.one(far, path, *size, *attributes).await.inspect_err(|_| cut.store(true, Ordering::Relaxed))
+        });
+        let mut coming = stream::iter(coming.collect::<Vec<_>>()).buffer_unordered(ABREAST);
+        let mut bytes = Ok(0);
+        while let Some(came) = coming.next().await {
+            bytes = bytes.and_then(|bytes| came.map(|came| bytes + came));
+        }
+        bytes
     }
 
     /// One file, whole in `partial/`.

@@ -120,12 +120,19 @@ impl Client {
             _ => return Err(well(&answer, &address(path)).err().unwrap_or_else(|| odd("it gives another part"))),
         }
         let mut came = 0;
-        while let Some(piece) = answer.chunk().await.map_err(|error| broke(&error))? {
-            to.write_all(&piece).await.map_err(local)?;
-            came += piece.len() as u64;
-        }
+        let ended = loop {
+            match answer.chunk().await {
+                Ok(Some(piece)) => {
+                    to.write_all(&piece).await.map_err(local)?;
+                    came += piece.len() as u64;
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(broke(&error)),
+            }
+        };
+        // What came before a cut is gone on with the next time.
         to.flush().await.map_err(local)?;
-        Ok(came)
+        ended.map(|()| came)
     }
 }
 

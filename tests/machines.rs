@@ -17,7 +17,7 @@ use redrill_machines::{
     Backend, ClientKey, Containers, Deadline, Exec, Home, Machine, MachineError, Needs, PROBE, RunDir,
 };
 use redrill_model::{MachineSpec, Scenario};
-use redrill_tests::{has_qemu, in_mount_namespace, processes_of, program, root, wait_for};
+use redrill_tests::{has_qemu, in_mount_namespace, leftovers, processes_of, program, root, wait_for};
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -55,13 +55,18 @@ fn run(test: fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>) -> 
     let mut world = runtime.block_on(World::new());
     let state = world.home.state.clone();
     let tested = caught(|| runtime.block_on(test(&mut world)));
-    drop(world);
-    drop(runtime);
+    let World { _place: place, run, guard, .. } = world;
+    drop((guard, runtime));
     // A guard needs a moment to end what it was let go with.
     wait_for(Duration::from_secs(10), || processes_of(&state).is_empty());
     let left = processes_of(&state);
+    // As a drill does. Without its directory nobody would know what the engine has of it.
+    run.close();
+    let later = leftovers(&state);
+    drop(place);
     tested?;
     assert!(left.is_empty(), "processes were left: {left:?}");
+    assert!(later.is_empty(), "after the run was closed there was left: {later:?}");
     Ok(())
 }
 

@@ -156,6 +156,14 @@ fn needs(lease: u8, freezable: bool) -> Needs {
 
 /// Two forks of a template agree on nothing that tells machines apart; two forks of one machine hold what it had in
 /// memory only, which no reboot would.
+/// The witness of what runs leave, which finds nothing afterwards, finds each of these now.
+fn sees(world: &World, wanted: &[&str]) {
+    let found = leftovers(&world.home.state);
+    for wanted in wanted {
+        assert!(found.iter().any(|found| found.contains(wanted)), "no {wanted} among {found:#?}");
+    }
+}
+
 async fn forks(world: &mut World) {
     let qemu = world.qemu(&world.home.cache).await;
     let (a_dir, b_dir) = (world.dir("a"), world.dir("b"));
@@ -166,6 +174,7 @@ async fn forks(world: &mut World) {
         qemu.boot(&b_spec, &b_needs, &b_dir, &world.deadline)
     );
     let (a, b) = (a.expect("boots"), b.expect("boots"));
+    sees(world, &["process ", "a/overlay.qcow2", "a/memory.ram", "b/agent.sock", "lock"]);
     for what in [
         "hostname",
         "cat /etc/hostname",
@@ -268,6 +277,7 @@ async fn commit(world: &mut World) {
     let machine = containers.boot(&spec, &needs(0, true), &dir, &world.deadline).await.expect("boots");
     assert_eq!(world.shell(&machine, "systemctl is-system-running").await, "running");
     assert!(matches!(machine.reboot(&world.deadline).await, Err(MachineError::Unable { .. })), "it has no kernel");
+    sees(world, &["/containers/json?all=1 ", "/networks ", "process "]);
     world.shell(&machine, "echo kept > /root/kept").await;
     let identity = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
     let who = world.shell(&machine, identity).await;

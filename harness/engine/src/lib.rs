@@ -4,6 +4,7 @@
 //! [`redrill_model::Report`]; it prints nothing.
 
 mod capture;
+mod causes;
 mod checks;
 mod controller;
 mod deploying;

@@ -12,6 +12,7 @@ use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment,
 use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::capture;
+use crate::causes::chain;
 use crate::checks;
 use crate::controller::{Controller, ControllerError};
 use crate::drill::{Drill, Outcome, Progress};
@@ -74,14 +75,8 @@ async fn capture_and_look<B: Backend>(
 
 /// An error with all its causes, as trouble of this kind.
 pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'static)) -> Outcome {
-    let mut text = error.to_string();
-    let mut full = is_full(error);
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        full |= is_full(source);
-        cause = source.source();
-    }
+    let text = chain(error);
+    let full = std::iter::successors(Some(error), |error| error.source()).any(is_full);
     let tail = of_machine(error).map(|error| error.console_tail().to_vec());
     let code = if full { HOST_FULL } else { code };
     let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());

@@ -33,7 +33,8 @@ pub(crate) fn watch(milliseconds: &str, ports: &[&str], mut out: impl Write) -> 
     out.flush()
 }
 
-fn listening() -> io::Result<BTreeSet<u16>> {
+/// Ports on which somebody listens, on whatever address.
+pub(crate) fn listening() -> io::Result<BTreeSet<u16>> {
     let mut ports = BTreeSet::new();
     for table in TABLES {
         match std::fs::read_to_string(table) {

@@ -11,6 +11,7 @@ use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, Response};
 
 use super::{Place, Seen};
+use crate::causes::chain;
 
 /// One request, before it counts as unanswered: an emulated machine takes seconds for a TLS handshake.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -155,17 +156,6 @@ fn expiry(tls: Option<&TlsInfo>, wanted: Duration) -> Option<String> {
             }
         }
     }
-}
-
-/// An error and everything that caused it: the cause is what helps.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

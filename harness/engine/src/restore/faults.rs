@@ -1,5 +1,6 @@
 //! What can be wrong with a backup, each with its own word and sentence. None of these ends PROVEN.
 
+use crate::causes::chain;
 use redrill_machines::{MachineError, Output};
 use redrill_model::{BackupKind, Finding, Severity};
 
@@ -48,12 +49,7 @@ impl Fault {
 
 impl From<MachineError> for Fault {
     fn from(error: MachineError) -> Self {
-        let mut text = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(source) = cause {
-            text = format!("{text}: {source}");
-            cause = source.source();
-        }
+        let text = chain(&error);
         if full(&text) {
             return disk_full().with(&text);
         }

@@ -1,6 +1,5 @@
 //! restic's rest-server, in version 2 of its protocol: lists and files, by GET and HEAD. No other method is spoken here.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::super::faults::Fault;
 use super::listing::{Attributes, Entry, Listing};
+use crate::causes::chain;
 
 /// Before a server counts as silent.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -190,19 +190,9 @@ fn odd(why: &str) -> Fault {
     Fault::unknown("UNREACHABLE", format!("its server cannot be read from: {why}"))
 }
 
+/// reqwest's texts hold the URL, in which there is no password.
 fn broke(error: &reqwest::Error) -> Fault {
     super::broke(&chain(error))
-}
-
-/// An error and everything that caused it. reqwest's texts hold the URL, in which there is no password.
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -119,6 +119,9 @@ impl Guarded {
     }
 }
 
+/// Exit status of a guard whose leash was let go: as a shell tells SIGKILL.
+const KILLED: u8 = 137;
+
 /// `redrill guard -- PROGRAM ARGS`: the guard's own life.
 pub fn guard(words: &[std::ffi::OsString], place: Option<&Path>) -> io::Result<ExitCode> {
     let _held = place.and_then(admission::hold);
@@ -136,11 +139,13 @@ pub fn guard(words: &[std::ffi::OsString], place: Option<&Path>) -> io::Result<E
         let kept = matches!(io::stdin().read(&mut byte), Ok(1) if byte == [KEEP]);
         if !kept {
             kill_descendants();
-            std::process::exit(137);
+            std::process::exit(KILLED.into());
         }
     });
-    let status = child.wait()?;
+    let status = child.wait();
     kill_descendants();
+    // The thread above may have killed it and taken its status.
+    let Ok(status) = status else { return Ok(ExitCode::from(KILLED)) };
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
 }

@@ -30,6 +30,7 @@ pub(crate) async fn exec(_args: Args) -> Ended {
         findings.push(acceleration(&home.cache).await?);
     }
     findings.push(engine());
+    findings.push(pebble().await);
     findings.push(user_namespaces());
     findings.push(mirror().await);
     findings.push(enough("memory", host::free_memory_mib(), WANTED_MEMORY_MIB, "close programs, or lower memory-mib"));
@@ -92,6 +93,18 @@ fn engine() -> Finding {
             Finding { name, health: Health::Limited, text, mend }
         }
     }
+}
+
+/// Optional: without it no scenario can name ACME servers.
+async fn pebble() -> Finding {
+    let (health, text, mend) = match host::pebble().await {
+        Ok(version) => (Health::Good, format!("{version}; for scenarios with `[network] acme`"), String::new()),
+        Err(why) => {
+            let text = format!("{why}; stands in for ACME servers, where a scenario names some");
+            (Health::Limited, text, format!("apt-get install {}", host::PEBBLE))
+        }
+    };
+    Finding { name: host::PEBBLE.to_owned(), health, text, mend }
 }
 
 fn user_namespaces() -> Finding {

@@ -126,6 +126,7 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
     fits(&loaded, backend)?;
+    certifiable(&loaded).await?;
     preflight(&tools, &home, backend)?;
     virtualized(&loaded, &home, backend).await?;
     let ticket = admit(&args, &loaded, &home, backend).await?;
@@ -188,6 +189,18 @@ fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Fa
         return Err(Failure::with_mend(&missing.join("; "), "ci/setup, or: redrill doctor"));
     }
     host::check_disk(&home.state, RUN_MIB).map_err(|shortage| short(&shortage))
+}
+
+/// Whether somebody can stand in for the ACME servers that the scenario names.
+async fn certifiable(loaded: &Loaded) -> Result<(), Failure> {
+    if loaded.scenario.acme.is_empty() {
+        return Ok(());
+    }
+    let lacks = |why: String| {
+        let what = format!("`{}`, which stands in for the ACME servers of `[network] acme`: {why}", host::PEBBLE);
+        Failure::with_mend(&what, &format!("apt-get install {}", host::PEBBLE))
+    };
+    host::pebble().await.map(drop).map_err(lacks)
 }
 
 /// Whether the host has the hardware virtualization that a scenario needs.

@@ -10,6 +10,7 @@ use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport
 use redrill_state::{Capture, Seen};
 use tokio::sync::watch;
 
+use crate::acme::{self, Authority};
 use crate::controller::Controller;
 use crate::details::Contents;
 use crate::events::{Event, Events};
@@ -85,6 +86,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) key: [u8; 32],
     /// Where the machines' mail goes, if anywhere.
     pub(crate) mailroom: Option<Arc<Mailroom>>,
+    /// Who gives the machines certificates, from the first boot on, if anybody.
+    pub(crate) authority: Option<Authority>,
     pub(crate) evidence: Evidence,
     pub(crate) remarks: Vec<String>,
 }
@@ -140,6 +143,10 @@ impl<B: Backend> Drill<B> {
         if let Some(controller) = &progress.controller {
             self.tools.insert(controller.found.tool.name().to_owned(), controller.tool_version.clone());
         }
+        let acme = match progress.authority {
+            Some(authority) => Some(authority.close().await),
+            None => None,
+        };
         Ok(Report {
             schema: SCHEMA,
             generator: format!("redrill {}", env!("CARGO_PKG_VERSION")),
@@ -157,6 +164,7 @@ impl<B: Backend> Drill<B> {
             losses: progress.evidence.restores.losses,
             mutants: progress.evidence.restores.mutants,
             mail: progress.mailroom.map(|room| room.report()),
+            acme,
             host: self.host.clone(),
             tools: self.tools.clone(),
             remarks: progress.remarks,
@@ -183,6 +191,7 @@ impl<B: Backend> Drill<B> {
             watched: BTreeMap::new(),
             record: BTreeMap::new(),
             mailroom: Mailroom::open(&self.loaded.scenario.mail, self.run_dir.path()),
+            authority: None,
             evidence: Evidence::default(),
             remarks: Vec::new(),
         }
@@ -197,6 +206,9 @@ impl<B: Backend> Drill<B> {
         self.events.send(Event::StageStarted { stage });
         if let Some(room) = &progress.mailroom {
             room.stage(stage);
+        }
+        if let Some(authority) = &progress.authority {
+            authority.stage(stage);
         }
         let began = Instant::now();
         let mut stop = self.stop.clone();
@@ -213,6 +225,7 @@ impl<B: Backend> Drill<B> {
             witnesses.take().await;
         }
         drop(work);
+        let outcome = acme::lost(progress, stage).await.unwrap_or(outcome);
         let seconds = began.elapsed().as_secs_f64();
         let (status, note) = match outcome {
             Outcome::Done(note) => (Status::Done, note),

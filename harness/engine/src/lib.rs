@@ -3,6 +3,7 @@
 //! [`Drill::run`] in `drill.rs` is the page to read first. The engine tells what happens by [`Event`]s and ends in a
 //! [`redrill_model::Report`]; it prints nothing.
 
+mod acme;
 mod capture;
 mod causes;
 mod checks;

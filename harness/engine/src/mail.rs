@@ -60,11 +60,10 @@ impl Mailroom {
     }
 
     fn take(&self, mail: &Mail, redactor: &Redactor) {
-        let place = mail.from.strip_prefix(&self.machines).unwrap_or(&mail.from).display().to_string();
-        let own = OWN.contains(&place.split_once('/').map_or("", |(_, within)| within));
+        let (machine, own) = sender(&self.machines, &mail.from);
         let caught = Caught {
             at: mail.at.map(|at| humantime::format_rfc3339_seconds(at).to_string()).unwrap_or_default(),
-            machine: if own { place.split('/').next().unwrap_or_default().to_owned() } else { place },
+            machine,
             from: redactor.clean(&mail.sender),
             to: mail.recipients.iter().map(|to| redactor.clean(to)).collect(),
             addressed: mail.addressed,
@@ -91,6 +90,13 @@ impl Mailroom {
             report.messages.push(caught);
         }
     }
+}
+
+/// Whose directory this is, below that of all machines: a machine's, or a copy's of one, told by its path.
+pub(crate) fn sender(machines: &Path, dir: &Path) -> (String, bool) {
+    let place = dir.strip_prefix(machines).unwrap_or(dir).display().to_string();
+    let own = OWN.contains(&place.split_once('/').map_or("", |(_, within)| within));
+    (if own { place.split('/').next().unwrap_or_default().to_owned() } else { place }, own)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use redrill_machines::{Backend, Deadline, Machine, MachineError, Needs, Seat};
 use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Scenario, Stage};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
+use crate::acme::Authority;
 use crate::capture;
 use crate::causes::chain;
 use crate::checks;
@@ -31,7 +32,13 @@ pub(crate) async fn run<B: Backend>(
     match stage {
         Stage::Controller => controller(drill, progress).await,
         Stage::Images => images(drill, progress).await,
-        Stage::Boot => boot(drill, progress, "", deadline).await,
+        Stage::Boot => match Authority::open(drill).await {
+            Ok(authority) => {
+                progress.authority = authority;
+                boot(drill, progress, "", deadline).await
+            }
+            Err(error) => unknown("NO_ACME", &error),
+        },
         Stage::Deploy(pass) => deploying::deploy(drill, progress, pass, deadline).await,
         Stage::Capture(moment) => capture_and_look(drill, progress, moment, deadline).await,
         Stage::Twin => twin(drill, progress, deadline).await,
@@ -181,8 +188,9 @@ pub(crate) async fn boot<B: Backend>(
 ) -> Outcome {
     let scenario = &drill.loaded.scenario;
     let post = progress.mailroom.as_ref().map(|room| room.post(&drill.events.shared_redactor()));
+    let acme = progress.authority.as_ref().map(Authority::acme);
     let boots = scenario.machines.iter().enumerate().map(|(number, spec)| {
-        let needs = Needs { mail: post.clone(), ..needs(drill, number, spec) };
+        let needs = Needs { mail: post.clone(), acme: acme.clone(), ..needs(drill, number, spec) };
         (spec, needs)
     });
     let boots = boots.map(|(spec, needs)| async move {
@@ -241,6 +249,7 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
         lan: (scenario.machines.len() > 1).then_some(seat),
         lease: u8::try_from(number).unwrap_or(u8::MAX),
         mail: None,
+        acme: None,
         freezable: drill.mutate || scenario.claims.contains(&Claim::Idempotent),
     }
 }
@@ -440,10 +449,10 @@ async fn check<B: Backend>(
 ) -> Outcome {
     let scenario = &drill.loaded.scenario;
     drill.events.progress(&format!("{} checks, side by side", scenario.checks.len()));
-    let machines = &progress.machines;
+    let (machines, trusted) = (&progress.machines, progress.authority.as_ref().map(Authority::root));
     let tries = scenario.checks.iter().map(|check| async move {
         let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
-        let place = checks::Place { machine, machines, directory: &drill.loaded.directory };
+        let place = checks::Place { machine, machines, directory: &drill.loaded.directory, trusted };
         let checked = checks::check(check, &place, deadline).await;
         let holds = matches!(checked.seen, Ok(checks::Seen::Holds));
         drill.events.send(Event::Check { name: check.name.clone(), holds, seconds: checked.seconds });

@@ -3,6 +3,7 @@
 //! Nothing here knows what a deploy or a check is. Every process started lies under a guard ([`process`]) that ends it
 //! when the harness is gone, and every file in the [`RunDir`] of its drill or in the [`Home`]'s cache.
 
+mod acme;
 mod admission;
 mod agent;
 pub mod container;
@@ -20,8 +21,10 @@ mod random;
 mod relay;
 mod run_dir;
 mod ssh;
+mod stand_in;
 mod switch;
 
+pub use acme::{Acme, AcmeError, Issued, Pebble};
 pub use admission::{Admission, AdmissionError, Amount, Ticket};
 pub use container::{Containers, reap};
 pub use deadline::{Deadline, TimedOut};

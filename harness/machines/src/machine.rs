@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use redrill_model::{ImageUsed, MachineSpec, Network};
 use thiserror::Error;
 
+use crate::acme::Acme;
 use crate::deadline::{Deadline, TimedOut};
 use crate::evidence::Witnesses;
 use crate::image::Progress;
@@ -317,11 +318,21 @@ pub struct Needs {
     pub freezable: bool,
     /// Where its mail goes, if it is caught.
     pub mail: Option<Post>,
+    /// Who gives it certificates, if ACME servers are stood in for.
+    pub acme: Option<Acme>,
 }
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { ports: Vec::new(), network: Network::Mirror, lan: None, lease: 0, freezable: false, mail: None }
+        Self {
+            ports: Vec::new(),
+            network: Network::Mirror,
+            lan: None,
+            lease: 0,
+            freezable: false,
+            mail: None,
+            acme: None,
+        }
     }
 }
 

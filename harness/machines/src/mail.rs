@@ -1,12 +1,11 @@
 //! The sink for mail that a machine sends: it accepts what a client of SMTP says (RFC 5321), counts it, and delivers it
 //! to nobody.
 //!
-//! Names of mail servers lead to [`ADDRESS`] in the machine. What connects there is carried to a unix socket in the
-//! machine's directory, where [`serve`] answers. TLS is not offered; whoever signs in is believed.
+//! Names of mail servers lead to it, see [`crate::stand_in`]; on a unix socket in the machine's directory [`serve`] answers.
+//! TLS is not offered; whoever signs in is believed.
 
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -15,8 +14,6 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWri
 
 use crate::relay;
 
-/// Where the sink answers inside a machine: no address of the machine itself, whose own mail server may want the ports.
-pub(crate) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 4);
 /// Relaying and submission.
 pub(crate) const PORTS: [u16; 2] = [25, 587];
 /// In the machine's directory.
@@ -64,11 +61,6 @@ impl Post {
     /// `taken` is called for each message, from any thread.
     pub fn new(names: Vec<String>, taken: impl Fn(Mail) + Send + Sync + 'static) -> Self {
         Self { names, taken: Arc::new(taken) }
-    }
-
-    /// What the machine is told: every name, and where it leads.
-    pub(crate) fn leads(&self) -> Vec<(Ipv4Addr, String)> {
-        self.names.iter().map(|name| (ADDRESS, name.clone())).collect()
     }
 }
 

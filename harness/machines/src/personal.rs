@@ -6,15 +6,19 @@ use std::sync::Arc;
 use redrill_model::Network;
 use redrill_wire::{Identity, Lan, PlacedFile};
 
+use crate::acme::Acme;
 use crate::agent::{Agent, nanoseconds_now};
 use crate::deadline::Deadline;
 use crate::machine::{Exec, MachineError, Needs, PROBE, Seat};
-use crate::mail::Post;
 use crate::random;
 use crate::ssh::ClientKey;
+use crate::stand_in;
 
 /// Points apt at the relay. The harness's own file, the same in every capture.
 const APT_CONF: &str = "/etc/apt/apt.conf.d/90redrill-mirror";
+
+/// Where Debian looks for certificates to trust beside its own. The harness's own files, the same in every capture.
+const TRUSTED: &str = "/usr/local/share/ca-certificates";
 
 /// How the machines of a backend differ, as far as their identity goes.
 #[derive(Debug, Clone, Copy)]
@@ -63,13 +67,16 @@ impl Person {
                 .concat();
             files.push(file(APT_CONF, 0o644, conf));
         }
+        let certificates = needs.acme.iter().flat_map(Acme::trusted);
+        files.extend(certificates.map(|(name, pem)| file(&format!("{TRUSTED}/redrill-{name}.crt"), 0o644, pem)));
         Ok(Identity {
             hostname: Some(name.to_owned()),
             machine_id: Some(random::hex()),
             files,
             hang_up: vec!["/run/sshd.pid".to_owned()],
             // Once: afterwards the file is the deploy's, which may write it.
-            leads: needs.mail.as_ref().map(Post::leads).unwrap_or_default(),
+            leads: stand_in::leads(needs),
+            trust: needs.acme.is_some(),
             ..self.again(kind, needs)
         })
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 
 /// Larger than any request that apt makes.
@@ -90,7 +90,7 @@ async fn forward(mut client: UnixStream, request: &Request, rest: &[u8], rules: 
     tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
 
-async fn log(path: &Path, line: &str) -> io::Result<()> {
+pub(crate) async fn log(path: &Path, line: &str) -> io::Result<()> {
     let now = humantime::format_rfc3339_seconds(SystemTime::now());
     let mut file = tokio::fs::OpenOptions::new().append(true).create(true).open(path).await?;
     file.write_all(format!("{now} {line}\n").as_bytes()).await?;
@@ -98,7 +98,7 @@ async fn log(path: &Path, line: &str) -> io::Result<()> {
 }
 
 /// The head of a request, and what came after it.
-async fn read_head(client: &mut UnixStream) -> io::Result<Option<(String, Vec<u8>)>> {
+pub(crate) async fn read_head(client: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(String, Vec<u8>)>> {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     loop {

@@ -2,6 +2,7 @@
 //!
 //! Pure data and pure functions: no I/O, no async, no clock.
 
+mod acme_report;
 mod canary;
 mod duration;
 mod elsewhere;
@@ -15,6 +16,7 @@ mod scenario;
 mod verdict;
 mod waiver;
 
+pub use acme_report::{AcmeReport, Certificate};
 pub use canary::{canary_age, canary_text};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::acme_report::AcmeReport;
 use crate::mail_report::MailReport;
 use crate::plan::{Pass, Stage};
 use crate::restore_report::{LossReport, Mutant, RestoreReport};
@@ -52,6 +53,9 @@ pub struct Report {
     /// Mail that was caught, where the scenario names mail servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailReport>,
+    /// Certificates that the drill's own authority issued, where the scenario names ACME servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acme: Option<AcmeReport>,
     /// What the drill ran on.
     pub host: HostFacts,
     /// Versions of the tools that took part, by name.
@@ -246,6 +250,7 @@ mod tests {
             losses: Vec::new(),
             mutants: Vec::new(),
             mail: None,
+            acme: None,
             host: HostFacts::default(),
             tools: BTreeMap::new(),
             remarks: Vec::new(),

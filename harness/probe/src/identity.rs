@@ -20,6 +20,9 @@ const HOSTS: &str = "/etc/hosts";
 const MARK: &str = "# The machines of this drill";
 /// Above names that lead elsewhere than in life.
 const LEADS: &str = "# Caught by this drill";
+/// Debian's way to trust what lies in `/usr/local/share/ca-certificates`. A machine that gets it later, as a deploy
+/// installs `ca-certificates`, runs it then.
+const TRUST: &str = "/usr/sbin/update-ca-certificates";
 
 /// Takes the identity from standard input.
 pub(crate) fn take() -> io::Result<()> {
@@ -41,6 +44,9 @@ pub(crate) fn take() -> io::Result<()> {
         fs::write("/etc/machine-id", format!("{id}\n"))?;
     }
     identity.files.iter().try_for_each(place)?;
+    if identity.trust && Path::new(TRUST).exists() {
+        run(TRUST, &[])?;
+    }
     identity.hang_up.iter().for_each(|file| hang_up(file));
     if let Some(lan) = &identity.lan {
         join(lan)?;

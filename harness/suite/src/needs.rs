@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use redrill_machines::host::{Accel, Acceleration};
+use redrill_machines::host::{Accel, Acceleration, PEBBLE};
 use redrill_machines::{Amount, container};
 use redrill_model::{BackendKind, Claim, Scenario};
 
@@ -32,6 +32,9 @@ pub(crate) fn lacking(scenario: &Scenario, backend: BackendKind) -> Option<Lacki
         }
         _ if !in_path("qemu-system-x86_64") => return lacking("qemu-system-x86_64 is not installed".to_owned()),
         _ => {}
+    }
+    if !scenario.acme.is_empty() && !in_path(PEBBLE) {
+        return lacking(format!("{PEBBLE} is not installed"));
     }
     if let Some(why) = scenario.needs.kvm.then(no_kvm).flatten() {
         return lacking(format!("it needs hardware virtualization: {why}"));

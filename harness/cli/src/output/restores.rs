@@ -1,11 +1,11 @@
-//! What the report's text says of restores, losses, planted faults and mail.
+//! What the report's text says of restores, losses, planted faults, mail and certificates.
 
 use std::fmt::Write;
 
-use redrill_model::{LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
+use redrill_model::{AcmeReport, LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
 
-use super::seconds;
 use super::style::Style;
+use super::{seconds, stage_name};
 
 /// Entries of a group of losses that the text lists; all of them stand in `report.json`.
 const LISTED: usize = 12;
@@ -20,6 +20,9 @@ pub(super) fn text(out: &mut String, report: &Report, style: Style) {
     mutants(out, &report.mutants, style);
     if let Some(mail) = &report.mail {
         caught(out, mail, style);
+    }
+    if let Some(acme) = &report.acme {
+        issued(out, acme, style);
     }
 }
 
@@ -172,6 +175,34 @@ fn caught(out: &mut String, mail: &MailReport, style: Style) {
     }
 }
 
+/// What these certificates do not show is said with them, and where there are none too.
+fn issued(out: &mut String, acme: &AcmeReport, style: Style) {
+    let count = match acme.issued {
+        0 => "none issued".to_owned(),
+        count => format!("{count} issued"),
+    };
+    let copies = match acme.copies {
+        0 => String::new(),
+        copies => format!("; copies of the machines were given {copies} more"),
+    };
+    let names = acme.names.join(", ");
+    let head = style.bold("certificates");
+    let _ = writeln!(out, "\n{head}: {count} by the drill's own authority in place of {names}{copies}");
+    if !acme.challenges_verified {
+        let text = "challenges were taken as met and not verified: nobody outside reaches the machines of a drill";
+        let _ = writeln!(out, "      {text}");
+    }
+    for certificate in acme.certificates.iter().take(LISTED) {
+        let (machine, during) = (&certificate.machine, stage_name(certificate.during));
+        let text = format!("{} for {machine}, during: {during}", certificate.names.join(", "));
+        let _ = writeln!(out, "      {}", style.dim(&text));
+    }
+    let unlisted = acme.issued.saturating_sub(acme.certificates.len().min(LISTED));
+    if unlisted > 0 {
+        let _ = writeln!(out, "      {}", style.dim(&format!("and {unlisted} more")));
+    }
+}
+
 fn short(id: &str) -> &str {
     let hex = id.len() == 64 && id.chars().all(|c| c.is_ascii_hexdigit());
     if hex { &id[..12] } else { id }
@@ -193,7 +224,7 @@ fn duration(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use redrill_model::{LossGroup, OracleReport, Phase, PointReport, RepositoryReport};
+    use redrill_model::{Certificate, LossGroup, OracleReport, Phase, PointReport, RepositoryReport};
 
     use super::*;
     use crate::output::style::PLAIN;
@@ -234,6 +265,30 @@ mod tests {
         let repository = RepositoryReport { before: "a".into(), after: "b".into(), ..RepositoryReport::default() };
         one(&mut changed, &RestoreReport { repository, ..restored }, PLAIN);
         assert!(changed.contains("CHANGED, a before and b after"), "{changed}");
+    }
+
+    #[test]
+    fn certificates_are_told_with_what_they_do_not_show() {
+        let mut acme = AcmeReport { names: vec!["acme.test".into()], ..AcmeReport::default() };
+        let text = |acme: &AcmeReport| {
+            let mut out = String::new();
+            issued(&mut out, acme, PLAIN);
+            out
+        };
+        let none = text(&acme);
+        assert!(
+            none.contains("certificates: none issued by the drill's own authority in place of acme.test\n"),
+            "{none}"
+        );
+        assert!(none.contains("challenges were taken as met and not verified"), "{none}");
+        let during = redrill_model::Stage::Deploy(redrill_model::Pass::First);
+        let (at, machine) = (String::new(), "web".to_owned());
+        let one = Certificate { at, machine, during, names: vec!["a.test".into(), "b.test".into()] };
+        (acme.issued, acme.copies, acme.certificates) = (14, 3, vec![one; 14]);
+        let told = text(&acme);
+        assert!(told.contains("certificates: 14 issued") && told.contains("were given 3 more\n"), "{told}");
+        assert_eq!(told.matches("a.test, b.test for web, during: first deploy").count(), LISTED, "{told}");
+        assert!(told.contains("and 2 more"), "{told}");
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Checks over HTTP: one request, made as a user's client would make it, led to the machine by address alone.
 
 use std::error::Error;
-use std::path::Path;
 use std::time::Duration;
 
 use redrill_machines::{Deadline, Machine, MachineError};
@@ -23,7 +22,7 @@ pub(super) async fn attempt<M: Machine>(
     place: &Place<'_, M>,
     deadline: &Deadline,
 ) -> Result<Seen, MachineError> {
-    let (machine, directory) = (place.machine, place.directory);
+    let machine = place.machine;
     let address = match &check.from {
         From::Outside => machine.outside(check.port).ok_or_else(|| {
             MachineError::Monitor(format!("port {} of `{}` is not forwarded", check.port, machine.name()))
@@ -35,7 +34,7 @@ pub(super) async fn attempt<M: Machine>(
         }
     };
     let wait = deadline.child("an answer over HTTP", ANSWER).left();
-    let client = match client(check, directory, address, wait) {
+    let client = match client(check, place, address, wait) {
         Ok(client) => client,
         Err(error) => return Ok(Seen::Not(vec![chain(&*error)])),
     };
@@ -46,9 +45,9 @@ pub(super) async fn attempt<M: Machine>(
     })
 }
 
-fn client(
+fn client<M>(
     check: &HttpCheck,
-    directory: &Path,
+    place: &Place<'_, M>,
     address: std::net::SocketAddr,
     wait: Duration,
 ) -> Result<Client, Box<dyn Error + Send + Sync>> {
@@ -60,9 +59,13 @@ fn client(
         .resolve(&check.host, address)
         .timeout(wait)
         .tls_info(true);
-    if let Some(ca) = &check.ca {
-        builder = builder.tls_certs_only(Certificate::from_pem_bundle(&std::fs::read(directory.join(ca))?)?);
-    }
+    builder = match (&check.ca, place.trusted) {
+        (Some(ca), _) => {
+            builder.tls_certs_only(Certificate::from_pem_bundle(&std::fs::read(place.directory.join(ca))?)?)
+        }
+        (None, Some(root)) => builder.tls_certs_merge(Certificate::from_pem_bundle(root.as_bytes())?),
+        (None, None) => builder,
+    };
     Ok(builder.build()?)
 }
 

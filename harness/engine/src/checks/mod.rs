@@ -44,6 +44,8 @@ pub(crate) struct Place<'a, M> {
     pub(crate) machines: &'a [M],
     /// Where paths in it start.
     pub(crate) directory: &'a Path,
+    /// A root (PEM) that the world trusts in this drill.
+    pub(crate) trusted: Option<&'a str>,
 }
 
 impl<M: Machine> Place<'_, M> {
@@ -161,7 +163,7 @@ mod tests {
     }
 
     pub(super) fn at(machine: &FakeMachine) -> Place<'_, FakeMachine> {
-        Place { machine, machines: std::slice::from_ref(machine), directory: Path::new("/") }
+        Place { machine, machines: std::slice::from_ref(machine), directory: Path::new("/"), trusted: None }
     }
 
     pub(super) fn deadline() -> Deadline {
@@ -273,7 +275,7 @@ mod tests {
                 let booted = fake.boot(spec, &Needs::default(), Path::new("/"), &deadline()).await;
                 machines.push(booted.expect("boots"));
             }
-            let place = Place { machine: &machines[1], machines: &machines, directory: Path::new("/") };
+            let place = Place { machine: &machines[1], machines: &machines, directory: Path::new("/"), trusted: None };
             let seen = check(&scenario.checks[0], &place, &deadline()).await.seen.expect("could be found out");
             assert_eq!(seen == Seen::Holds, holds, "{seen:?}");
             let asked = log.lock().expect("no panic").clone();

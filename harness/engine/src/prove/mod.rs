@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, Scenario, Severity, apply_waivers};
 use redrill_state::{Judgement, Section, Trend};
 
+use crate::acme;
 use crate::checks::Checked;
 use crate::outage::Outage;
 pub(crate) use crate::prove_restores::restore_reports;
@@ -135,6 +136,9 @@ fn rebuilds(evidence: &Evidence) -> Counted {
 pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
     match &deployed.ended {
         Ended::Well => None,
+        Ended::Unclear(_) if evidence.trouble.as_ref().is_some_and(|trouble| trouble.code == acme::LOST) => {
+            Some(not_reached(evidence))
+        }
         Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
         // A machine that died under the tool, or a host without space, says nothing about the repo.
         Ended::Failed { .. }
@@ -245,4 +249,4 @@ fn first_failure(report: &ClaimReport) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

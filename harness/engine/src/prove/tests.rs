@@ -17,7 +17,7 @@ fn scenario(more: &str) -> Scenario {
 }
 
 /// A deploy with these operations on the machine `web`.
-fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed {
+pub(crate) fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed {
     let count = |outcome| operations.iter().filter(|(_, o)| *o == outcome).count();
     let windows = operations.iter().enumerate().map(|(index, (name, outcome))| HostWindow {
         host: "web".to_owned(),

@@ -17,10 +17,10 @@ use crate::deadline::Deadline;
 use crate::evidence::Screen;
 use crate::image::Image;
 use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY};
-use crate::mail;
 use crate::personal::Person;
 use crate::relay::{self, Rules};
 use crate::ssh::{self, write_private};
+use crate::stand_in;
 
 pub(super) const CONSOLE: &str = "console.log";
 /// What is shared with the machine: the probe, and the way to the package mirror. It lies at `/run/redrill` there.
@@ -30,7 +30,7 @@ const RELAY_SOCKET: &str = "relay.sock";
 
 /// Runs before systemd: the cgroup file system becomes the container's own (on hosts with cgroup v1 too); files that
 /// the engine mounts become files that can be renamed; the network's switches can be thrown; there is no default route;
-/// the machine learns who it is, and where its mail goes.
+/// the machine learns who it is, and which servers are stood in for.
 const ENTRY: &str = r#"#!/bin/sh
 set -e
 umount -R -l /sys/fs/cgroup
@@ -49,20 +49,20 @@ rm -f /run/redrill/identity.json
 if [ -e /run/redrill/relay.sock ]; then
     setsid /run/redrill/probe forward 3128 /run/redrill/relay.sock > /dev/null 2>&1 &
 fi
-if [ -e /run/redrill/mail.sock ]; then
-    # A mail server of the machine may want these ports at all of its addresses: the sink has a network of its own.
+if [ -e /run/redrill/mail.sock ] || [ -e /run/redrill/acme.sock ]; then
+    # A server of the machine may want these ports at all of its addresses: what stands in has a network of its own.
     setsid unshare --net sh -c '
-        until ip link set mail up; do sleep 0.05; done
-        ip address add MAIL/32 dev mail
-        ip route add default dev mail
-        for port in PORTS; do
-            /run/redrill/probe forward MAIL:$port /run/redrill/mail.sock &
+        until ip link set elsewhere up; do sleep 0.05; done
+        ip address add ADDRESS/32 dev elsewhere
+        ip route add default dev elsewhere
+        for way in WAYS; do
+            [ ! -e /run/redrill/${way#*:} ] || /run/redrill/probe forward ADDRESS:${way%:*} /run/redrill/${way#*:} &
         done
         wait' > /dev/null 2>&1 &
     until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.02; done
-    ip link add redrill type veth peer name mail netns $!
+    ip link add redrill type veth peer name elsewhere netns $!
     ip link set redrill up
-    ip route add MAIL/32 dev redrill
+    ip route add ADDRESS/32 dev redrill
 fi
 exec /sbin/init systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket \
     systemd.mask=systemd-networkd-wait-online.service systemd.mask=systemd-resolved.service \
@@ -70,8 +70,8 @@ exec /sbin/init systemd.mask=systemd-networkd.service systemd.mask=systemd-netwo
 "#;
 
 fn entry() -> String {
-    let ports = mail::PORTS.map(|port| port.to_string()).join(" ");
-    ENTRY.replace("MAIL", &mail::ADDRESS.to_string()).replace("PORTS", &ports)
+    let ways: Vec<String> = stand_in::ports().map(|(port, socket)| format!("{port}:{socket}")).collect();
+    ENTRY.replace("ADDRESS", &stand_in::ADDRESS.to_string()).replace("WAYS", &ways.join(" "))
 }
 
 /// systemd and what it starts need the first; firewalls and addresses the second; probes that look at other users'
@@ -182,10 +182,7 @@ impl Making<'_> {
             let served = relay::serve(&shared, RELAY_SOCKET, rules);
             tasks.push(served.map_err(MachineError::io("cannot serve the package mirror"))?);
         }
-        if let Some(post) = &self.needs.mail {
-            let served = mail::serve(&shared, self.dir, post);
-            tasks.push(served.map_err(MachineError::io("cannot serve the sink for mail"))?);
-        }
+        tasks.extend(stand_in::serve(&shared, self.dir, self.needs)?);
         Ok(tasks)
     }
 

@@ -53,6 +53,25 @@ pub async fn qemu_version() -> Option<String> {
     first_line("qemu-system-x86_64", &["--version"]).await.and_then(|line| version_in(&line).map(str::to_owned))
 }
 
+/// The package of Pebble, which only drills with ACME servers need.
+pub const PEBBLE: &str = "pebble";
+
+/// Pebble's version, as far as the package manager knows it. `Err` says why there is none.
+pub async fn pebble() -> Result<String, String> {
+    let ask = async |program: &str, args: &[&str]| {
+        let mut command = Command::new(program);
+        let output = command.args(args).env("PATH", search_path()).stdin(Stdio::null()).output().await.ok()?;
+        Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let help = ask(PEBBLE, &["-h"]).await.ok_or("missing")?;
+    // A manager of services has the same name.
+    if !help.contains("Pebble configuration") {
+        return Err("another program of this name".to_owned());
+    }
+    let version = ask("dpkg-query", &["--show", "--showformat=${Version}", PEBBLE]).await;
+    Ok(version.filter(|text| text.starts_with(|c: char| c.is_ascii_digit())).unwrap_or_else(|| "not a package".into()))
+}
+
 fn old_qemu(line: &str) -> Option<String> {
     let major = version_in(line)?.split('.').next()?.parse::<u32>().ok()?;
     (major < OLDEST_QEMU).then(|| format!("too old: at least {OLDEST_QEMU} is needed"))

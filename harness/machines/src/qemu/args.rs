@@ -6,7 +6,7 @@ use redrill_model::{MachineSpec, Network};
 
 use crate::host::Accel;
 use crate::machine::Needs;
-use crate::mail;
+use crate::stand_in;
 
 /// Where the package mirror's relay answers inside the machine.
 pub(crate) const RELAY: &str = "10.0.2.4:3128";
@@ -178,9 +178,9 @@ fn netdev(needs: &Needs, redrill: &Path) -> String {
         let command = format!("'{}' relay {RELAY_SOCKET}", redrill.display());
         value += &format!(",guestfwd=tcp:{RELAY}-cmd:{}", comma(&command));
     }
-    for port in mail::PORTS.iter().filter(|_| needs.mail.is_some()) {
-        let command = format!("'{}' relay {}", redrill.display(), mail::SOCKET);
-        value += &format!(",guestfwd=tcp:{}:{port}-cmd:{}", mail::ADDRESS, comma(&command));
+    for (port, socket) in stand_in::wanted(needs) {
+        let command = format!("'{}' relay {socket}", redrill.display());
+        value += &format!(",guestfwd=tcp:{}:{port}-cmd:{}", stand_in::ADDRESS, comma(&command));
     }
     for port in ports {
         value += &format!(",hostfwd=tcp:127.0.0.1:0-{}:{port}", address(needs.lease));
@@ -223,18 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn mail_is_carried_to_the_sink_whatever_the_network() {
+    fn what_is_stood_in_for_is_carried_there_whatever_the_network() {
         for network in [Network::Mirror, Network::Open] {
             let post = crate::mail::Post::new(vec!["smtp.example.org".to_owned()], drop);
-            let needs = Needs { network, mail: Some(post), ..Needs::default() };
+            let acme = crate::acme::tests::nobody_behind(vec!["acme.example.org".to_owned()]);
+            let needs = Needs { network, mail: Some(post), acme: Some(acme), ..Needs::default() };
             let value = netdev(&needs, Path::new("redrill"));
-            for port in [25, 587] {
-                assert!(
-                    value.contains(&format!("guestfwd=tcp:10.0.2.4:{port}-cmd:'redrill' relay mail.sock")),
-                    "{value}"
-                );
+            for (port, socket) in [(25, "mail.sock"), (587, "mail.sock"), (443, "acme.sock")] {
+                let forward = format!("guestfwd=tcp:10.0.2.4:{port}-cmd:'redrill' relay {socket}");
+                assert!(value.contains(&forward), "{value}");
             }
-            assert!(!netdev_for(network).contains("mail.sock"), "nobody asked for it");
+            let none = netdev_for(network);
+            assert!(!none.contains("mail.sock") && !none.contains("acme.sock"), "nobody asked for it");
         }
     }
 

@@ -18,9 +18,9 @@ use crate::evidence::{self, Screen};
 use crate::host;
 use crate::image::{Format, Image};
 use crate::machine::{MachineError, Needs};
-use crate::mail;
 use crate::process::Guarded;
 use crate::relay::{self, Rules};
+use crate::stand_in;
 use crate::switch::Plug;
 
 /// Lines of console shown with an error.
@@ -62,17 +62,14 @@ pub(super) struct Start<'a> {
 impl Start<'_> {
     /// Up to a monitor that answers; the machine's overlay is there already.
     pub(super) async fn run(&self, means: &Means, deadline: &Deadline) -> Result<Running, MachineError> {
-        for socket in [MONITOR, AGENT, RELAY_SOCKET, mail::SOCKET, args::LAN] {
+        for socket in [MONITOR, AGENT, RELAY_SOCKET, args::LAN].into_iter().chain(stand_in::SOCKETS) {
             let _ = std::fs::remove_file(self.dir.join(socket));
         }
         let mut relays = Vec::new();
         if self.needs.network == Network::Mirror {
             relays.push(serve_mirror(self.image, self.dir)?);
         }
-        if let Some(post) = &self.needs.mail {
-            let served = mail::serve(self.dir, self.dir, post);
-            relays.push(served.map_err(MachineError::io("cannot serve the sink for mail"))?);
-        }
+        relays.extend(stand_in::serve(self.dir, self.dir, self.needs)?);
         let plug = match &self.needs.lan {
             Some(seat) => Some(means.switch(&seat.group).plug(self.dir, args::SWITCH, args::LAN)?),
             None => None,
@@ -179,7 +176,8 @@ impl Running {
 /// Removes what a machine that has ended needs no more; its console and logs stay.
 pub(super) fn remove_files(dir: &Path) {
     let _ = evidence::cap(&dir.join(CONSOLE));
-    for file in [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, mail::SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY] {
+    let own = [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY];
+    for file in own.into_iter().chain(stand_in::SOCKETS) {
         let _ = std::fs::remove_file(dir.join(file));
     }
 }

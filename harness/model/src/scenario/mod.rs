@@ -43,6 +43,8 @@ pub struct Scenario {
     pub network: Network,
     /// Names of mail servers: what machines send there is caught.
     pub mail: Vec<String>,
+    /// Names of ACME servers: machines that ask there get certificates of the drill's own.
+    pub acme: Vec<String>,
     /// The longest that things may take on a host with hardware virtualization.
     pub limits: Limits,
     /// In the order of the file.
@@ -300,7 +302,8 @@ pub struct HttpCheck {
     pub host: String,
     /// The port of `url`, or its scheme's.
     pub port: u16,
-    /// Certificates (PEM file) that may sign the server's; without it the host's own.
+    /// Certificates (PEM file) that may sign the server's; without it the host's own, and the root of those that the
+    /// drill itself issues.
     pub ca: Option<PathBuf>,
     /// Status the answer must have.
     pub status: Option<u16>,

@@ -1,6 +1,7 @@
 //! `scenario.toml` as written, and the rules that make a [`Scenario`] of it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ struct NetworkFile {
     mode: Option<Network>,
     #[serde(default)]
     mail: Vec<Spanned<String>>,
+    #[serde(default)]
+    acme: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -180,7 +183,8 @@ impl Scenario {
             deploy,
             backend: file.backend,
             needs: needs(&file.needs, file.backend)?,
-            mail: mail(file.network.mail, &machines)?,
+            mail: caught(file.network.mail, &machines, "the name of the mail server that the machines send by")?,
+            acme: caught(file.network.acme, &machines, "the name of the ACME server that machines ask")?,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
             cuts: cuts(file.resume.cuts)?,
@@ -300,16 +304,15 @@ fn cuts(written: Option<Spanned<usize>>) -> Result<Option<usize>, InputError> {
     }
 }
 
-/// Names that lead to the sink for mail. A machine of the drill gets its mail itself.
-fn mail(written: Vec<Spanned<String>>, machines: &[MachineSpec]) -> Result<Vec<String>, InputError> {
+/// Names that lead to a stand-in. A machine of the drill answers for itself, and an address is never looked up.
+fn caught(written: Vec<Spanned<String>>, machines: &[MachineSpec], expected: &str) -> Result<Vec<String>, InputError> {
     let name = |name: Spanned<String>| {
-        let taken = machines.iter().any(|machine| machine.name == *name.get_ref());
-        let why = match (taken, is_host_name(name.get_ref())) {
-            (false, true) => return Ok(name.into_inner()),
-            (true, _) => "is a machine of this drill",
-            _ => "is no host name",
+        let why = match name.get_ref() {
+            text if machines.iter().any(|machine| machine.name == *text) => "is a machine of this drill",
+            text if text.parse::<IpAddr>().is_ok() => "is an address, which no name leads to",
+            text if !is_host_name(text) => "is no host name",
+            _ => return Ok(name.into_inner()),
         };
-        let expected = "the name of the mail server that the machines send by";
         Err(InputError::new(name.span(), format!("`{}` {why}", name.get_ref()), expected))
     };
     written.into_iter().map(name).collect()

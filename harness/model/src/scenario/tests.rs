@@ -81,8 +81,20 @@ fn wrong_types_and_missing_keys_are_placed() {
     rejects(&format!("{HEAD}{MACHINE}cpus = 'two'\n{CHECK}"), "cpus", "expected u32");
     rejects(&format!("{HEAD}[[machine]]\nname = 'web'\n{CHECK}"), "[[machine]]", "missing field `image`");
     rejects("[servers\npath = 'x'", "[servers", "");
-    rejects(&format!("{HEAD}{MACHINE}{CHECK}[network]\nmail = ['a b']\n"), "mail", "no host name");
-    rejects(&format!("{HEAD}{MACHINE}{CHECK}[network]\nmail = ['web']\n"), "mail", "a machine of this drill");
+}
+
+#[test]
+fn only_names_of_others_lead_elsewhere() {
+    for kind in ["mail", "acme"] {
+        let network = |names: &str| format!("{HEAD}{MACHINE}{CHECK}[network]\n{kind} = {names}\n");
+        rejects(&network("['a b']"), kind, "no host name");
+        rejects(&network("['*.example.org']"), kind, "no host name");
+        rejects(&network("['ca.example.org', 'web']"), kind, "a machine of this drill");
+        rejects(&network("['10.0.2.4']"), kind, "is an address");
+        rejects(&network("'ca.example.org'"), kind, "expected a sequence");
+    }
+    let both = valid(&format!("{HEAD}{MACHINE}{CHECK}[network]\nmail = ['a.test']\nacme = ['a.test', 'b.test']\n"));
+    assert_eq!((both.mail, both.acme), (vec!["a.test".to_owned()], vec!["a.test".to_owned(), "b.test".to_owned()]));
 }
 
 #[test]

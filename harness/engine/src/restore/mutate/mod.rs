@@ -15,6 +15,7 @@ use redrill_state::Manifest;
 use super::faults::Fault;
 use super::oracle::{self, Known};
 use super::{declared, targets};
+use crate::acme::Authority;
 use crate::capture;
 use crate::checks::{self, Place, Seen};
 use crate::drill::{Drill, Outcome, Progress};
@@ -229,7 +230,8 @@ async fn red<B: Backend>(
         let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
         let check = Check { within: patience(check), ..check.clone() };
         Some(async move {
-            let place = Place { machine, machines, directory: &drill.loaded.directory };
+            let trusted = progress.authority.as_ref().map(Authority::root);
+            let place = Place { machine, machines, directory: &drill.loaded.directory, trusted };
             let checked = checks::check(&check, &place, deadline).await;
             (check.name, matches!(checked.seen, Ok(Seen::Holds)), checked.seconds)
         })

@@ -25,6 +25,8 @@ fn a_mistake_in_a_scenario_names_file_line_column_and_what_was_expected() {
         (format!("{head}{MACHINE}{check}"), "scenario.toml:11:1: ", "asserts nothing"),
         (format!("{head}{MACHINE}{MACHINE}"), "scenario.toml:12:8: ", "twice"),
         (format!("{head}{MACHINE}[[[\n"), "scenario.toml:11:3: ", ""),
+        (format!("{head}{MACHINE}[network]\nacme = ['ca.test', 'a b']\n"), "scenario.toml:12:20: ", "no host name"),
+        (format!("{head}{MACHINE}[network]\nacme = ['web.example.org']\n"), "scenario.toml:12:9: ", "of this drill"),
     ] {
         let ran = run_scenario(&Sandbox::new(), &text).expect(2);
         assert!(ran.stderr.contains(place) && ran.stderr.contains(said), "{text}\n---\n{}", ran.stderr);
@@ -156,6 +158,24 @@ fn a_missing_qemu_is_said_before_it_is_tried_with_what_mends_it() {
     let output = sandbox.command(&["doctor"]).env("PATH", &path).output().expect("runs");
     let ran = redrill_tests::Ran::of(output).expect(3);
     assert!(ran.stdout.contains("missing  qemu-system-x86_64"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_missing_pebble_is_said_before_it_is_tried_and_only_where_it_is_needed() {
+    let sandbox = Sandbox::new();
+    let path = path_without(&sandbox, "pebble");
+    let text = format!("claims = ['rebuilds']\n{HEAD}{MACHINE}[network]\nacme = ['ca.test']\n");
+    let file = sandbox.file("scenario/scenario.toml", &text).display().to_string();
+    std::fs::create_dir_all(sandbox.path().join("scenario/servers")).expect("made");
+    let output = sandbox.command(&["run", &file]).env("PATH", &path).output().expect("runs");
+    let ran = redrill_tests::Ran::of(output).expect(3);
+    assert!(ran.stderr.contains("`pebble`, which stands in for the ACME servers"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("apt-get install pebble"), "{}", ran.stderr);
+    assert!(!sandbox.state().join("runs").exists(), "nothing was begun");
+    // With no program at all there is no hardware virtualization to be tried, which takes its time.
+    let output = sandbox.command(&["doctor"]).env("PATH", sandbox.path().join("nothing")).output().expect("runs");
+    let ran = redrill_tests::Ran::of(output).expect(3);
+    assert!(ran.stdout.contains("limited  pebble") && ran.stdout.contains("apt-get install pebble"), "{}", ran.stdout);
 }
 
 /// A host on which a trial of QEMU found no use for KVM, or which has none to try.

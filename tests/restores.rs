@@ -8,11 +8,10 @@ mod between;
 mod hosts;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use redrill_tests::{Sandbox, has_sshd, processes_of, root, verdicts};
+use redrill_tests::{Sandbox, has, has_sshd, processes_of, root, verdicts};
 use serde_json::Value;
 
 fn main() -> ExitCode {
@@ -40,11 +39,6 @@ fn main() -> ExitCode {
         Trial::test(name, move || caught(run)).with_ignored_flag(lacking && !promised)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
-}
-
-fn has(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').any(|directory| Path::new(directory).join(program).is_file())
 }
 
 fn caught(run: fn()) -> Result<(), Failed> {

@@ -124,10 +124,15 @@ impl Ran {
     }
 }
 
+/// Whether this program can be called here.
+pub fn has(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':').any(|dir| Path::new(dir).join(program).is_file())
+}
+
 /// Whether QEMU can be called here.
 pub fn has_qemu() -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':').any(|dir| Path::new(dir).join("qemu-system-x86_64").is_file())
+    has("qemu-system-x86_64")
 }
 
 /// Process ids of those whose environment has `REDRILL_RUN` below this directory.

@@ -1,0 +1,14 @@
+#!/bin/sh
+set -eu
+
+echo "redrill-op: Wait"
+sleep "$1"
+
+echo "redrill-op: Ask"
+ssh asks.example.org sh -eu <<'ASK'
+name=acme-v02.api.letsencrypt.org
+printf 'GET /directory HTTP/1.0\r\nHost: %s\r\n\r\n' $name |
+    openssl s_client -quiet -verify_return_error -verify_hostname $name -connect $name:443 > /srv/answer
+cat /srv/answer
+grep -q '"newOrder": "https://acme-v02.api.letsencrypt.org/' /srv/answer
+ASK

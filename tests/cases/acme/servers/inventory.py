@@ -1,0 +1,1 @@
+servers = (["web.example.org"], {"ssh_user": "root"})

@@ -68,7 +68,10 @@ impl Person {
             files.push(file(APT_CONF, 0o644, conf));
         }
         let certificates = needs.acme.iter().flat_map(Acme::trusted);
-        files.extend(certificates.map(|(name, pem)| file(&format!("{TRUSTED}/redrill-{name}.crt"), 0o644, pem)));
+        let certificates: Vec<PlacedFile> =
+            certificates.map(|(name, pem)| file(&format!("{TRUSTED}/redrill-{name}.crt"), 0o644, pem)).collect();
+        let trust = certificates.iter().map(|file| file.path.clone()).collect();
+        files.extend(certificates);
         Ok(Identity {
             hostname: Some(name.to_owned()),
             machine_id: Some(random::hex()),
@@ -76,7 +79,7 @@ impl Person {
             hang_up: vec!["/run/sshd.pid".to_owned()],
             // Once: afterwards the file is the deploy's, which may write it.
             leads: stand_in::leads(needs),
-            trust: needs.acme.is_some(),
+            trust,
             ..self.again(kind, needs)
         })
     }

@@ -11,6 +11,8 @@ use redrill_wire::{Identity, Lan, PlacedFile};
 use rustix::process::{Pid, Signal};
 use rustix::time::{ClockId, Timespec};
 
+use crate::trust::trust;
+
 /// Where systemd notes when a persistent timer last fired. A stamp of the template's time would make it overdue.
 const STAMPS: &str = "/var/lib/systemd/timers";
 /// The timers that start with the system.
@@ -20,9 +22,6 @@ const HOSTS: &str = "/etc/hosts";
 const MARK: &str = "# The machines of this drill";
 /// Above names that lead elsewhere than in life.
 const LEADS: &str = "# Caught by this drill";
-/// Debian's way to trust what lies in `/usr/local/share/ca-certificates`. A machine that gets it later, as a deploy
-/// installs `ca-certificates`, runs it then.
-const TRUST: &str = "/usr/sbin/update-ca-certificates";
 
 /// Takes the identity from standard input.
 pub(crate) fn take() -> io::Result<()> {
@@ -44,9 +43,7 @@ pub(crate) fn take() -> io::Result<()> {
         fs::write("/etc/machine-id", format!("{id}\n"))?;
     }
     identity.files.iter().try_for_each(place)?;
-    if identity.trust && Path::new(TRUST).exists() {
-        run(TRUST, &[])?;
-    }
+    trust(&identity.trust.iter().map(String::as_str).collect::<Vec<_>>())?;
     identity.hang_up.iter().for_each(|file| hang_up(file));
     if let Some(lan) = &identity.lan {
         join(lan)?;
@@ -114,7 +111,7 @@ fn interfaces() -> Vec<(String, String)> {
 /// The first interface leads to the harness. Its lease goes with its address: networkd asks for one when it changes.
 fn new_hardware_address(mac: &str) -> io::Result<()> {
     let Some((name, _)) = interfaces().into_iter().next() else { return Err(io::Error::other("no interface")) };
-    run("ip", &["link", "set", "dev", &name, "address", mac])
+    run("ip", &["link", "set", "dev", &name, "address", mac]).map(drop)
 }
 
 /// The second network card is the private network, where there is one. It is set up by hand and not by the machine's own
@@ -126,10 +123,10 @@ fn join(lan: &Lan) -> io::Result<()> {
             let second = interfaces().into_iter().nth(1);
             let (name, _) = second.ok_or_else(|| io::Error::other("no second interface"))?;
             run("ip", &["link", "set", "dev", &name, "address", mac, "up"])?;
-            run("ip", &["address", "replace", &address, "dev", &name])?;
+            run("ip", &["address", "replace", &address, "dev", &name])?
         }
         None => run("ip", &["address", "replace", &address, "dev", "eth0"])?,
-    }
+    };
     let old = fs::read_to_string(HOSTS).unwrap_or_default();
     fs::write(HOSTS, with_hosts(&old, lan))
 }
@@ -180,14 +177,15 @@ fn systemctl(verb: &str, units: &[String]) -> io::Result<()> {
     }
     let mut args = vec![verb, "--no-block"];
     args.extend(units.iter().map(String::as_str));
-    run("systemctl", &args)
+    run("systemctl", &args).map(drop)
 }
 
-fn run(program: &str, args: &[&str]) -> io::Result<()> {
+/// Runs it to a good end; returns what it printed.
+pub(crate) fn run(program: &str, args: &[&str]) -> io::Result<String> {
     let output = Command::new(program).args(args).stdin(Stdio::null()).output();
     let output = output.map_err(|error| io::Error::other(format!("{program}: {error}")))?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     Err(io::Error::other(format!("{program} {}: {said}", args.join(" "))))

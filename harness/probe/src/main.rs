@@ -39,6 +39,7 @@ mod stale;
 mod sudoers;
 mod sysctl;
 mod timers;
+mod trust;
 mod units;
 mod walk;
 mod watch;

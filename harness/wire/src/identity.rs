@@ -24,8 +24,8 @@ pub struct Identity {
     pub leads: Vec<(Ipv4Addr, String)>,
     /// Files to write whole.
     pub files: Vec<PlacedFile>,
-    /// Certificates are among the files: the machine is to trust them, if it knows how.
-    pub trust: bool,
+    /// Of the files, the certificates that the machine is to trust, if it knows how.
+    pub trust: Vec<String>,
     /// Files with the process id of a daemon that reads its files again when it is hung up on.
     pub hang_up: Vec<String>,
     /// Units to restart when everything else is done.

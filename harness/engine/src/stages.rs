@@ -242,6 +242,7 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
         lease: u8::try_from(number).unwrap_or(u8::MAX),
         mail: None,
         freezable: drill.mutate || scenario.claims.contains(&Claim::Idempotent),
+        forks_freezable: drill.mutate,
     }
 }
 

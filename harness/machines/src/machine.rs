@@ -315,13 +315,23 @@ pub struct Needs {
     pub lease: u8,
     /// It will be frozen: its memory is laid out so that this costs no time.
     pub freezable: bool,
+    /// So may forks of it: each costs a copy of the memory where it would share it.
+    pub forks_freezable: bool,
     /// Where its mail goes, if it is caught.
     pub mail: Option<Post>,
 }
 
 impl Default for Needs {
     fn default() -> Self {
-        Self { ports: Vec::new(), network: Network::Mirror, lan: None, lease: 0, freezable: false, mail: None }
+        Self {
+            ports: Vec::new(),
+            network: Network::Mirror,
+            lan: None,
+            lease: 0,
+            freezable: false,
+            forks_freezable: false,
+            mail: None,
+        }
     }
 }
 

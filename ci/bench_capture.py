@@ -3,17 +3,20 @@
     ci/bench capture [growth] [diff] [native] [machine]     all four if none is named
 
     growth   trees of 10,000, 100,000 and 1,000,000 small files, of which 100 change: microseconds that the second
-             capture takes per file, and memory of the probe; at most 64 MiB at a million
+             capture takes per file, and memory of the probe; at most 64 MiB at a million. As in a drill it builds on
+             the first, which the reader has
     diff     two captures of a million files: seconds to read both, seconds to compare, memory; read and compared in at
              most 2 s, below 500 MiB
     native   the second capture of /usr on this host / `find -type f -exec sha256sum {} +` / `aide --check`
-    machine  the same in the deployed machine of scenarios/web: one capture of all sections against `aide --check` with
-             Debian's settings, and against `find`; at most 0.1 of either
+    machine  the same in the deployed machine of scenarios/web: one capture of all sections, which builds on the one
+             before as in a drill, against `aide --check` with Debian's settings, and against `find`; at most 0.1 of
+             either. `capture_whole` is one that tells everything again
 
 `native` and `machine` need Debian's aide: here installed by hand, in the machine by the drill's deploy. Runs of both sides take
 turns, and the best of three counts. Nothing here is a test: the numbers depend on the host and on what else it does.
 """
 
+import gzip
 import json
 import os
 import pathlib
@@ -74,8 +77,14 @@ def tree(root, count):
         (directory / f"file-{number:07}.txt").write_text(f"content {number}\n" * 4)
 
 
+def list_of(path):
+    """The name of the list that a capture left."""
+    with gzip.open(path, "rt") as lines:
+        return json.loads(next(lines))["header"]["list"]
+
+
 def captured(program, root, work, count):
-    """Two captures of a tree with changes between: the second's seconds and memory, and where both lie."""
+    """Two captures of a tree with changes between: the second's seconds and memory, and where both lie, whole."""
     digests, paths = work / f"digests-{count}", [work / f"{count}-{name}.jsonl.gz" for name in ("before", "after")]
     time.sleep(SETTLE)
     with open(paths[0], "wb") as out:
@@ -90,8 +99,11 @@ def captured(program, root, work, count):
         fresh = work / "digests"
         shutil.copy(digests, fresh)
         with open(paths[1], "wb") as out:
-            ran = timed([program, "files", root, fresh], out)
+            ran = timed([program, "files", root, fresh, list_of(paths[0])], out)
         best = min(best or ran, ran)
+    shutil.copy(digests, fresh)
+    with open(paths[1], "wb") as out:
+        timed([program, "files", root, fresh], out)
     return first, best, paths
 
 
@@ -125,22 +137,25 @@ def diff(paths):
 
 
 def native(work, root="/usr"):
-    if not shutil.which("aide"):
-        sys.exit("ci/bench: aide is not installed: apt-get install --no-install-recommends aide")
     say(f"native: {root}")
     program, digests = probe(), work / "digests-native"
     config, database = work / "aide.conf", work / "aide.db"
     # What a capture compares, and nothing more.
     config.write_text(f"database_in=file:{database}\ndatabase_out=file:{database}\n"
                       f"{root} p+u+g+ftype+s+l+acl+xattrs+sha256\n")
-    capture = [program, "files", root, digests]
-    timed(capture)
+    first = work / "native.jsonl.gz"
+    with open(first, "wb") as out:
+        timed([program, "files", root, digests], out)
+    kept = work / "digests-first"
+    shutil.copy(digests, kept)
+    capture = [program, "files", root, digests, list_of(first)]
     timed(["aide", "--config", config, "--init"])
     sums = ["find", root, "-xdev", "-type", "f", "-exec", "sha256sum", "{}", "+"]
     best = {}
     for _ in range(RUNS):
         for name, words, statuses in (("capture", capture, (0,)), ("find_sha256sum", sums, (0,)),
                                       ("aide_check", ["aide", "--config", config, "--check"], range(8))):
+            shutil.copy(kept, digests)  # A capture leaves a list of its own.
             seconds, _ = timed(words, statuses=statuses)
             best[name] = min(best.get(name, seconds), seconds)
     return ratios(best)
@@ -183,20 +198,23 @@ def measured(scenario):
         kept("cp /var/lib/aide/aide.db.new /var/lib/aide/aide.db")
         # The drill itself has captured it before; so has whoever asks aide.
         kept.timed(capture)
+        # The list that the last capture left, by its name: what the reader has.
+        last = f'{capture} --base=$(od -An -tx1 -j18 -N16 /run/redrill/digests | tr -d " \\n")'
         sides = {
-            "capture": (capture, (0,)),
+            "capture": (last, (0,)),
+            "capture_whole": (capture, (0,)),
             # What is gone before it is read is no fault of the machine.
             "find_sha256sum": ("find / -xdev -type f -exec sha256sum {} +", (0, 1)),
             "aide_check": (f"{aide} --check", range(8)),
         }
         runs = {name: [] for name in sides}
         for number in range(1, RUNS + 1):
-            say(f"machine: run {number} of {RUNS}: capture, find, aide --check")
+            say(f"machine: run {number} of {RUNS}: captures, find, aide --check")
             for name, (command, statuses) in sides.items():
                 runs[name].append(kept.timed(command, statuses))
         # aide tells in its report how much it looked at; its check is the last of a turn.
         checked = kept("grep -i \"number of entries\" /run/bench.out")
-        sections = kept(f"{capture} --times 2>&1 > /dev/null")
+        sections = kept(f"{last} --times 2>&1 > /dev/null")
         return {
             **ratios({name: min(seconds) for name, seconds in runs.items()}),
             "acceleration": kept.report["host"]["acceleration"],
@@ -212,6 +230,8 @@ def main(words):
     if unknown := [word for word in words if word not in PARTS]:
         sys.exit(f"ci/bench: there is no part {unknown[0]}; there are {', '.join(PARTS)}")
     parts, result = words or PARTS, {}
+    if "native" in parts and not shutil.which("aide"):
+        sys.exit("ci/bench: aide is not installed: apt-get install --no-install-recommends aide")
     with tempfile.TemporaryDirectory(prefix="redrill-bench-") as directory:
         work = pathlib.Path(directory)
         if "growth" in parts or "diff" in parts:

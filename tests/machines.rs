@@ -22,7 +22,7 @@ use redrill_tests::{has_qemu, in_mount_namespace, leftovers, processes_of, progr
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     type Test = fn(&mut World) -> futures_util::future::LocalBoxFuture<'_, ()>;
-    let trials: [(&str, Test); 12] = [
+    let trials: [(&str, Test); 13] = [
         ("forks::qemu::share_nothing_but_what_was_in_memory", |world| Box::pin(forks(world))),
         ("agent::qemu::answers_without_a_network", |world| Box::pin(agent(world))),
         ("reboot::qemu::is_proven_and_a_power_cut_loses_what_was_not_synced", |world| Box::pin(reboot(world))),
@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         ("long::full::qemu::a_template_is_told", |world| Box::pin(faults::full_cache(world))),
         ("port::qemu::one_that_is_taken_is_left_alone", |world| Box::pin(port(world))),
         ("cloud::qemu::a_published_image_becomes_forks", |world| Box::pin(cloud::forks(world))),
+        ("forks::qemu::may_be_frozen_again", |world| Box::pin(again(world))),
         ("freeze::container::keeps_the_files", |world| Box::pin(commit(world))),
     ];
     let trials = trials.into_iter().map(|(name, test)| {
@@ -154,8 +155,6 @@ fn needs(lease: u8, freezable: bool) -> Needs {
     Needs { lease, freezable, ..Needs::default() }
 }
 
-/// Two forks of a template agree on nothing that tells machines apart; two forks of one machine hold what it had in
-/// memory only, which no reboot would.
 /// The witness of what runs leave, which finds nothing afterwards, finds each of these now.
 fn sees(world: &World, wanted: &[&str]) {
     let found = leftovers(&world.home.state);
@@ -164,6 +163,29 @@ fn sees(world: &World, wanted: &[&str]) {
     }
 }
 
+/// A machine is frozen, its fork goes on in its place and is frozen too, and so on: as in a drill that plants faults into
+/// what a second deploy left.
+async fn again(world: &mut World) {
+    let qemu = world.qemu(&world.home.cache).await;
+    let (spec, dir) = (spec("m.example.org"), world.dir("m"));
+    let needs = Needs { freezable: true, forks_freezable: true, ..Needs::default() };
+    let mut machine = qemu.boot(&spec, &needs, &dir, &world.deadline).await.expect("boots");
+    let mut frozen = Vec::new();
+    for round in 1..=3 {
+        world.shell(&machine, &format!("echo {round} >> /run/rounds; echo {round} >> /root/rounds; sync")).await;
+        frozen.push(qemu.freeze(machine, &world.deadline).await.expect("frozen"));
+        machine = qemu.fork(&frozen[round - 1], "main", &dir, &world.deadline).await.expect("forks");
+    }
+    assert_eq!(world.shell(&machine, "cat /run/rounds /root/rounds").await, "1\n2\n3\n1\n2\n3");
+    let earlier = qemu.fork(&frozen[0], "other", &world.dir("m/other"), &world.deadline).await.expect("forks");
+    assert_eq!(world.shell(&earlier, "cat /run/rounds /root/rounds").await, "1\n1", "it stands where it was frozen");
+    for fork in [machine, earlier] {
+        fork.destroy().await.expect("ends");
+    }
+}
+
+/// Two forks of a template agree on nothing that tells machines apart; two forks of one machine hold what it had in
+/// memory only, which no reboot would.
 async fn forks(world: &mut World) {
     let qemu = world.qemu(&world.home.cache).await;
     let (a_dir, b_dir) = (world.dir("a"), world.dir("b"));

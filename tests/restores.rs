@@ -11,20 +11,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use redrill_tests::{Sandbox, has, has_sshd, processes_of, root, verdicts};
+use redrill_tests::{Sandbox, has, has_qemu, has_sshd, processes_of, root, verdicts};
 use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 11] = [
+    let trials: [(&str, fn()); 13] = [
         ("restores::container::kinds", kinds),
         ("restores::container::faults", faults),
         ("restores::container::backup-hosts", hosts::backup_hosts),
         ("restores::container::between", between::between),
         ("restores::container::round-trip", round_trip),
         ("restores::container::losses", losses),
-        ("restores::container::mail", mail),
-        ("long::restores::container::mutants-forge", mutants_forge),
+        ("restores::container::mail", || mail("container")),
+        ("long::restores::qemu::mail", || mail("qemu")),
+        ("long::restores::container::mutants-forge", || mutants_forge("container")),
+        ("long::restores::qemu::mutants-forge", || mutants_forge("qemu")),
         ("long::restores::container::losses-postgres-app", losses_postgres_app),
         ("long::restores::container::losses-files", losses_files),
         ("long::restores::container::losses-forge", losses_forge),
@@ -35,7 +37,8 @@ fn main() -> ExitCode {
     let no_tools = ["restic", "borg", "sqlite3"].iter().any(|tool| !has(tool));
     let no_hosts = no_tools || !has_sshd();
     let trials = trials.into_iter().map(|(name, run)| {
-        let lacking = no_engine || (no_tools && name.ends_with("faults")) || (no_hosts && name.ends_with("hosts"));
+        let no_backend = if name.contains("::qemu::") { !has_qemu() } else { no_engine };
+        let lacking = no_backend || (no_tools && name.ends_with("faults")) || (no_hosts && name.ends_with("hosts"));
         Trial::test(name, move || caught(run)).with_ignored_flag(lacking && !promised)
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
@@ -54,7 +57,11 @@ fn drilled(case: &str, status: i32, more: &[&str]) -> Value {
 }
 
 fn drilled_in(sandbox: &Sandbox, path: &str, status: i32, more: &[&str]) -> Value {
-    sandbox.run(&[&["run", path, "--backend", "container", "--quiet"], more].concat()).expect(status);
+    drilled_by("container", sandbox, path, status, more)
+}
+
+fn drilled_by(backend: &str, sandbox: &Sandbox, path: &str, status: i32, more: &[&str]) -> Value {
+    sandbox.run(&[&["run", path, "--backend", backend, "--quiet"], more].concat()).expect(status);
     assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
     let report = sandbox.report();
     for restored in list(&report, "restores") {
@@ -186,8 +193,8 @@ fn all_noticed(report: &Value, kinds: &[&str]) {
 }
 
 /// A scenario as it is shipped notices what is planted, by what its own repo and checks look at.
-fn mutants_forge() {
-    let report = drilled_in(&Sandbox::new(), "scenarios/forge", 0, &["--mutate"]);
+fn mutants_forge(backend: &str) {
+    let report = drilled_by(backend, &Sandbox::new(), "scenarios/forge", 0, &["--mutate"]);
     assert!(verdicts(&report).iter().all(|(_, verdict)| verdict == "PROVEN"), "{:?}", verdicts(&report));
     let kinds =
         ["port closed: 2222", "timer stopped", "service stopped", "emptied directories in place of the real one"];
@@ -225,8 +232,8 @@ fn losses() {
 }
 
 /// A restored copy writes to people: the sink has it all, and what was told to keep quiet first says nothing.
-fn mail() {
-    let report = drilled("restore-mail", 0, &[]);
+fn mail(backend: &str) {
+    let report = drilled_by(backend, &Sandbox::new(), "tests/cases/restore-mail", 0, &[]);
     assert_eq!(verdicts(&report), [("restores".to_owned(), "PROVEN".to_owned())], "{:#}", restores(&report));
     let mail = &report["mail"];
     assert_eq!((&mail["caught"], &mail["restored"], &mail["copies"]), (&2.into(), &2.into(), &0.into()), "{mail:#}");

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 17] = [
+    let trials: [(&str, fn()); 18] = [
         ("image::build", image),
         ("web::container::report", web),
         ("web-broken::qemu::redeploy", web_broken),
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         ("silent::qemu::boot", silent),
         ("silent::qemu::killed", killed),
         ("full::qemu::disk", || in_mount_namespace("full::qemu::disk", full)),
+        ("since::container::idempotence", since),
         ("waits::container::engine_dies", engine_dies),
         ("waits::container::engine_refuses", engine_refuses),
         ("acme::container::issued", acme::container),
@@ -229,6 +230,47 @@ fn full() {
     assert!(ran.stdout.contains(&sandbox.state().display().to_string()), "{}", ran.stdout);
     left_clean(&sandbox);
     sandbox.run(&["clean", "--check"]).expect(0);
+}
+
+/// The check before a merge looks at the host that the change touches, and says which it leaves out.
+fn since() {
+    const DEPLOY: &str = "from io import StringIO\n\nfrom pyinfra import host\nfrom pyinfra.operations import files, server\n\n\
+        files.put(name='Motto', src=StringIO(host.data.motto + '\\n'), dest='/etc/motto')\n\
+        if host.data.get('stamp'):\n    server.shell(name='Stamp', commands=['date >> /etc/stamp'])\n";
+    let sandbox = Sandbox::new();
+    let requirements =
+        std::fs::read_to_string(redrill_tests::root().join("tests/cases/two-hosts/servers/requirements.txt"));
+    sandbox.file("repo/requirements.txt", &requirements.expect("pinned"));
+    sandbox.file("repo/inventory.py", "web = ['web.example.org']\ndatabases = ['db.example.org']\n");
+    sandbox.file("repo/group_data/all.py", "motto = 'calm'\n");
+    sandbox.file("repo/deploy.py", DEPLOY);
+    let git = |words: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        git.current_dir(sandbox.path().join("repo")).args(["-c", "user.name=ada", "-c", "user.email=ada@example.org"]);
+        assert!(git.args(words).status().expect("git").success(), "{words:?}");
+    };
+    let commit = |words: &str| {
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", words]);
+    };
+    git(&["init", "--quiet"]);
+    commit("one");
+    sandbox.file("repo/README.md", "For people.\n");
+    commit("two");
+    let repo = sandbox.path().join("repo").display().to_string();
+    let check = |since: &str| sandbox.run(&["idempotence", &repo, "--since", since, "--backend", "container"]);
+    let nothing = check("HEAD~1").expect(0);
+    assert!(nothing.stdout.contains("Nothing was looked at: of 1 files changed"), "{}", nothing.stdout);
+    sandbox.file("repo/group_data/databases.py", "stamp = True\n");
+    commit("three");
+    let ran = check("HEAD~1").expect(1);
+    let report = sandbox.report();
+    expect_verdicts(&report, ["PROVEN", "FAILED", "UNDECLARED"]);
+    let machines: Vec<&str> =
+        report["machines"].as_array().into_iter().flatten().filter_map(|m| m["name"].as_str()).collect();
+    assert_eq!(machines, ["db.example.org"], "{}", ran.stdout);
+    assert!(ran.stdout.contains("Stamp") && ran.stdout.contains("deploy.py:8"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("not looked at: web.example.org"), "{}", ran.stdout);
 }
 
 /// An engine that is gone says nothing about the repo. What it had made is removed once it is back.

@@ -1,13 +1,16 @@
 //! Takes captures of machines, and reads them back.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use flate2::Compression;
 use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE};
 use redrill_model::Moment;
-use redrill_state::{Capture, CaptureError, Reader};
+use redrill_state::{Capture, CaptureError, Header, Reader, Record};
 use thiserror::Error;
 
 /// Why there is no capture.
@@ -37,47 +40,99 @@ pub(crate) fn path(captures: &Path, machine: &str, moment: Moment) -> PathBuf {
 }
 
 /// Takes a capture, and reads it once to be sure that it is whole. Captures with the same key compare.
+///
+/// The probe need not tell again what an earlier capture in the same directory has; what is written to `to` is whole by
+/// itself all the same.
 pub(crate) async fn take<M: Machine>(
     machine: &M,
     key: &[u8; 32],
     to: &Path,
     deadline: &Deadline,
 ) -> Result<Capture, TakeError> {
-    if let Some(parent) = to.parent() {
-        std::fs::create_dir_all(parent).map_err(|source| TakeError::Unreadable { path: parent.to_owned(), source })?;
-    }
-    let output = machine.exec_to_file(&Exec::new([PROBE, "capture", "--key"]), key, to, deadline).await?;
+    let (path, dir) = (to.to_owned(), to.parent().map(Path::to_owned).unwrap_or_default());
+    std::fs::create_dir_all(&dir).map_err(|source| TakeError::Unreadable { path: dir.clone(), source })?;
+    let bases = blocking(move || Ok(bases(&dir))).await?;
+    let mut command = Exec::new([PROBE, "capture", "--key"]);
+    command.0.extend(bases.keys().map(|list| format!("--base={list}")));
+    let came = to.with_extension("part");
+    let output = machine.exec_to_file(&command, key, &came, deadline).await?;
     if output.status != 0 {
         return Err(TakeError::Probe { status: output.status, said: output.stderr.trim().to_owned() });
     }
-    let path = to.to_owned();
-    let read = tokio::task::spawn_blocking(move || read(&path)).await;
-    read.unwrap_or_else(|error| Err(TakeError::Probe { status: 0, said: error.to_string() }))
+    blocking(move || settle(&came, &path, &bases)).await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, TakeError> + Send + 'static,
+) -> Result<T, TakeError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(TakeError::Probe { status: 0, said: error.to_string() }))
+}
+
+/// The captures of a directory, by the list that each left in the machine.
+fn bases(dir: &Path) -> BTreeMap<String, PathBuf> {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let files = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ending| ending == "gz"));
+    // One that cannot be read is no base; whoever needs it says so.
+    files.filter_map(|path| Some((header(&path).ok()?.list, path))).filter(|(list, _)| !list.is_empty()).collect()
+}
+
+fn header(path: &Path) -> io::Result<Header> {
+    let mut line = String::new();
+    BufReader::new(GzDecoder::new(File::open(path)?)).read_line(&mut line)?;
+    match serde_json::from_str(&line)? {
+        Record::Header(header) => Ok(header),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// Reads what came, and leaves it whole.
+fn settle(came: &Path, to: &Path, bases: &BTreeMap<String, PathBuf>) -> Result<Capture, TakeError> {
+    let unreadable = |source| TakeError::Unreadable { path: to.to_owned(), source };
+    let (capture, builds) = read_with(came, bases)?;
+    if builds {
+        let mut out = BufWriter::with_capacity(256 * 1024, GzEncoder::new(Vec::new(), Compression::fast()));
+        for record in capture.records() {
+            serde_json::to_writer(&mut out, &record).map_err(|error| unreadable(error.into()))?;
+            out.write_all(b"\n").map_err(unreadable)?;
+        }
+        let packed = out.into_inner().map_err(|error| unreadable(error.into_error()))?.finish().map_err(unreadable)?;
+        std::fs::write(came, packed).map_err(unreadable)?;
+    }
+    std::fs::rename(came, to).map_err(unreadable)?;
+    Ok(capture)
 }
 
 /// Reads a capture of an earlier stage.
 pub(crate) fn read(path: &Path) -> Result<Capture, TakeError> {
+    read_with(path, &BTreeMap::new()).map(|(capture, _)| capture)
+}
+
+/// Also tells whether it built on another.
+fn read_with(path: &Path, bases: &BTreeMap<String, PathBuf>) -> Result<(Capture, bool), TakeError> {
     let unreadable = |source| TakeError::Unreadable { path: path.to_owned(), source };
     let damaged = |source| TakeError::Damaged { path: path.to_owned(), source };
-    let lines = BufReader::new(GzDecoder::new(File::open(path).map_err(unreadable)?)).lines();
+    let mut lines = BufReader::new(GzDecoder::new(File::open(path).map_err(unreadable)?)).lines();
     let mut reader = Reader::default();
+    if let Some(first) = lines.next() {
+        reader.line(&first.map_err(unreadable)?).map_err(damaged)?;
+    }
+    let base = reader.builds_on().and_then(|base| bases.get(base));
+    if let Some(base) = base {
+        reader.base(read(base)?.files);
+    }
     for line in lines {
         reader.line(&line.map_err(unreadable)?).map_err(damaged)?;
     }
-    reader.finish().map_err(damaged)
+    Ok((reader.finish().map_err(damaged)?, base.is_some()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
-    use flate2::Compression;
-    use flate2::write::GzEncoder;
-
     use super::*;
 
     const LINES: &str = concat!(
-        r#"{"header":{"form":2,"boot_id":"b","clock":5,"walked":["/"],"left_out":{}}}"#,
+        r#"{"header":{"form":3,"boot_id":"b","clock":5,"walked":["/"],"left_out":{}}}"#,
         "\n",
         r#"{"file":{"path":"/a","kind":"directory","mode":493,"uid":0,"gid":0,"ctime":1}}"#,
         "\n",
@@ -98,6 +153,32 @@ mod tests {
     }
 
     #[test]
+    fn a_capture_that_builds_on_another_is_left_whole() {
+        let dir = std::env::temp_dir().join(format!("redrill-bases-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("made");
+        let (first, came, second) = (dir.join("s0.jsonl.gz"), dir.join("s1.jsonl.part"), dir.join("s1.jsonl.gz"));
+        std::fs::write(&first, packed(&LINES.replace(r#""form":3"#, r#""form":3,"list":"one""#))).expect("written");
+        std::fs::write(dir.join("cut.jsonl.gz"), &packed(LINES)[..10]).expect("written");
+        let bases = bases(&dir);
+        assert_eq!(bases, BTreeMap::from([("one".to_owned(), first.clone())]));
+        let same = r#"{"same":{"from":"/a","to":"/a","count":1}}"#;
+        let lines = LINES.replace(r#""form":3"#, r#""form":3,"list":"two","base":"one""#);
+        let entry = lines.lines().nth(1).expect("a file").to_owned();
+        std::fs::write(&came, packed(&lines.replace(&entry, same))).expect("written");
+        let capture = settle(&came, &second, &bases).expect("whole");
+        assert_eq!(capture.files, read(&first).expect("whole").files);
+        assert!(!came.exists());
+        std::fs::remove_file(first).expect("gone");
+        assert_eq!(read(&second).expect("whole by itself"), capture);
+        assert_eq!(header(&second).expect("has one").list, "two");
+        // A base that nobody asked for, or that is not there any more, is no smaller machine.
+        std::fs::write(&came, packed(&lines.replace(&entry, same))).expect("written");
+        let error = settle(&came, &second, &BTreeMap::new()).expect_err("no base");
+        assert!(matches!(error, TakeError::Damaged { source: CaptureError::Base { .. }, .. }), "{error:?}");
+        std::fs::remove_dir_all(dir).expect("cleaned up");
+    }
+
+    #[test]
     fn what_a_killed_probe_leaves_is_no_capture() {
         let whole = packed(LINES);
         let path = written("whole", &whole);
@@ -113,9 +194,9 @@ mod tests {
             let error = read(&path).expect_err("without its end it is none");
             assert!(matches!(error, TakeError::Damaged { source: CaptureError::Cut { .. }, .. }), "{error:?}");
         }
-        std::fs::write(&path, packed(&LINES.replace(r#""form":2"#, r#""form":3"#))).expect("written");
+        std::fs::write(&path, packed(&LINES.replace(r#""form":3"#, r#""form":4"#))).expect("written");
         let error = read(&path).expect_err("a form that nobody knows yet");
-        assert!(matches!(error, TakeError::Damaged { source: CaptureError::Form { found: 3 }, .. }), "{error:?}");
+        assert!(matches!(error, TakeError::Damaged { source: CaptureError::Form { found: 4 }, .. }), "{error:?}");
         std::fs::remove_file(path).expect("cleaned up");
     }
 }

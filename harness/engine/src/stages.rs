@@ -251,6 +251,7 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
         mail: None,
         acme: None,
         freezable: drill.mutate || scenario.claims.contains(&Claim::Idempotent),
+        forks_freezable: drill.mutate,
     }
 }
 

@@ -316,6 +316,8 @@ pub struct Needs {
     pub lease: u8,
     /// It will be frozen: its memory is laid out so that this costs no time.
     pub freezable: bool,
+    /// So may forks of it: each costs a copy of the memory where it would share it.
+    pub forks_freezable: bool,
     /// Where its mail goes, if it is caught.
     pub mail: Option<Post>,
     /// Who gives it certificates, if ACME servers are stood in for.
@@ -330,6 +332,7 @@ impl Default for Needs {
             lan: None,
             lease: 0,
             freezable: false,
+            forks_freezable: false,
             mail: None,
             acme: None,
         }

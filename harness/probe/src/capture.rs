@@ -1,7 +1,7 @@
 //! Writes a capture: every section in turn, compressed, as a stream.
 //!
-//! Files take the longest. What asks a program (sshd, nft, a database) does so beside them, each on a thread of its own;
-//! what only reads small files shares one.
+//! Files take the longest, and all else is read beside them: what asks a program (sshd, nft, a database) on a thread of
+//! its own, what only reads small files on one for all.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -10,16 +10,19 @@ use std::time::{Duration, Instant};
 
 use redrill_state::Header;
 
+use crate::files::Files;
 use crate::found::{Found, Root};
 use crate::shadow::{self, Key};
 use crate::sink::Sink;
 use crate::{
-    accounts, alternatives, apt, containers, cron, databases, files, firewall, keys, known, locale, modules, mounted,
-    mounts, packages, sockets, sshd, sudoers, sysctl, timers, units,
+    accounts, alternatives, apt, containers, cron, databases, firewall, keys, known, locale, modules, mounted, mounts,
+    packages, sockets, sshd, sudoers, sysctl, timers, units,
 };
 
+const FIRST: [fn(&Root) -> Found; 2] = [units::read, sockets::read];
 /// Sections that need nothing but the machine's files.
-const QUICK: [fn(&Root) -> Found; 14] = [
+const QUICK: [fn(&Root) -> Found; 15] = [
+    packages::read,
     keys::read,
     sudoers::read,
     cron::read,
@@ -39,47 +42,54 @@ const QUICK: [fn(&Root) -> Found; 14] = [
 const SLOW: [fn(&Root) -> Found; 3] = [sshd::read, firewall::read, timers::read];
 
 /// How a capture is to be taken.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default)]
 pub(crate) struct Options {
     /// The key of this run's digests comes on standard input; else it is made here, and captures do not compare.
     pub(crate) key: bool,
     /// How long each section took is told on standard error.
     pub(crate) times: bool,
+    /// Names of lists whose captures the reader has: files that are as one of them says need not be told again.
+    pub(crate) bases: Vec<String>,
+}
+
+impl Options {
+    /// From the words of a command line; `None` for one that is unknown.
+    pub(crate) fn from(words: &[&str]) -> Option<Self> {
+        let mut options = Self::default();
+        for word in words {
+            match word.split_once('=') {
+                None if *word == "--key" => options.key = true,
+                None if *word == "--times" => options.times = true,
+                Some(("--base", name)) => options.bases.push(name.to_owned()),
+                _ => return None,
+            }
+        }
+        Some(options)
+    }
 }
 
 /// Writes the whole capture to `out`. An error means that nobody reads it any more; what the machine refuses is a gap.
-pub(crate) fn write(out: impl Write, options: Options) -> io::Result<()> {
+pub(crate) fn write(out: impl Write, options: &Options) -> io::Result<()> {
     let began = Instant::now();
     let key = key(options)?;
     let clock = crate::now();
     let mounts = mounts::read()?;
+    let files = Files::new(&mounts, Path::new(known::LIST), &options.bases, clock)?;
     let mut sink = Sink::new(out);
     let mut header = Header::new(crate::boot_id(), clock);
+    files.announce(&mut header);
     header.key = shadow::keyed(&key, "the name of the key")[..16].to_owned();
     header.walked.clone_from(&mounts.walked);
     header.left_out.clone_from(&mounts.left_out);
     sink.header(header)?;
     let mut times: Vec<(String, Duration)> = Vec::new();
-    // Units first: they are what a capture itself disturbs soonest.
-    timed(&mut times, "units", || units::write(&mut sink))?;
-    timed(&mut times, "sockets", || sockets::write(&mut sink))?;
     let root = &Root::machine();
     let found = thread::scope(|scope| {
-        let mut readers: Vec<thread::ScopedJoinHandle<'_, Vec<(Found, Duration)>>> = Vec::new();
-        readers.extend(SLOW.map(|read| scope.spawn(move || vec![measured(|| read(root))])));
-        readers.push(scope.spawn(|| vec![measured(|| databases::servers(root, &key))]));
-        readers.push(scope.spawn(|| {
-            let mut found = vec![measured(|| shadow::read(root, &key))];
-            found.extend(QUICK.map(|read| measured(|| read(root))));
-            found
-        }));
-        timed(&mut times, "packages", || packages::write(&mut sink))?;
+        let others = scope.spawn(|| others(root, &key));
         timed(&mut times, "users and groups", || accounts::write(&mut sink))?;
-        let sqlite = timed(&mut times, "files", || files::write(&mut sink, &mounts, Path::new(known::LIST), clock))?;
-        let mut found = vec![measured(|| databases::sqlite::read(&sqlite, &key))];
-        for reader in readers {
-            found.extend(reader.join().map_err(|_| io::Error::other("a section's reader broke"))?);
-        }
+        let sqlite = timed(&mut times, "files", || files.write(&mut sink))?;
+        let mut found = others.join().map_err(broken)??;
+        found.push(measured(|| databases::sqlite::read(&sqlite, &key)));
         io::Result::Ok(found)
     })?;
     for (found, time) in found {
@@ -96,19 +106,43 @@ pub(crate) fn write(out: impl Write, options: Options) -> io::Result<()> {
     Ok(())
 }
 
+/// What is read beside the files, with the time that each took. Units come first: they are what a capture itself disturbs
+/// soonest.
+fn others(root: &Root, key: &Key) -> io::Result<Vec<(Found, Duration)>> {
+    let mut found = FIRST.map(|read| measured(|| read(root))).into_iter().collect::<Vec<_>>();
+    thread::scope(|scope| {
+        let mut readers: Vec<thread::ScopedJoinHandle<'_, Vec<(Found, Duration)>>> = Vec::new();
+        readers.extend(SLOW.map(|read| scope.spawn(move || vec![measured(|| read(root))])));
+        readers.push(scope.spawn(|| vec![measured(|| databases::servers(root, key))]));
+        found.push(measured(|| shadow::read(root, key)));
+        found.extend(QUICK.map(|read| measured(|| read(root))));
+        for reader in readers {
+            found.extend(reader.join().map_err(broken)?);
+        }
+        Ok(found)
+    })
+}
+
+fn broken<T>(_: T) -> io::Error {
+    io::Error::other("a section's reader broke")
+}
+
 /// Writes the files below a directory and nothing else, with a list of digests of its own: for measurements.
-pub(crate) fn write_files(out: impl Write, root: &str, list: &str) -> io::Result<()> {
+pub(crate) fn write_files(out: impl Write, root: &str, list: &str, base: Option<&str>) -> io::Result<()> {
     let clock = crate::now();
+    let mounts = mounts::Mounts { walked: vec![root.to_owned()], ..mounts::Mounts::default() };
+    let bases: Vec<String> = base.into_iter().map(str::to_owned).collect();
+    let files = Files::new(&mounts, Path::new(list), &bases, clock)?;
     let mut sink = Sink::new(out);
     let mut header = Header::new(crate::boot_id(), clock);
-    header.walked.push(root.to_owned());
-    let mounts = mounts::Mounts { walked: header.walked.clone(), ..mounts::Mounts::default() };
+    files.announce(&mut header);
+    header.walked.clone_from(&mounts.walked);
     sink.header(header)?;
-    files::write(&mut sink, &mounts, Path::new(list), clock)?;
+    files.write(&mut sink)?;
     sink.end()
 }
 
-fn key(options: Options) -> io::Result<Key> {
+fn key(options: &Options) -> io::Result<Key> {
     let mut key = Key::default();
     if options.key {
         io::stdin().lock().read_exact(&mut key)?;

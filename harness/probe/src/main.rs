@@ -47,17 +47,18 @@ mod watch;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] | files ROOT LIST | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] [--base=NAME]... | files ROOT LIST [NAME] | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match words.as_slice() {
-        ["capture", options @ ..] if options.iter().all(|option| ["--key", "--times"].contains(option)) => {
-            let options = capture::Options { key: options.contains(&"--key"), times: options.contains(&"--times") };
-            capture::write(std::io::stdout().lock(), options)
-        }
-        ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list),
+        ["capture", words @ ..] => match capture::Options::from(words) {
+            Some(options) => capture::write(std::io::stdout().lock(), &options),
+            None => Err(std::io::Error::other(USAGE)),
+        },
+        ["files", root, list] => capture::write_files(std::io::stdout().lock(), root, list, None),
+        ["files", root, list, base] => capture::write_files(std::io::stdout().lock(), root, list, Some(base)),
         ["manifest", targets @ ..] => manifest::write(targets, std::io::stdout().lock()),
         ["clock"] => clock(),
         ["stamp"] => stamp(std::io::stdin().lock(), std::io::stdout().lock(), now),

@@ -1,25 +1,21 @@
 //! Installed packages, from dpkg's own database.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use redrill_state::{Package, Section};
 
-use crate::sink::Sink;
+use crate::found::{Found, Root};
 
 /// One paragraph per package, as in deb-control(5).
 const STATUS: &str = "/var/lib/dpkg/status";
 
-pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
+pub(crate) fn read(_: &Root) -> Found {
+    let mut found = Found::new(Section::Packages);
     match std::fs::read_to_string(STATUS) {
-        Ok(text) => {
-            for package in parse(&text) {
-                sink.entry(package)?;
-            }
-            Ok(())
-        }
-        Err(error) => sink.gap(Section::Packages, format!("{STATUS}: {error}")),
+        Ok(text) => parse(&text).into_iter().for_each(|package| found.add(package)),
+        Err(error) => found.gap(format!("{STATUS}: {error}")),
     }
+    found
 }
 
 fn parse(text: &str) -> Vec<Package> {

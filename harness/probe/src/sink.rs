@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use redrill_state::{Gap, Header, Record, Section};
+use redrill_state::{Gap, Header, Record, Same, Section};
 
 use crate::found::Found;
 
@@ -36,6 +36,12 @@ impl<W: Write> Sink<W> {
             *self.counts.entry(section).or_default() += 1;
         }
         self.line(&record)
+    }
+
+    /// Writes that these files are as the base has them.
+    pub(crate) fn same(&mut self, same: Same) -> io::Result<()> {
+        *self.counts.entry(Section::Files).or_default() += same.count;
+        self.line(&Record::Same(same))
     }
 
     /// Writes all of a section.

@@ -2,19 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use redrill_state::{Section, Socket};
 
-use crate::sink::Sink;
+use crate::found::{Found, Root};
 
 const TABLES: [(&str, &str); 4] = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
 
 /// The harness's own forwarder, which is no part of the machine.
 const OWN: &str = "probe";
 
-pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
+pub(crate) fn read(_: &Root) -> Found {
+    let mut found = Found::new(Section::Sockets);
     let processes = processes();
     let ports = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut lowest = ports.split_whitespace().filter_map(|word| word.parse::<u16>().ok());
@@ -27,7 +28,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
             // A kernel without IPv6 has no such table, and no such sockets.
             Err(error) if error.kind() == io::ErrorKind::NotFound && protocol.ends_with('6') => continue,
             Err(error) => {
-                sink.gap(Section::Sockets, format!("{path}: {error}"))?;
+                found.gap(format!("{path}: {error}"));
                 continue;
             }
         };
@@ -40,11 +41,11 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
             let socket = Socket { protocol: protocol.to_owned(), address: address.to_string(), process, ephemeral };
             // Several processes may share an address (SO_REUSEPORT): one entry.
             if seen.insert((protocol, address)) {
-                sink.entry(socket)?;
+                found.add(socket);
             }
         }
     }
-    Ok(())
+    found
 }
 
 /// Address and inode of each socket in this state. Format: proc_pid_net(5).

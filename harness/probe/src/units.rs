@@ -7,15 +7,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{self, Write};
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redrill_state::{Section, Unit};
 
-use crate::found::Root;
-use crate::sink::Sink;
+use crate::found::{Found, Root};
 use crate::stale::{self, Service};
 
 /// Where unit files lie, the strongest first.
@@ -35,8 +34,9 @@ const INVOCATIONS: &str = "/run/systemd/units";
 /// The harness's own, which is no part of the machine.
 const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
 
-pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
-    let files = UnitFiles::of(&Root::machine());
+pub(crate) fn read(root: &Root) -> Found {
+    let mut found = Found::new(Section::Units);
+    let files = UnitFiles::of(root);
     let mut units: BTreeMap<String, Unit> =
         files.names().map(|name| (name.clone(), files.unit(name, "not loaded", "inactive"))).collect();
     match list_units() {
@@ -47,7 +47,7 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
                 units.insert(name.to_owned(), files.unit(name, load, active));
             }
         }
-        Err(error) => sink.gap(Section::Units, error)?,
+        Err(error) => found.gap(error),
     }
     units.retain(|name, _| !OWN.contains(&name.as_str()));
     for unit in units.values_mut() {
@@ -61,9 +61,9 @@ pub(crate) fn write<W: Write>(sink: &mut Sink<W>) -> io::Result<()> {
     let mut stale = stale::find(&services);
     for (name, mut unit) in units {
         unit.stale = stale.remove(&name).unwrap_or_default();
-        sink.entry(unit)?;
+        found.add(unit);
     }
-    Ok(())
+    found
 }
 
 fn list_units() -> Result<String, String> {

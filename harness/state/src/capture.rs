@@ -2,6 +2,9 @@
 //!
 //! On disk a capture is JSON lines, one [`Record`] each: a header first, entries in any order, the end last with the
 //! number of entries of each section. A stream that was cut, or lost a line, is an error and never a smaller machine.
+//!
+//! What comes from a machine may leave out files that are as an earlier capture of it has them, and name the stretch of
+//! them instead ([`Same`]): most of a deployed machine is what its image was.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ use crate::files::Files;
 use crate::sections::{Record, Section};
 
 /// The version of the form on disk.
-pub(crate) const FORM: u32 = 2;
+pub(crate) const FORM: u32 = 3;
 
 /// What stands at the head of a capture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,12 @@ pub struct Header {
     /// Names the key that digests of secrets were made with: only those of one key compare.
     #[serde(default)]
     pub key: String,
+    /// Names the list of files that this capture left in the machine, for a later one that builds on it; empty without.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub list: String,
+    /// The `list` of the capture that this one builds on; empty for one that is whole by itself.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub base: String,
     /// Mount points that were walked.
     pub walked: Vec<String>,
     /// Mount points that were not, each with the reason.
@@ -38,6 +47,18 @@ impl Header {
     pub fn new(boot_id: String, clock: i64) -> Self {
         Self { form: FORM, boot_id, clock, ..Self::default() }
     }
+}
+
+/// A stretch of files that are as the base has them, in its order. Those with an escaped name do not count: they are
+/// always told in full, since text sorts them differently than a walk meets them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Same {
+    /// Path of the first.
+    pub from: String,
+    /// Path of the last.
+    pub to: String,
+    /// How many there are, both included.
+    pub count: usize,
 }
 
 /// Why a section is not whole.
@@ -83,6 +104,16 @@ pub enum CaptureError {
     Form {
         /// Version found.
         found: u32,
+    },
+    /// It builds on a capture that is not at hand, or that does not have what it names.
+    #[error("line {line} of the capture says that files are as before, and they are not there: {from} to {to}")]
+    Base {
+        /// From 1.
+        line: usize,
+        /// Path of the first.
+        from: String,
+        /// Path of the last.
+        to: String,
     },
     /// Same name twice in a section.
     #[error("{section} has `{subject}` twice")]
@@ -149,6 +180,22 @@ impl Capture {
         }
     }
 
+    /// Every line of it, as it is written to disk: whole by itself.
+    pub fn records(&self) -> impl Iterator<Item = Record> {
+        let counts =
+            Section::ALL.iter().map(|section| (*section, self.count(*section))).filter(|(_, count)| *count > 0);
+        let end = Record::End(counts.collect());
+        let entries = (self.files.values().cloned().map(Record::from))
+            .chain(self.packages.values().cloned().map(Record::from))
+            .chain(self.users.values().cloned().map(Record::from))
+            .chain(self.groups.values().cloned().map(Record::from))
+            .chain(self.units.values().cloned().map(Record::from))
+            .chain(self.sockets.values().cloned().map(Record::from))
+            .chain(self.settings.values().flat_map(|entries| entries.values().cloned()));
+        let said = (self.gaps.iter().cloned().map(Record::Gap)).chain(self.notes.iter().cloned().map(Record::Note));
+        std::iter::once(Record::Header(self.header.clone())).chain(entries).chain(said).chain(std::iter::once(end))
+    }
+
     /// The file that says what this entry is, where one does.
     pub fn source(&self, section: Section, subject: &str) -> Option<&str> {
         match section {
@@ -168,11 +215,22 @@ impl Capture {
 pub struct Reader {
     capture: Capture,
     files: Vec<FileEntry>,
+    base: Option<Files>,
     lines: usize,
     end: Option<BTreeMap<Section, usize>>,
 }
 
 impl Reader {
+    /// The name of the capture that this one builds on, once its header is read.
+    pub fn builds_on(&self) -> Option<&str> {
+        Some(self.capture.header.base.as_str()).filter(|base| !base.is_empty())
+    }
+
+    /// Gives it the files of that capture.
+    pub fn base(&mut self, files: Files) {
+        self.base = Some(files);
+    }
+
     /// Takes the next line.
     pub fn line(&mut self, text: &str) -> Result<(), CaptureError> {
         self.lines += 1;
@@ -196,6 +254,7 @@ impl Reader {
         match record {
             Record::Header(header) => capture.header = header,
             Record::File(entry) => self.files.push(entry),
+            Record::Same(same) => self.same(same)?,
             Record::Package(entry) => insert(&mut capture.packages, Section::Packages, entry)?,
             Record::User(entry) => insert(&mut capture.users, Section::Users, entry)?,
             Record::Group(entry) => insert(&mut capture.groups, Section::Groups, entry)?,
@@ -214,11 +273,25 @@ impl Reader {
         Ok(())
     }
 
+    fn same(&mut self, Same { from, to, count }: Same) -> Result<(), CaptureError> {
+        let before = self.files.len();
+        let stretch = self.base.iter().flat_map(|base| base.starting_at(&from));
+        self.files.extend(stretch.filter(|entry| !entry.path.contains('\\')).take(count).cloned());
+        let came = self.files.get(before..).unwrap_or_default();
+        let ends = |entry: Option<&FileEntry>, path: &str| entry.is_some_and(|entry| entry.path == path);
+        if came.len() == count && ends(came.first(), &from) && ends(came.last(), &to) {
+            return Ok(());
+        }
+        Err(CaptureError::Base { line: self.lines, from, to })
+    }
+
     /// The capture, if all of it came.
     pub fn finish(mut self) -> Result<Capture, CaptureError> {
         let Some(end) = self.end else { return Err(CaptureError::Cut { lines: self.lines }) };
         let twice = |subject| CaptureError::Twice { section: Section::Files, subject };
         self.capture.files = Files::new(self.files).map_err(twice)?;
+        // All of it is here now.
+        self.capture.header.base.clear();
         for section in Section::ALL.iter().copied() {
             let (found, written) = (self.capture.count(section), end.get(&section).copied().unwrap_or(0));
             if found != written {
@@ -282,6 +355,67 @@ mod tests {
         let capture = lines(&[header(), Record::File(file("/a", "1")), end(1)]).expect("whole");
         assert_eq!(capture.files["/a"], file("/a", "1"));
         assert_eq!(capture.header.clock, 5);
+    }
+
+    fn same(from: &str, to: &str, count: usize) -> Record {
+        Record::Same(Same { from: from.to_owned(), to: to.to_owned(), count })
+    }
+
+    /// A capture that builds on one of these paths, with these records and so many files in the end.
+    fn on_base(paths: &[&str], records: &[Record], files: usize) -> Result<Capture, CaptureError> {
+        let mut reader = Reader::default();
+        let mut first = Header::new("boot".to_owned(), 6);
+        first.base = "earlier".to_owned();
+        reader.line(&serde_json::to_string(&Record::Header(first)).expect("plain data"))?;
+        assert_eq!(reader.builds_on(), Some("earlier"));
+        reader.base(paths.iter().map(|path| file(path, "1")).collect());
+        for record in records.iter().chain([&end(files)]) {
+            reader.line(&serde_json::to_string(record).expect("plain data"))?;
+        }
+        reader.finish()
+    }
+
+    #[test]
+    fn what_is_as_before_comes_from_the_capture_before() {
+        let paths = ["/", "/a", "/a/b", "/a/\\xff", "/c", "/d"];
+        let records = [same("/", "/a/b", 3), Record::File(file("/a/\\xff", "2")), same("/c", "/c", 1)];
+        let capture = on_base(&paths, &records, 5).expect("whole");
+        let seen: Vec<(&str, String)> =
+            capture.files.iter().map(|(path, entry)| (path.as_str(), entry.digest.expect("one").to_string())).collect();
+        let (old, new) =
+            (file("", "1").digest.expect("one").to_string(), file("", "2").digest.expect("one").to_string());
+        let [a, b, c, d, e] = ["/", "/a", "/a/\\xff", "/a/b", "/c"];
+        assert_eq!(seen, [(a, old.clone()), (b, old.clone()), (c, new), (d, old.clone()), (e, old)]);
+        assert_eq!(capture.header.base, "", "it is whole now");
+    }
+
+    #[test]
+    fn a_stretch_that_the_capture_before_does_not_have_is_an_error() {
+        let paths = ["/", "/a", "/b"];
+        for record in [same("/", "/b", 2), same("/x", "/b", 1), same("/a", "/b", 3), same("/", "/", 0)] {
+            let error = on_base(&paths, &[record], 3).expect_err("not there");
+            assert!(matches!(error, CaptureError::Base { line: 2, .. }), "{error}");
+        }
+        let error = lines(&[header(), same("/", "/", 1)]).expect_err("it builds on nothing");
+        assert!(matches!(error, CaptureError::Base { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_written_again_reads_back() {
+        let package = crate::Package { name: "git".to_owned(), version: "1".to_owned(), status: "ok".to_owned() };
+        let records = [
+            header(),
+            Record::File(file("/a", "1")),
+            Record::Package(package),
+            Record::Shadow(crate::Shadow { name: "ada".to_owned(), ..crate::Shadow::default() }),
+            Record::Gap(Gap { section: Section::Sshd, reason: "no".to_owned() }),
+            Record::Note(Note { section: Section::Sshd, text: "so".to_owned() }),
+            Record::End([Section::Files, Section::Packages, Section::Shadow].map(|section| (section, 1)).into()),
+        ];
+        let capture = lines(&records).expect("whole");
+        let again: Vec<Record> = capture.records().collect();
+        assert_eq!(again, records);
+        assert_eq!(lines(&again).expect("whole"), capture);
     }
 
     #[test]

@@ -54,6 +54,12 @@ impl Files {
         found.ok().and_then(|at| self.entries.get(at))
     }
 
+    /// From this path on, in order; nothing without it.
+    pub(crate) fn starting_at(&self, path: &str) -> std::slice::Iter<'_, FileEntry> {
+        let found = self.entries.binary_search_by(|entry| walk_order(entry.path.as_bytes(), path.as_bytes()));
+        found.ok().and_then(|at| self.entries.get(at..)).unwrap_or_default().iter()
+    }
+
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &FileEntry)> {
         self.entries.iter().map(|entry| (&entry.path, entry))

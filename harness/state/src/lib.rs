@@ -19,7 +19,7 @@ mod testing;
 mod trend;
 
 pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of, moves_by_itself};
-pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader};
+pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader, Same};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
 pub use files::{Files, walk_order};

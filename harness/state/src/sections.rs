@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::capture::{Gap, Header, Note};
+use crate::capture::{Gap, Header, Note, Same};
 use crate::entries::{Facts, FileEntry, Group, Package, Socket, Unit, User};
 use crate::settings::{
     Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,
@@ -44,6 +44,8 @@ macro_rules! sections {
             /// First line.
             Header(Header),
             $(#[doc = concat!("Entry of [`Section::", stringify!($section), "`].")] $record($entry),)*
+            /// Files that are as an earlier capture has them.
+            Same(Same),
             /// A section is not whole.
             Gap(Gap),
             /// Something about a section that is worth knowing and no gap.
@@ -61,7 +63,7 @@ macro_rules! sections {
             pub(crate) fn entry(&self) -> Option<(Section, &dyn Facts)> {
                 match self {
                     $(Self::$record(entry) => Some((Section::$section, entry)),)*
-                    Self::Header(_) | Self::Gap(_) | Self::Note(_) | Self::End(_) => None,
+                    Self::Header(_) | Self::Same(_) | Self::Gap(_) | Self::Note(_) | Self::End(_) => None,
                 }
             }
         }

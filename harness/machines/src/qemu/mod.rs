@@ -178,8 +178,7 @@ impl Backend for Qemu {
             let what = "it cannot be frozen: its memory is shared with others".to_owned();
             return Err(MachineError::Unable { machine: name, what });
         }
-        let to = dir.join("frozen");
-        let _ = std::fs::remove_dir_all(&to);
+        let to = unused(&dir);
         let files = freeze::freeze(running, (&name, &dir), &to, deadline).await?;
         for file in credentials {
             let kept = std::fs::copy(&file, to.join(file.file_name().unwrap_or_default()));
@@ -196,13 +195,19 @@ impl Backend for Qemu {
         deadline: &Deadline,
     ) -> Result<QemuMachine, MachineError> {
         let QemuFrozen { files, spec, image, person, .. } = frozen;
-        let mut needs = Needs { freezable: false, ..frozen.needs.clone() };
+        let mut needs = Needs { freezable: frozen.needs.forks_freezable, ..frozen.needs.clone() };
         if let Some(seat) = &mut needs.lan {
             group.clone_into(&mut seat.group);
         }
         let making = Making { means: &self.means, image, spec, needs: &needs, dir, deadline };
         making.resume(files, person.clone()).await.map_err(|error| error.or_full("a fork", dir))
     }
+}
+
+/// Where the frozen machine is to lie: what was frozen here before may be what its disk stands on.
+fn unused(dir: &Path) -> PathBuf {
+    let place = |number: usize| dir.join(if number == 1 { "frozen".to_owned() } else { format!("frozen-{number}") });
+    (1..).map(place).find(|place| !place.exists()).expect("numbers do not end")
 }
 
 impl Machine for QemuMachine {

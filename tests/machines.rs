@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         ("long::full::qemu::a_template_is_told", |world| Box::pin(faults::full_cache(world))),
         ("port::qemu::one_that_is_taken_is_left_alone", |world| Box::pin(port(world))),
         ("cloud::qemu::a_published_image_becomes_forks", |world| Box::pin(cloud::forks(world))),
-        ("forks::qemu::may_be_frozen_again", |world| Box::pin(again(world))),
+        ("long::forks::qemu::may_be_frozen_again", |world| Box::pin(again(world))),
         ("freeze::container::keeps_the_files", |world| Box::pin(commit(world))),
     ];
     let trials = trials.into_iter().map(|(name, test)| {

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         ("acme::container::issued", acme::container),
         ("acme::container::undeclared", acme::undeclared),
         ("acme::container::lost", acme::lost),
-        ("acme::container::killed", acme::killed),
+        ("long::acme::container::killed", acme::killed),
         ("long::acme::qemu::issued", acme::qemu),
     ];
     // CI promises them: there their absence is a failure, and not a trial that was left out.

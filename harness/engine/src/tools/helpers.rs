@@ -66,6 +66,30 @@ fn pyinfra_is_told_with_places_conditions_and_what_commands_hide() {
     assert_eq!((fails.said, fails.depends, fails.output.len()), (Said::Failed, true, 1));
 }
 
+/// With paramiko's own method a deploy that reboots its machine may stand still for ever.
+#[test]
+fn the_end_of_a_proxys_stream_is_an_end_and_a_late_answer_is_none() {
+    const ENDS: &str = "import socket, subprocess\n\
+        from pyinfra_events import end_with_the_stream\n\
+        from paramiko.proxy import ProxyCommand\n\
+        end_with_the_stream()\n\
+        said = ProxyCommand(subprocess.Popen(['printf', 'hi'], stdout=subprocess.PIPE), 5)\n\
+        print(said.recv(10), said.recv(10))\n\
+        late = ProxyCommand(subprocess.Popen(['sleep', '5'], stdout=subprocess.PIPE), 0.05)\n\
+        try:\n    print(late.recv(10))\n\
+        except socket.timeout:\n    print('late')\n\
+        late.process.kill()\n";
+    let path = std::env::join_paths([fixtures(), helper("")]).expect("no colons");
+    let output = Command::new("python3")
+        .args(["-c", ENDS])
+        .env("PYTHONPATH", path)
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .expect("python3 runs");
+    let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said, "b'hi' b''\nlate\n", "{error}");
+}
+
 #[test]
 fn ansible_is_told_with_places_handlers_and_without_secrets() {
     let (told, _) = ansible(None);

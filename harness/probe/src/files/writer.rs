@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -28,14 +29,13 @@ pub(super) struct Writer<'a, W: Write> {
     pub(super) databases: Vec<PathBuf>,
     /// How many paths without escapes were told.
     told: u64,
-    /// Paths that are as the base has them, one after another: the first, the last, the last's place in the base.
-    stretch: Option<(PathBuf, PathBuf, u64)>,
-    stretched: usize,
+    /// Paths that are as the base has them, one after another: the first, the last, and their places in the base.
+    stretch: Option<(PathBuf, PathBuf, RangeInclusive<u64>)>,
 }
 
 impl<'a, W: Write> Writer<'a, W> {
     pub(super) fn new(sink: &'a mut Sink<W>, kept: Kept<BufWriter<File>>, clock: i64) -> Self {
-        Self { sink, kept, clock, databases: Vec::new(), told: 0, stretch: None, stretched: 0 }
+        Self { sink, kept, clock, databases: Vec::new(), told: 0, stretch: None }
     }
 
     pub(super) fn write(&mut self, piece: Vec<Pending>) -> io::Result<()> {
@@ -62,13 +62,13 @@ impl<'a, W: Write> Writer<'a, W> {
         self.told += 1;
         self.kept.keep(path.as_os_str().as_bytes(), seen.stamp, Past { place: self.told, ..past });
         self.look_at(&path, seen)?;
-        self.stretched += 1;
         match &mut self.stretch {
-            Some((_, last, place)) if *place + 1 == past.place => (*last, *place) = (path, past.place),
+            Some((_, last, places)) if *places.end() + 1 == past.place => {
+                (*last, *places) = (path, *places.start()..=past.place);
+            }
             _ => {
-                self.stretched -= 1;
                 self.end_stretch()?;
-                (self.stretch, self.stretched) = (Some((path.clone(), path, past.place)), 1);
+                self.stretch = Some((path.clone(), path, past.place..=past.place));
             }
         }
         Ok(())
@@ -76,11 +76,9 @@ impl<'a, W: Write> Writer<'a, W> {
 
     /// Tells the stretch, if there is one.
     pub(super) fn end_stretch(&mut self) -> io::Result<()> {
-        let count = std::mem::take(&mut self.stretched);
-        match self.stretch.take() {
-            Some((from, to, _)) => self.sink.same(Same { from: shown(&from), to: shown(&to), count }),
-            None => Ok(()),
-        }
+        let Some((from, to, places)) = self.stretch.take() else { return Ok(()) };
+        let count = usize::try_from(places.end() - places.start() + 1).map_err(io::Error::other)?;
+        self.sink.same(Same { from: shown(&from), to: shown(&to), count })
     }
 
     pub(super) fn whole(

@@ -233,4 +233,5 @@ def main():
         tell(e="over", t=time.time_ns())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -2,13 +2,11 @@
 //! machine that hangs, a clock that cannot be set, a port that is taken.
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redrill_machines::image::Store;
-use redrill_machines::qemu::{Options, Qemu, Templates};
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, PROBE, Reach, host};
-use redrill_tests::{fill, mount_small, processes_of, root};
+use redrill_tests::{fill, mount_small, processes_of};
 
 use super::{World, boot, needs, spec};
 
@@ -67,7 +65,7 @@ pub(super) async fn full_cache(world: &mut World) {
 }
 
 #[track_caller]
-fn is_full(error: &MachineError, place: &std::path::Path) {
+fn is_full(error: &MachineError, place: &Path) {
     let MachineError::DiskFull { place: told, .. } = error else { panic!("{error:?}") };
     assert!(told.starts_with(&place.display().to_string()), "{told}");
     assert!(error.to_string().starts_with("no space left on `/"), "{error}");
@@ -81,47 +79,47 @@ fn is_qemu(id: u32) -> bool {
 /// test meets them.
 pub(super) async fn templates(world: &mut World) {
     let cache = world.run.path().join("cache");
-    // Three cold boots.
+    // As many cold boots as it may come to.
     world.deadline = Deadline::root("the test", Duration::from_secs(200), 8.0);
-    let accel = host::probe_acceleration(&world.guard, &world.home.cache).await.expect("a trial").choice;
-    let of_version = async |version: &str| {
-        let options = Options { accel, version: version.to_owned(), fresh: false };
-        let catalog = redrill_machines::image::Catalog::near(&[&root()]);
-        let stores = (Store::new(&world.home.cache), Templates::new(&cache));
-        let mut qemu = Qemu::new(world.guard.clone(), options, catalog, stores, world.client.clone());
-        qemu.prepare(&["debian-13".to_owned()], world.tell()).await.expect("an image");
-        qemu
-    };
-    let boot = async |qemu: &Qemu, name: &str| {
+    let version = host::qemu_version().await.expect("QEMU");
+    let boot = async |cache: &Path, name: &str| {
         let (spec, dir) = (spec("m.example.org"), world.dir(name));
+        let qemu = world.qemu(cache).await;
         let machine = qemu.boot(&spec, &needs(0, false), &dir, &world.deadline).await.expect("boots");
         machine.destroy().await.expect("ends");
         std::mem::take(&mut *world.told.lock().expect("no panic")).join("\n")
     };
-    let told = boot(&of_version("9.0.4").await, "first").await;
-    assert_eq!(told.matches("booting `debian-13` once").count(), 1, "{told}");
+    boot(&world.home.cache, "shared").await;
+    // The records of the templates that there are, as an older QEMU would have left them.
+    let records = templates_of(&world.home.cache).into_iter().filter_map(|path| {
+        let record = std::fs::read_to_string(path.join("template.json")).ok()?;
+        Some((path.file_name()?.to_owned(), record.replace(&format!("\"{version}\""), "\"9.0.4\"")))
+    });
+    for (name, record) in records {
+        let place = cache.join("templates").join(format!("older-{}", name.display()));
+        std::fs::create_dir_all(&place).expect("made");
+        std::fs::write(place.join("template.json"), record).expect("written");
+    }
 
-    let version = host::qemu_version().await.expect("QEMU");
-    let ours = of_version(&version).await;
-    let told = boot(&ours, "second").await;
+    let told = boot(&cache, "first").await;
     let said = format!("the template of `debian-13` was made by QEMU 9.0.4, and this is {version}");
     assert!(told.contains(&said), "{told}");
     assert_eq!(told.matches("booting `debian-13` once").count(), 1, "made anew: {told}");
-    let told = boot(&ours, "again").await;
+    let told = boot(&cache, "again").await;
     assert!(!told.contains("booting"), "and used from then on: {told}");
 
-    let templates: Vec<PathBuf> = std::fs::read_dir(cache.join("templates"))
-        .expect("made")
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| std::fs::read_to_string(path.join("template.json")).is_ok_and(|text| text.contains(&version)))
-        .collect();
-    let memory = templates[0].join("memory.ram");
+    let made = templates_of(&cache).into_iter().find(|path| path.join("memory.ram").exists()).expect("made");
+    let memory = made.join("memory.ram");
     let file = std::fs::OpenOptions::new().write(true).open(&memory).expect("there");
     std::os::unix::fs::FileExt::write_all_at(&file, b"damaged", 64 << 20).expect("written");
-    let told = boot(&ours, "third").await;
+    let told = boot(&cache, "third").await;
     assert!(told.contains("is damaged: `memory.ram` is not what was frozen"), "{told}");
     assert_eq!(told.matches("booting `debian-13` once").count(), 1, "made anew: {told}");
+}
+
+fn templates_of(cache: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(cache.join("templates")).expect("there").flatten().map(|entry| entry.path());
+    entries.filter(|path| path.join("template.json").is_file()).collect()
 }
 
 /// A machine that stands still when it is resumed: told within the limit for its first answer, and not waited for.

@@ -17,10 +17,11 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 18] = [
+    let trials: [(&str, fn()); 19] = [
         ("image::build", image),
         ("web::container::report", web),
-        ("web-broken::qemu::redeploy", web_broken),
+        ("web-broken::container::redeploy", || web_broken("container")),
+        ("long::web-broken::qemu::redeploy", || web_broken("qemu")),
         ("fails::qemu::deploy", fails),
         ("fails::container::kept", kept),
         ("halts::qemu::boot", halts),
@@ -103,9 +104,9 @@ fn web() {
     left_clean(&sandbox);
 }
 
-fn web_broken() {
+fn web_broken(backend: &str) {
     let sandbox = Sandbox::new();
-    let ran = sandbox.run(&["run", "scenarios/web-broken", "--backend", "qemu"]).expect(1);
+    let ran = sandbox.run(&["run", "scenarios/web-broken", "--backend", backend]).expect(1);
     let report = sandbox.report();
     expect_verdicts(&report, ["PROVEN", "FAILED", "PROVEN"]);
     let findings = claim(&report, "idempotent")["findings"].as_array().expect("findings");

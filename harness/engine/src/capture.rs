@@ -32,6 +32,23 @@ pub(crate) enum TakeError {
         #[source]
         source: std::io::Error,
     },
+    #[error("the capture cannot be written to `{path}`")]
+    Unwritten {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A full file system is told as by whoever else meets one.
+fn unwritten(path: &Path, source: io::Error) -> TakeError {
+    match source.kind() {
+        io::ErrorKind::StorageFull => {
+            let (place, what) = (path.display().to_string(), "the capture".to_owned());
+            TakeError::Machine(MachineError::DiskFull { place, what })
+        }
+        _ => TakeError::Unwritten { path: path.to_owned(), source },
+    }
 }
 
 /// Where a machine's capture of this moment lies in the run directory.
@@ -50,7 +67,7 @@ pub(crate) async fn take<M: Machine>(
     deadline: &Deadline,
 ) -> Result<Capture, TakeError> {
     let (path, dir) = (to.to_owned(), to.parent().map(Path::to_owned).unwrap_or_default());
-    std::fs::create_dir_all(&dir).map_err(|source| TakeError::Unreadable { path: dir.clone(), source })?;
+    std::fs::create_dir_all(&dir).map_err(|source| unwritten(&dir, source))?;
     let bases = blocking(move || Ok(bases(&dir))).await?;
     let mut command = Exec::new([PROBE, "capture", "--key"]);
     command.0.extend(bases.keys().map(|list| format!("--base={list}")));
@@ -88,19 +105,24 @@ fn header(path: &Path) -> io::Result<Header> {
 
 /// Reads what came, and leaves it whole.
 fn settle(came: &Path, to: &Path, bases: &BTreeMap<String, PathBuf>) -> Result<Capture, TakeError> {
-    let unreadable = |source| TakeError::Unreadable { path: to.to_owned(), source };
     let (capture, builds) = read_with(came, bases)?;
-    if builds {
-        let mut out = BufWriter::with_capacity(256 * 1024, GzEncoder::new(Vec::new(), Compression::fast()));
-        for record in capture.records() {
-            serde_json::to_writer(&mut out, &record).map_err(|error| unreadable(error.into()))?;
-            out.write_all(b"\n").map_err(unreadable)?;
+    let left = || {
+        if builds {
+            std::fs::write(came, packed(&capture)?)?;
         }
-        let packed = out.into_inner().map_err(|error| unreadable(error.into_error()))?.finish().map_err(unreadable)?;
-        std::fs::write(came, packed).map_err(unreadable)?;
-    }
-    std::fs::rename(came, to).map_err(unreadable)?;
+        std::fs::rename(came, to)
+    };
+    left().map_err(|source| unwritten(to, source))?;
     Ok(capture)
+}
+
+fn packed(capture: &Capture) -> io::Result<Vec<u8>> {
+    let mut out = BufWriter::with_capacity(256 * 1024, GzEncoder::new(Vec::new(), Compression::fast()));
+    for record in capture.records() {
+        serde_json::to_writer(&mut out, &record)?;
+        out.write_all(b"\n")?;
+    }
+    out.into_inner().map_err(io::IntoInnerError::into_error)?.finish()
 }
 
 /// Reads a capture of an earlier stage.
@@ -146,7 +168,7 @@ mod tests {
         path
     }
 
-    fn packed(text: &str) -> Vec<u8> {
+    fn gzip(text: &str) -> Vec<u8> {
         let mut out = GzEncoder::new(Vec::new(), Compression::fast());
         out.write_all(text.as_bytes()).expect("in memory");
         out.finish().expect("in memory")
@@ -157,22 +179,32 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("redrill-bases-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("made");
         let (first, came, second) = (dir.join("s0.jsonl.gz"), dir.join("s1.jsonl.part"), dir.join("s1.jsonl.gz"));
-        std::fs::write(&first, packed(&LINES.replace(r#""form":3"#, r#""form":3,"list":"one""#))).expect("written");
-        std::fs::write(dir.join("cut.jsonl.gz"), &packed(LINES)[..10]).expect("written");
+        std::fs::write(&first, gzip(&LINES.replace(r#""form":3"#, r#""form":3,"list":"one""#))).expect("written");
+        std::fs::write(dir.join("cut.jsonl.gz"), &gzip(LINES)[..10]).expect("written");
         let bases = bases(&dir);
         assert_eq!(bases, BTreeMap::from([("one".to_owned(), first.clone())]));
         let same = r#"{"same":{"from":"/a","to":"/a","count":1}}"#;
         let lines = LINES.replace(r#""form":3"#, r#""form":3,"list":"two","base":"one""#);
         let entry = lines.lines().nth(1).expect("a file").to_owned();
-        std::fs::write(&came, packed(&lines.replace(&entry, same))).expect("written");
+        std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
         let capture = settle(&came, &second, &bases).expect("whole");
         assert_eq!(capture.files, read(&first).expect("whole").files);
         assert!(!came.exists());
-        std::fs::remove_file(first).expect("gone");
+        std::fs::remove_file(&first).expect("gone");
         assert_eq!(read(&second).expect("whole by itself"), capture);
         assert_eq!(header(&second).expect("has one").list, "two");
+        // Where there is no room for the whole of it, that is told, and not that it cannot be read.
+        std::fs::write(&first, gzip(&LINES.replace(r#""form":3"#, r#""form":3,"list":"one""#))).expect("written");
+        let to = Path::new("/full/s1.jsonl.gz");
+        let full = unwritten(to, io::Error::from(io::ErrorKind::StorageFull));
+        assert_eq!(full.to_string(), "no space left on `/full/s1.jsonl.gz` for the capture");
+        let read_only = unwritten(to, io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
+        assert_eq!(read_only.to_string(), "the capture cannot be written to `/full/s1.jsonl.gz`");
+        std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
+        let nowhere = settle(&came, &dir.join("gone/s1.jsonl.gz"), &bases).expect_err("no such directory");
+        assert!(matches!(nowhere, TakeError::Unwritten { .. }), "{nowhere:?}");
         // A base that nobody asked for, or that is not there any more, is no smaller machine.
-        std::fs::write(&came, packed(&lines.replace(&entry, same))).expect("written");
+        std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
         let error = settle(&came, &second, &BTreeMap::new()).expect_err("no base");
         assert!(matches!(error, TakeError::Damaged { source: CaptureError::Base { .. }, .. }), "{error:?}");
         std::fs::remove_dir_all(dir).expect("cleaned up");
@@ -180,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_a_killed_probe_leaves_is_no_capture() {
-        let whole = packed(LINES);
+        let whole = gzip(LINES);
         let path = written("whole", &whole);
         assert_eq!(read(&path).expect("whole").files.len(), 1);
         for length in 0..whole.len() {
@@ -190,11 +222,11 @@ mod tests {
         // Cut between two lines, and packed as if it were whole.
         for lines in 0..3 {
             let text: String = LINES.split_inclusive('\n').take(lines).collect();
-            std::fs::write(&path, packed(&text)).expect("written");
+            std::fs::write(&path, gzip(&text)).expect("written");
             let error = read(&path).expect_err("without its end it is none");
             assert!(matches!(error, TakeError::Damaged { source: CaptureError::Cut { .. }, .. }), "{error:?}");
         }
-        std::fs::write(&path, packed(&LINES.replace(r#""form":3"#, r#""form":4"#))).expect("written");
+        std::fs::write(&path, gzip(&LINES.replace(r#""form":3"#, r#""form":4"#))).expect("written");
         let error = read(&path).expect_err("a form that nobody knows yet");
         assert!(matches!(error, TakeError::Damaged { source: CaptureError::Form { found: 4 }, .. }), "{error:?}");
         std::fs::remove_file(path).expect("cleaned up");

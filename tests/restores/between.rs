@@ -13,14 +13,19 @@ pub(super) fn between() {
         assert_eq!(proven, claims, "{case}: {:?}", verdicts(&report));
         assert_eq!(restored(&report, "notes")["found"]["files"], 2);
         let events = std::fs::read_to_string(sandbox.run_dir().join("deploy-1.events.jsonl")).expect("kept");
-        let at = |part: &[&str]| {
-            let line = events.lines().position(|line| part.iter().all(|part| line.contains(part)));
-            line.unwrap_or_else(|| panic!("no {part:?} in\n{events}"))
+        let events: Vec<serde_json::Value> =
+            events.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect();
+        let pause = events.iter().position(|event| event["e"] == "pause").expect("a pause");
+        let (before, after) = events.split_at(pause);
+        let hosts = |events: &[serde_json::Value], what: &str| {
+            let hosts = events.iter().filter(|event| event["e"] == what).map(|event| text(event, "host").to_owned());
+            hosts.collect::<Vec<_>>()
         };
-        let (pause, ends) = (at(&["\"pause\""]), at(&["\"e\": \"end\""]));
-        let starts: Vec<usize> =
-            events.lines().enumerate().filter(|(_, line)| line.contains("\"start\"")).map(|(at, _)| at).collect();
-        assert!(starts[0] < ends && ends < pause && pause < starts[1], "between the two, and nowhere else:\n{events}");
+        let mut ended = hosts(before, "end");
+        ended.sort();
+        assert_eq!(ended, ["between.example.org", "other.example.org"], "behind the first operation, on every host");
+        assert_eq!(hosts(before, "start").len(), 2, "and nowhere else: {events:#?}");
+        assert!(hosts(after, "start").len() >= 3 && hosts(after, "start").len() == hosts(after, "end").len());
     }
     let sandbox = Sandbox::new();
     let case = root().join("tests/cases/restore-between");

@@ -65,7 +65,7 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "PostgreSQL's own files",
-        reason: "PostgreSQL vacuums, checkpoints and logs ahead when it pleases; settings in its directory still count",
+        reason: "PostgreSQL vacuums, checkpoints and logs ahead when it pleases; settings, definitions and rows still count",
         prefixes: &["/var/lib/postgresql/"],
         infixes: &[
             "/base/",
@@ -83,7 +83,7 @@ pub const CLASSES: &[Class] = &[
     },
     Class {
         name: "MariaDB's own files",
-        reason: "MariaDB purges, checkpoints and logs ahead when it pleases; what its files define is compared as objects",
+        reason: "MariaDB purges, checkpoints and logs ahead when it pleases; definitions and rows still count",
         prefixes: &["/var/lib/mysql/"],
         infixes: &[
             "/ibdata",

@@ -127,7 +127,7 @@ sections! {
     Swap: Swap(Swap), "swaps", "swap";
     /// Kernel modules that a file wants.
     Modules: KernelModule(KernelModule), "kernel modules", "kernel module";
-    /// What database servers hold, without the data.
+    /// What database servers hold; of the data, how many rows and a digest of them for each table.
     Databases: DatabaseObject(DatabaseObject), "database objects", "database object";
 }
 

@@ -383,17 +383,18 @@ entry! {
 }
 
 entry! {
-    /// Something that a database server knows: a role, a grant, a table. Never data.
+    /// Something that a database server knows: a role, a grant, a table, the rows of a table. Never the data itself.
     DatabaseObject {
         /// `postgresql 5432`, `mariadb`, or the file of SQLite.
         server: String,
         /// Database; empty for what belongs to the server.
         database: String,
-        /// `role`, `table`, `index`, ...
+        /// `role`, `table`, `index`, `rows`, ...
         kind: String,
         /// Name.
         name: String,
-        /// Digest of its definition that only this run's key can make.
+        /// Digest of its definition that only this run's key can make. Of `rows`: how many, and such a digest, cut
+        /// short, of all of them in any order; without it where the table is too large to be read each time.
         definition: String,
     }
     name: |it| [&it.server, &it.database, &it.kind, &it.name].map(String::as_str).into_iter()

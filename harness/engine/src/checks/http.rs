@@ -163,10 +163,13 @@ fn expiry(tls: Option<&TlsInfo>, wanted: Duration) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     use redrill_machines::Fake;
     use redrill_model::CheckKind;
+    use rustls::pki_types::PrivateKeyDer;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
 
     use super::super::tests::{at, deadline, machine, parse};
     use super::*;
@@ -240,5 +243,72 @@ mod tests {
         let seen = attempt(&check, &at(&machine(fake).await), &deadline()).await.expect("found out");
         let Seen::Not(complaints) = seen else { panic!("must not hold") };
         assert!(complaints[0].contains("refused"), "the cause is told: {complaints:?}");
+    }
+
+    /// A server for `web.test` that answers once over TLS, until then, and the root of its authority as PEM.
+    async fn over_tls(until: i32) -> (std::net::SocketAddr, String) {
+        let (mut authority, authority_key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
+        authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let root = authority.self_signed(&authority_key).expect("signed").pem();
+        let mut server = CertificateParams::new(vec!["web.test".to_owned()]).expect("a name");
+        server.not_after = rcgen::date_time_ymd(until, 1, 1);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = server.signed_by(&key, &Issuer::new(authority, authority_key)).expect("signed");
+        let config = rustls::ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+            .expect("they fit");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.expect("a client");
+            // A client that does not trust it hangs up.
+            let Ok(mut stream) = TlsAcceptor::from(std::sync::Arc::new(config)).accept(stream).await else { return };
+            let mut head = vec![0; 4096];
+            let _ = stream.read(&mut head).await;
+            let _ = stream.write_all(ANSWER.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        });
+        (address, root)
+    }
+
+    #[tokio::test]
+    async fn a_certificate_holds_for_its_name_and_time_and_by_the_authority_of_the_check_alone() {
+        const CHECK: &str = "url = 'https://web.test/'\nstatus = 200\n";
+        const BY_CA: &str = "url = 'https://web.test/'\nstatus = 200\nca = 'ca.pem'\nvalid-for = '30d'";
+        let dir = std::env::temp_dir().join(format!("redrill-https-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("made");
+        let (_, stranger) = over_tls(4000).await;
+        for (lines, until, ca, trusted, because) in [
+            (BY_CA, 4000, None, None, ""),
+            (CHECK, 4000, None, None, "invalid peer certificate"),
+            (CHECK, 4000, None, Some(None), ""),
+            // The check's own authority goes before the drill's.
+            (BY_CA, 4000, Some(stranger.as_str()), Some(None), "invalid peer certificate"),
+            (CHECK, 4000, None, Some(Some(stranger.as_str())), "invalid peer certificate"),
+            (BY_CA, 2020, None, None, "certificate expired"),
+            (BY_CA, 4000, Some("no certificate"), None, "certificate"),
+            (&BY_CA.replace("web.test", "other.test"), 4000, None, None, "not valid for name"),
+            (&BY_CA.replace("30d", "1000000d"), 4000, None, None, "the certificate ends in"),
+        ] {
+            let (address, root) = over_tls(until).await;
+            std::fs::write(dir.join("ca.pem"), ca.unwrap_or(&root)).expect("written");
+            let mut fake = Fake::default();
+            let check = http(lines);
+            fake.ports.insert(check.port, address);
+            let machine = machine(fake).await;
+            let trusted = trusted.map(|root_of: Option<&str>| root_of.unwrap_or(&root));
+            let place = Place { directory: &dir, trusted, ..at(&machine) };
+            match attempt(&check, &place, &deadline()).await.expect("could be found out") {
+                Seen::Holds => assert_eq!(because, "", "{lines}"),
+                Seen::Not(told) => {
+                    let told = told.join("; ");
+                    assert!(!because.is_empty() && told.contains(because), "{lines}: {told}");
+                }
+            }
+        }
+        std::fs::remove_dir_all(dir).expect("cleaned up");
     }
 }

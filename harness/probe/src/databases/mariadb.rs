@@ -2,14 +2,16 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
-use super::object;
+use super::{COMPARED, COUNTED, Rows, object};
 use crate::found::{self, Found, Root};
 use crate::shadow::Key;
 
 const SOCKET: &str = "/run/mysqld/mysqld.sock";
 
-/// Database, kind, name and definition of everything; what counts up or ages is no definition.
+/// Database, kind, name and definition of everything; what counts up or ages is no definition. `rows` stands for the data
+/// of a table, and has its size.
 const QUERY: &str = "\
 set session group_concat_max_len = 1048576;
 select '', 'role', concat(User, '@', Host), json_remove(Priv, '$.password_last_changed') from mysql.global_priv
@@ -32,7 +34,9 @@ union all select ROUTINE_SCHEMA, lower(ROUTINE_TYPE), ROUTINE_NAME, concat_ws('|
   from information_schema.ROUTINES where ROUTINE_SCHEMA not in ('sys', 'mysql')
 union all select TRIGGER_SCHEMA, 'trigger', TRIGGER_NAME, concat_ws('|', ACTION_TIMING, EVENT_MANIPULATION, EVENT_OBJECT_TABLE, ACTION_STATEMENT, DEFINER)
   from information_schema.TRIGGERS where TRIGGER_SCHEMA <> 'sys'
-union all select EVENT_SCHEMA, 'event', EVENT_NAME, concat_ws('|', EVENT_DEFINITION, INTERVAL_VALUE, INTERVAL_FIELD, STATUS, DEFINER) from information_schema.EVENTS";
+union all select EVENT_SCHEMA, 'event', EVENT_NAME, concat_ws('|', EVENT_DEFINITION, INTERVAL_VALUE, INTERVAL_FIELD, STATUS, DEFINER) from information_schema.EVENTS
+union all select TABLE_SCHEMA, 'rows', TABLE_NAME, coalesce(DATA_LENGTH, 0) from information_schema.TABLES where TABLE_TYPE = 'BASE TABLE'
+  and TABLE_SCHEMA not in ('information_schema', 'performance_schema', 'sys', 'mysql')";
 
 /// The server that listens where Debian's does.
 pub(super) fn read(root: &Root, key: &Key, found: &mut Found) {
@@ -44,13 +48,68 @@ pub(super) fn read(root: &Root, key: &Key, found: &mut Found) {
     let Some(client) = found::program("mariadb") else {
         return found.gap("a server listens at MariaDB's socket, and its client `mariadb` is not installed");
     };
-    match found::run(&client, &["--socket", SOCKET, "--batch", "--skip-column-names", "--execute", QUERY]) {
-        Ok(text) => text.lines().for_each(|line| match row(line) {
+    if let Err(error) = ask(&client, key, found) {
+        found.gap(error);
+    }
+}
+
+fn ask(client: &Path, key: &Key, found: &mut Found) -> Result<(), String> {
+    let run = |query: &str| {
+        let words = ["--socket", SOCKET, "--batch", "--skip-column-names", "--execute", query];
+        found::run(client, &words).map_err(|error| error.replace(query, "..."))
+    };
+    let mut tables = Vec::new();
+    for line in run(QUERY)?.lines() {
+        match row(line) {
+            Some((database, ["rows", table, size])) => {
+                let size = size.parse().map_err(|_| format!("mariadb: a size of another form: `{line}`"))?;
+                tables.push(Table { database: database.to_owned(), name: table.to_owned(), size });
+            }
             Some((database, words)) => found.add(object("mariadb", database, words, key)),
             None => found.gap(format!("mariadb: a row of another form: `{line}`")),
-        }),
-        Err(error) => found.gap(error.replace(QUERY, "...")),
+        }
     }
+    for table in tables.iter().filter(|table| table.size >= COUNTED) {
+        let Table { database, name, size } = table;
+        found.note(format!("mariadb {database}: the rows of `{name}` ({} MiB) were not counted", size >> 20));
+    }
+    tables.retain(|table| table.size < COUNTED);
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let answer = run(&rows_of(&tables))?;
+    let lines: Vec<&str> = answer.lines().collect();
+    let compared = tables.iter().filter(|table| table.size < COMPARED).count();
+    if lines.len() != tables.len() + compared {
+        return Err(format!("mariadb: {} answers about the rows of {} tables", lines.len(), tables.len()));
+    }
+    // First all counts, then the digests of those that have one, in the order of the tables.
+    let mut digests = lines[tables.len()..].iter().map(|line| line.rsplit('\t').next().unwrap_or_default());
+    for (table, count) in tables.iter().zip(&lines) {
+        let digest = if table.size < COMPARED { digests.next().unwrap_or_default() } else { "" };
+        let rows = Rows { server: "mariadb", database: &table.database, table: &table.name, count, digest };
+        found.add(rows.object(key));
+    }
+    Ok(())
+}
+
+/// A table, and the bytes of its rows.
+struct Table {
+    database: String,
+    name: String,
+    size: u64,
+}
+
+/// The server's own checksum of a table does not depend on the order of its rows.
+fn rows_of(tables: &[Table]) -> String {
+    let quoted = |table: &Table| {
+        let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
+        format!("{}.{}", quote(&table.database), quote(&table.name))
+    };
+    let counts = tables.iter().map(|table| format!("select count(*) from {};", quoted(table)));
+    let digests = tables.iter().filter(|table| table.size < COMPARED);
+    let digests = digests.map(|table| format!("checksum table {} extended;", quoted(table)));
+    counts.chain(digests).collect::<Vec<_>>().join("\n")
 }
 
 /// Tabs between columns; in them they are written as `\t`.
@@ -70,6 +129,16 @@ mod tests {
     fn rows_have_four_columns() {
         assert_eq!(row("shop\ttable\torders\ta\\tb"), Some(("shop", ["table", "orders", "a\\tb"])));
         assert_eq!(row("ERROR"), None);
+    }
+
+    #[test]
+    fn rows_are_counted_and_those_of_small_tables_are_compared() {
+        let table = |name: &str, size| Table { database: "shop".into(), name: name.into(), size };
+        assert_eq!(
+            rows_of(&[table("or`ders", 0), table("large", COMPARED)]),
+            "select count(*) from `shop`.`or``ders`;\nselect count(*) from `shop`.`large`;\n\
+             checksum table `shop`.`or``ders` extended;"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::object;
+use super::{COMPARED, COUNTED, Rows, object};
 use crate::accounts;
 use crate::found::{Found, Root};
 use crate::shadow::Key;
@@ -19,6 +19,19 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PROTOCOL: i32 = 196_608;
 /// No answer of a catalogue has a message as long.
 const LONGEST: i32 = 64 << 20;
+
+/// Of the session: nothing is written or waited for long, and values look the same whatever the server is set to.
+const SETTINGS: [(&str, &str); 9] = [
+    ("application_name", "redrill"),
+    ("client_encoding", "UTF8"),
+    ("default_transaction_read_only", "on"),
+    ("lock_timeout", "10s"),
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO"),
+    ("IntervalStyle", "postgres"),
+    ("bytea_output", "hex"),
+    ("extra_float_digits", "1"),
+];
 
 /// What belongs to the server: databases that one can connect to have `t` in the fourth column.
 const OF_SERVER: &str = "\
@@ -33,7 +46,8 @@ union all select 'setting', coalesce(r.rolname, 'every role') || ' in ' || coale
 union all select 'tablespace', spcname, concat_ws('|', pg_get_userbyid(spcowner), pg_tablespace_location(oid),
   array(select unnest(spcacl)::text order by 1), spcoptions), 'f' from pg_tablespace";
 
-/// What belongs to one database. Numbers (oid), sizes and statistics are no definitions.
+/// What belongs to one database. Numbers (oid), sizes and statistics are no definitions; a table that has rows of its own
+/// has its size and its quoted name in the fourth column.
 const OF_DATABASE: &str = "\
 with spaces as (select oid, nspname from pg_namespace
   where nspname not in ('pg_catalog', 'information_schema') and nspname not like 'pg\\_toast%' and nspname not like 'pg\\_temp%')
@@ -47,7 +61,8 @@ union all select case c.relkind when 'r' then 'table' when 'p' then 'table' when
   (select string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated,
      pg_get_expr(d.adbin, d.adrelid), array(select unnest(a.attacl)::text order by 1)), ',' order by a.attnum)
    from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
-   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)), ''
+   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)),
+  case when c.relkind = 'r' then concat_ws(' ', pg_table_size(c.oid), format('%I.%I', s.nspname, c.relname)) end
   from pg_class c join spaces s on s.oid = c.relnamespace where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c')
 union all select 'index', s.nspname || '.' || c.relname, pg_get_indexdef(c.oid), ''
   from pg_class c join spaces s on s.oid = c.relnamespace where c.relkind in ('i', 'I')
@@ -107,12 +122,40 @@ fn catalogue(root: &Root, socket: &Path, server: &str, key: &Key, found: &mut Fo
         }
     }
     for database in databases {
+        let mut tables = Vec::new();
         for row in &ask(socket, owner, &user, &database, OF_DATABASE)? {
-            let [kind, name, definition, _] = columns(row)?;
+            let [kind, name, definition, table] = columns(row)?;
             found.add(object(server, &database, [kind, name, definition], key));
+            if let Some((size, quoted)) = table.split_once(' ') {
+                tables.push((size.parse().unwrap_or(u64::MAX), name.to_owned(), quoted.to_owned()));
+            }
+        }
+        let question = rows_of(&tables, server, &database, found);
+        let rows = if question.is_empty() { Vec::new() } else { ask(socket, owner, &user, &database, &question)? };
+        for row in &rows {
+            let [name, count, digest, _] = columns(row)?;
+            found.add(Rows { server, database: &database, table: name, count, digest }.object(key));
         }
     }
     Ok(())
+}
+
+/// Asks each table for the number of its rows, and a small one for a digest of them too, whatever their order.
+fn rows_of(tables: &[(u64, String, String)], server: &str, database: &str, found: &mut Found) -> String {
+    let mut questions = Vec::new();
+    for (size, name, quoted) in tables {
+        let digest = match *size {
+            ..COMPARED => "coalesce(sum(hashtextextended(redrill_row::text, 0)), 0)::text",
+            COMPARED..COUNTED => "''",
+            _ => {
+                found.note(format!("{server} {database}: the rows of `{name}` ({} MiB) were not counted", size >> 20));
+                continue;
+            }
+        };
+        let name = name.replace('\'', "''");
+        questions.push(format!("select '{name}', count(*)::text, {digest}, '' from {quoted} redrill_row"));
+    }
+    questions.join(" union all ")
 }
 
 fn columns(row: &[String]) -> io::Result<[&str; 4]> {
@@ -148,9 +191,9 @@ where
 {
     fn run(&mut self, user: &str, database: &str, query: &str) -> io::Result<Vec<Vec<String>>> {
         let mut start = PROTOCOL.to_be_bytes().to_vec();
-        let settings =
-            [("user", user), ("database", database), ("application_name", "redrill"), ("client_encoding", "UTF8")];
-        for text in settings.iter().flat_map(|(name, value)| [name, value]) {
+        let names = [("user", user), ("database", database)];
+        let settings = names.into_iter().chain(SETTINGS);
+        for text in settings.flat_map(|(name, value)| [name, value]) {
             start.extend_from_slice(text.as_bytes());
             start.push(0);
         }
@@ -276,6 +319,22 @@ mod tests {
         assert_eq!((role.server.as_str(), role.kind.as_str(), role.name.as_str()), ("postgresql 5432", "role", "ada"));
         assert!(!role.definition.contains("hash"));
         assert_eq!(found.entries.len(), 4, "the server's two, and the same of the database");
+    }
+
+    #[test]
+    fn rows_are_counted_and_those_of_small_tables_are_compared() {
+        let table = |size, name: &str| (size, format!("public.{name}"), format!("public.\"{name}\""));
+        let tables = [table(0, "it's"), table(COMPARED, "large"), table(COUNTED, "huge")];
+        let mut found = Found::new(Section::Databases);
+        let asked = rows_of(&tables, "postgresql 5432", "notes", &mut found);
+        assert_eq!(
+            asked,
+            "select 'public.it''s', count(*)::text, coalesce(sum(hashtextextended(redrill_row::text, 0)), 0)::text, '' \
+             from public.\"it's\" redrill_row union all \
+             select 'public.large', count(*)::text, '', '' from public.\"large\" redrill_row"
+        );
+        assert_eq!(found.notes.len(), 1, "what is not looked at is told");
+        assert!(found.notes[0].text.contains("`public.huge` (1024 MiB) were not counted"), "{:?}", found.notes);
     }
 
     #[test]

@@ -1,1 +1,1 @@
-servers = (["between.example.org"], {"ssh_user": "root"})
+servers = (["between.example.org", "other.example.org"], {"ssh_user": "root"})

@@ -56,7 +56,7 @@ pub(crate) async fn run<B: Backend>(
     }
 }
 
-/// What was restored is looked at beside the captures: they do not see into databases.
+/// What was restored is looked at beside the captures: they see no values in databases.
 async fn capture_and_look<B: Backend>(
     drill: &Drill<B>,
     progress: &mut Progress<B>,

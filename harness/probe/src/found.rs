@@ -15,7 +15,8 @@ use rustix::process::{Pid, Signal};
 
 /// Where programs are looked for, as for an administrator.
 const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-/// A program that says nothing for as long is a gap. None takes a second on hardware, or ten under emulation.
+/// A program that says nothing for as long is a gap. None takes a second on hardware, or ten under emulation; one that
+/// reads a database's tables has its own limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The root directory of the machine; another one in tests.

@@ -138,6 +138,9 @@ fn section<T: Facts>(
     }
 }
 
+/// Facts that are not read each time; where one side lacks them there is nothing to compare.
+const WHERE_READ: [&str; 2] = ["rows", "values"];
+
 fn differences<T: Facts>(old: Option<&T>, new: Option<&T>) -> Vec<Difference> {
     let mut attributes: BTreeMap<&'static str, (String, String)> = BTreeMap::new();
     for (attribute, value) in old.map(Facts::facts).unwrap_or_default() {
@@ -146,9 +149,13 @@ fn differences<T: Facts>(old: Option<&T>, new: Option<&T>) -> Vec<Difference> {
     for (attribute, value) in new.map(Facts::facts).unwrap_or_default() {
         attributes.entry(attribute).or_default().1 = value;
     }
+    let both = old.is_some() && new.is_some();
+    let unread = |attribute: &str, before: &str, after: &str| {
+        both && WHERE_READ.contains(&attribute) && (before.is_empty() || after.is_empty())
+    };
     attributes
         .into_iter()
-        .filter(|(_, (before, after))| before != after)
+        .filter(|(attribute, (before, after))| before != after && !unread(attribute, before, after))
         .map(|(attribute, (before, after))| Difference { attribute, before, after })
         .collect()
 }

@@ -157,6 +157,15 @@ impl Judge<'_> {
                 self.observe("INCOMPLETE", Weight::Unknown, section.name(), text, None);
             }
         }
+        let of_databases = self.s2.notes.iter().filter(|note| note.section == Section::Databases);
+        let unread: Vec<String> = of_databases.map(|note| note.text.clone()).collect();
+        if !unread.is_empty() {
+            let text = "not everything in databases was compared".to_owned();
+            self.observe("NOT_COMPARED", Weight::Info, Section::Databases.name(), text, None);
+            if let Some(observation) = self.out.observations.last_mut() {
+                observation.evidence = unread;
+            }
+        }
         if self.control.is_none() {
             let text = "nobody measured what changes by itself".to_owned();
             self.observe("NO_CONTROL", Weight::Unknown, "control", text, None);
@@ -171,7 +180,9 @@ impl Judge<'_> {
             let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
             let socket = self.s2.sockets.get(&change.subject).or_else(|| self.s1.sockets.get(&change.subject));
             let when = self.when(&change);
-            if let Some(reason) = explained(&change, unit, socket) {
+            if change.kind != ChangeKind::Changed && self.is_partial(change.section) {
+                *self.out.left_out.entry("in a section that could not be read whole".to_owned()).or_default() += 1;
+            } else if let Some(reason) = explained(&change, unit, socket) {
                 *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {
                 *self.out.left_out.entry("changed before the second deploy began".to_owned()).or_default() += 1;
@@ -184,6 +195,12 @@ impl Judge<'_> {
             }
         }
         timeless
+    }
+
+    /// Whether what seems to be new or gone may only not have been read. Of files the gap names the place.
+    fn is_partial(&self, section: Section) -> bool {
+        let gaps = || [self.s1, self.s2].into_iter().flat_map(|capture| &capture.gaps);
+        section != Section::Files && gaps().any(|gap| gap.section == section)
     }
 
     /// What the control shows, down to the attribute: a log that grows by itself does not excuse its new owner.

@@ -50,6 +50,8 @@ fn differences(captures: &Resumed<'_>) -> Vec<Observation> {
         .into_iter()
         .filter(|change| explained(change, unit(&change.subject), socket(&change.subject)).is_none())
         .filter(|change| !is_noise(change, &noise))
+        // A statement that finds its row in place uses up a number all the same: the next row has another one.
+        .filter(|change| !change.only(&["values"]))
         .map(|change| {
             let (noun, subject, verb) = (change.section.noun(), &change.subject, verb(&change));
             let noun = if noun.is_empty() { String::new() } else { format!("{noun} ") };
@@ -99,6 +101,9 @@ fn newer(clean: &Capture, whole: &Capture, resumed: &Capture, (before, now): (i6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entries::Facts;
+    use crate::sections::Record;
+    use crate::settings::DatabaseObject;
     use crate::testing::{file, machine, service};
 
     const SECOND: i64 = 1_000_000_000;
@@ -147,5 +152,19 @@ mod tests {
         let other = deployed(("2", 10), 20);
         assert_eq!(run(&whole, &whole, &other), [("RESUME_DIFFERS", "/etc/app.conf".to_owned())]);
         assert_eq!(run(&whole, &other, &deployed(("3", 10), 20)), [], "a random key, say");
+    }
+
+    #[test]
+    fn numbers_that_a_repeated_statement_used_up_are_no_trace_and_one_row_more_is() {
+        let table = |rows: &str, values: &str| {
+            let table = DatabaseObject { name: "t".into(), rows: rows.into(), values: values.into(), ..<_>::default() };
+            let mut capture = deployed(("1", 10), 20);
+            let entry = (table.subject(), Record::DatabaseObject(table));
+            capture.settings.insert(Section::Databases, [entry].into());
+            capture
+        };
+        let whole = table("2", "a1 b2");
+        assert_eq!(run(&whole, &whole, &table("2", "a1 b3")), []);
+        assert_eq!(run(&whole, &whole, &table("3", "a1 a2 b3")), [("RESUME_DIFFERS", "t".to_owned())]);
     }
 }

@@ -383,22 +383,27 @@ entry! {
 }
 
 entry! {
-    /// Something that a database server knows: a role, a grant, a table, the rows of a table. Never the data itself.
+    /// Something that a database server knows: a role, a grant, a table and its rows. Never the data itself.
     DatabaseObject {
         /// `postgresql 5432`, `mariadb`, or the file of SQLite.
         server: String,
         /// Database; empty for what belongs to the server.
         database: String,
-        /// `role`, `table`, `index`, `rows`, ...
+        /// `role`, `table`, `index`, ...
         kind: String,
         /// Name.
         name: String,
-        /// Digest of its definition that only this run's key can make. Of `rows`: how many, and such a digest, cut
-        /// short, of all of them in any order; without it where the table is too large to be read each time.
+        /// Digest of its definition that only this run's key can make.
         definition: String,
+        /// Of a table: how many rows it has; empty if nobody counted.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        rows: String,
+        /// Of a table: such a digest of all its rows, in any order; empty if they were not read.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        values: String,
     }
     name: |it| [&it.server, &it.database, &it.kind, &it.name].map(String::as_str).into_iter()
         .filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     source: |_it| None;
-    compared: definition "definition";
+    compared: definition "definition", rows "rows", values "values";
 }

@@ -1,17 +1,20 @@
 //! MariaDB, through its client: root signs in by who asks (`unix_socket`).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use super::{COMPARED, COUNTED, Rows, object};
+use redrill_state::DatabaseObject;
+
+use super::{Budget, Depth, object, set_rows};
 use crate::found::{self, Found, Root};
 use crate::shadow::Key;
 
 const SOCKET: &str = "/run/mysqld/mysqld.sock";
 
-/// Database, kind, name and definition of everything; what counts up or ages is no definition. `rows` stands for the data
-/// of a table, and has its size.
+/// Database, kind, name and definition of everything; what counts up or ages is no definition. `size`
+/// stands for the data of a table.
 const QUERY: &str = "\
 set session group_concat_max_len = 1048576;
 select '', 'role', concat(User, '@', Host), json_remove(Priv, '$.password_last_changed') from mysql.global_priv
@@ -35,8 +38,14 @@ union all select ROUTINE_SCHEMA, lower(ROUTINE_TYPE), ROUTINE_NAME, concat_ws('|
 union all select TRIGGER_SCHEMA, 'trigger', TRIGGER_NAME, concat_ws('|', ACTION_TIMING, EVENT_MANIPULATION, EVENT_OBJECT_TABLE, ACTION_STATEMENT, DEFINER)
   from information_schema.TRIGGERS where TRIGGER_SCHEMA <> 'sys'
 union all select EVENT_SCHEMA, 'event', EVENT_NAME, concat_ws('|', EVENT_DEFINITION, INTERVAL_VALUE, INTERVAL_FIELD, STATUS, DEFINER) from information_schema.EVENTS
-union all select TABLE_SCHEMA, 'rows', TABLE_NAME, coalesce(DATA_LENGTH, 0) from information_schema.TABLES where TABLE_TYPE = 'BASE TABLE'
-  and TABLE_SCHEMA not in ('information_schema', 'performance_schema', 'sys', 'mysql')";
+union all select TABLE_SCHEMA, 'size', TABLE_NAME, coalesce(DATA_LENGTH, 0) from information_schema.TABLES
+  where TABLE_TYPE in ('BASE TABLE', 'SYSTEM VERSIONED') and ENGINE in ('InnoDB', 'Aria', 'MyISAM', 'MEMORY', 'ROCKSDB')
+  and TABLE_SCHEMA not in ('information_schema', 'performance_schema', 'sys', 'mysql') order by 1, 2, 3";
+
+/// Nothing is waited for long.
+const LIMITS: &str = "set session max_statement_time = 50, lock_wait_timeout = 10;\n";
+/// Tables that are asked about at once: a program's argument may be no longer than 128 KiB.
+const AT_ONCE: usize = 200;
 
 /// The server that listens where Debian's does.
 pub(super) fn read(root: &Root, key: &Key, found: &mut Found) {
@@ -58,58 +67,60 @@ fn ask(client: &Path, key: &Key, found: &mut Found) -> Result<(), String> {
         let words = ["--socket", SOCKET, "--batch", "--skip-column-names", "--execute", query];
         found::run(client, &words).map_err(|error| error.replace(query, "..."))
     };
-    let mut tables = Vec::new();
+    let (mut objects, mut sizes) = (Vec::new(), BTreeMap::new());
     for line in run(QUERY)?.lines() {
         match row(line) {
-            Some((database, ["rows", table, size])) => {
-                let size = size.parse().map_err(|_| format!("mariadb: a size of another form: `{line}`"))?;
-                tables.push(Table { database: database.to_owned(), name: table.to_owned(), size });
+            Some((database, ["size", table, size])) => {
+                let size: u64 = size.parse().map_err(|_| format!("mariadb: a size of another form: `{line}`"))?;
+                sizes.insert((database.to_owned(), table.to_owned()), size);
             }
-            Some((database, words)) => found.add(object("mariadb", database, words, key)),
+            Some((database, words)) => objects.push(object("mariadb", database, words, key)),
             None => found.gap(format!("mariadb: a row of another form: `{line}`")),
         }
     }
-    for table in tables.iter().filter(|table| table.size >= COUNTED) {
-        let Table { database, name, size } = table;
-        found.note(format!("mariadb {database}: the rows of `{name}` ({} MiB) were not counted", size >> 20));
+    let mut budget = Budget::new();
+    let mut tables: Vec<(Depth, &mut DatabaseObject)> = Vec::new();
+    for object in objects.iter_mut().filter(|object| object.kind == "table") {
+        if let Some(size) = sizes.get(&(object.database.clone(), object.name.clone())) {
+            tables.push((budget.take(object, *size, found), object));
+        }
     }
-    tables.retain(|table| table.size < COUNTED);
-    if tables.is_empty() {
-        return Ok(());
+    tables.retain(|(depth, _)| *depth != Depth::Left);
+    for some in tables.chunks_mut(AT_ONCE) {
+        let answered = run(&question(some)).and_then(|text| answer(&text, some, key));
+        if let Err(error) = answered {
+            found.gap(format!("mariadb: the rows of tables: {error}"));
+        }
     }
-    let answer = run(&rows_of(&tables))?;
-    let lines: Vec<&str> = answer.lines().collect();
-    let compared = tables.iter().filter(|table| table.size < COMPARED).count();
-    if lines.len() != tables.len() + compared {
-        return Err(format!("mariadb: {} answers about the rows of {} tables", lines.len(), tables.len()));
-    }
-    // First all counts, then the digests of those that have one, in the order of the tables.
-    let mut digests = lines[tables.len()..].iter().map(|line| line.rsplit('\t').next().unwrap_or_default());
-    for (table, count) in tables.iter().zip(&lines) {
-        let digest = if table.size < COMPARED { digests.next().unwrap_or_default() } else { "" };
-        let rows = Rows { server: "mariadb", database: &table.database, table: &table.name, count, digest };
-        found.add(rows.object(key));
-    }
+    objects.into_iter().for_each(|object| found.add(object));
     Ok(())
 }
 
-/// A table, and the bytes of its rows.
-struct Table {
-    database: String,
-    name: String,
-    size: u64,
+/// All counts, and then the checksums of those that are compared: the server's own, for which the order of rows is no
+/// matter.
+fn question(tables: &[(Depth, &mut DatabaseObject)]) -> String {
+    let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
+    let quoted = |table: &DatabaseObject| format!("{}.{}", quote(&table.database), quote(&table.name));
+    let counts = tables.iter().map(|(_, table)| format!("select count(*) from {};\n", quoted(table)));
+    let compared = tables.iter().filter(|(depth, _)| *depth == Depth::Compared);
+    let checksums = compared.map(|(_, table)| format!("checksum table {} extended;\n", quoted(table)));
+    LIMITS.to_owned() + &counts.chain(checksums).collect::<String>()
 }
 
-/// The server's own checksum of a table does not depend on the order of its rows.
-fn rows_of(tables: &[Table]) -> String {
-    let quoted = |table: &Table| {
-        let quote = |name: &str| format!("`{}`", name.replace('`', "``"));
-        format!("{}.{}", quote(&table.database), quote(&table.name))
-    };
-    let counts = tables.iter().map(|table| format!("select count(*) from {};", quoted(table)));
-    let digests = tables.iter().filter(|table| table.size < COMPARED);
-    let digests = digests.map(|table| format!("checksum table {} extended;", quoted(table)));
-    counts.chain(digests).collect::<Vec<_>>().join("\n")
+/// A line for each.
+fn answer(text: &str, tables: &mut [(Depth, &mut DatabaseObject)], key: &Key) -> Result<(), String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let (counts, checksums) = lines.split_at(tables.len().min(lines.len()));
+    let compared = tables.iter().filter(|(depth, _)| *depth == Depth::Compared).count();
+    if (counts.len(), checksums.len()) != (tables.len(), compared) {
+        return Err(format!("{} answers to {} questions", lines.len(), tables.len() + compared));
+    }
+    let mut checksums = checksums.iter().map(|line| line.rsplit('\t').next().unwrap_or_default());
+    for ((depth, table), count) in tables.iter_mut().zip(counts) {
+        let values = if *depth == Depth::Compared { checksums.next().unwrap_or_default() } else { "" };
+        set_rows(table, count, values, key);
+    }
+    Ok(())
 }
 
 /// Tabs between columns; in them they are written as `\t`.
@@ -133,11 +144,18 @@ mod tests {
 
     #[test]
     fn rows_are_counted_and_those_of_small_tables_are_compared() {
-        let table = |name: &str, size| Table { database: "shop".into(), name: name.into(), size };
+        let table = |name: &str| object("mariadb", "shop", ["table", name, ""], &[1; 32]);
+        let (mut small, mut large) = (table("or`ders"), table("large"));
+        let mut tables = [(Depth::Compared, &mut small), (Depth::Counted, &mut large)];
+        let asked = "select count(*) from `shop`.`or``ders`;\nselect count(*) from `shop`.`large`;\n\
+                     checksum table `shop`.`or``ders` extended;\n";
+        assert_eq!(question(&tables), LIMITS.to_owned() + asked);
+        let told = answer("1\n2\nshop.or`ders\n", &mut tables, &[1; 32]).and(answer("1\n2\n", &mut tables, &[1; 32]));
+        assert_eq!(told.expect_err("one is missing"), "2 answers to 3 questions");
+        answer("1\n2\nshop.or`ders\t4021\n", &mut tables, &[1; 32]).expect("whole");
         assert_eq!(
-            rows_of(&[table("or`ders", 0), table("large", COMPARED)]),
-            "select count(*) from `shop`.`or``ders`;\nselect count(*) from `shop`.`large`;\n\
-             checksum table `shop`.`or``ders` extended;"
+            (small.rows.as_str(), small.values.len(), large.rows.as_str(), large.values.len()),
+            ("1", 64, "2", 0)
         );
     }
 

@@ -1,6 +1,6 @@
 //! What database servers know: roles, grants, schemas. Each object is a name and a digest of its definition, which may
-//! hold a password's hash, and so is made with this run's key. Of the data there is, for each table, the number of rows and
-//! such a digest of them: a deploy that adds a row each time shows nowhere else.
+//! hold a password's hash, and so is made with this run's key. Tables also have the number of their rows and such a digest
+//! of all of them: a deploy that adds a row each time shows nowhere else.
 
 mod mariadb;
 mod postgres;
@@ -27,50 +27,95 @@ fn object(server: &str, database: &str, [kind, name, definition]: [&str; 3], key
         kind: kind.to_owned(),
         name: name.to_owned(),
         definition: keyed(key, definition),
+        rows: String::new(),
+        values: String::new(),
     }
 }
 
-/// Below this size (bytes) a table's rows are compared; their order is no matter.
-const COMPARED: u64 = 8 << 20;
-/// Below this one they are counted; an emulated machine takes seconds for a gigabyte.
-const COUNTED: u64 = 1 << 30;
+/// A table below this size (bytes) may be read whole.
+const SMALL: u64 = 8 << 20;
 
-/// The rows of a table.
-struct Rows<'a> {
-    server: &'a str,
-    database: &'a str,
-    table: &'a str,
-    /// How many.
-    count: &'a str,
-    /// Of all of them, by the server; empty if they were only counted.
-    digest: &'a str,
+/// How many bytes of a server's tables are read at most: an emulated machine takes seconds for a gigabyte.
+struct Budget {
+    /// To be compared.
+    read: u64,
+    /// To be counted.
+    counted: u64,
 }
 
-impl Rows<'_> {
-    fn object(&self, key: &Key) -> DatabaseObject {
-        let mut rows = object(self.server, self.database, ["rows", self.table, ""], key);
-        rows.definition = match self.digest {
-            "" => format!("{} rows", self.count),
-            digest => format!("{} rows, {:.12}", self.count, keyed(key, digest)),
+/// How far a table is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Depth {
+    /// Its rows are counted, and a digest is made of them.
+    Compared,
+    /// Its rows are counted.
+    Counted,
+    /// Not at all.
+    Left,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { read: 64 << 20, counted: 1 << 30 }
+    }
+
+    /// Takes what the next table needs. What is not looked at whole is told.
+    fn take(&mut self, table: &DatabaseObject, size: u64, found: &mut Found) -> Depth {
+        let (depth, left_out) = if size < SMALL && size <= self.read {
+            self.read -= size;
+            return Depth::Compared;
+        } else if size <= self.counted {
+            self.counted -= size;
+            (Depth::Counted, "counted, and not compared")
+        } else {
+            (Depth::Left, "not counted")
         };
-        rows
+        let DatabaseObject { server, database, name, .. } = table;
+        found.note(format!("{server} {database}: the rows of `{name}` ({} MiB) were {left_out}", size >> 20));
+        depth
     }
+}
+
+/// What a server said of a table's rows; `values` is its own digest, in which their order is no matter.
+fn set_rows(table: &mut DatabaseObject, count: &str, values: &str, key: &Key) {
+    count.clone_into(&mut table.rows);
+    table.values = if values.is_empty() { String::new() } else { keyed(key, values) };
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const MIB: u64 = 1 << 20;
+
+    fn table(name: &str) -> DatabaseObject {
+        object("mariadb", "shop", ["table", name, "a int"], &[1; 32])
+    }
+
     #[test]
     fn rows_are_told_by_their_number_and_by_a_digest_that_only_this_key_makes() {
-        let rows = |count, digest| {
-            let rows = Rows { server: "mariadb", database: "shop", table: "orders", count, digest };
-            rows.object(&[1; 32])
+        let told = |values| {
+            let mut table = table("orders");
+            set_rows(&mut table, "3", values, &[1; 32]);
+            table
         };
-        let told = rows("3", "4021").definition;
-        assert!(told.starts_with("3 rows, ") && told.len() == 8 + 12 && !told.contains("4021"), "{told}");
-        assert_ne!(told, rows("3", "4022").definition);
-        assert_eq!(rows("3", "").definition, "3 rows");
-        assert_eq!((rows("3", "").kind.as_str(), rows("3", "").name.as_str()), ("rows", "orders"));
+        assert_eq!((told("4021").rows.as_str(), told("4021").values.len()), ("3", 64));
+        assert!(!told("4021").values.contains("4021") && told("4021").values != told("4022").values);
+        assert_eq!(told("").values, "");
+    }
+
+    #[test]
+    fn small_tables_are_compared_until_much_was_read_and_the_rest_is_told() {
+        let (mut budget, mut found) = (Budget::new(), Found::new(Section::Databases));
+        for _ in 0..9 {
+            assert_eq!(budget.take(&table("small"), 7 * MIB, &mut found), Depth::Compared);
+        }
+        assert!(found.notes.is_empty());
+        assert_eq!(budget.take(&table("tenth"), 7 * MIB, &mut found), Depth::Counted);
+        assert_eq!(budget.take(&table("large"), 8 * MIB, &mut found), Depth::Counted);
+        assert_eq!(budget.take(&table("huge"), 1024 * MIB, &mut found), Depth::Left);
+        let told: Vec<&str> = found.notes.iter().map(|note| note.text.as_str()).collect();
+        assert_eq!(told[0], "mariadb shop: the rows of `tenth` (7 MiB) were counted, and not compared");
+        assert_eq!(told[2], "mariadb shop: the rows of `huge` (1024 MiB) were not counted");
     }
 }

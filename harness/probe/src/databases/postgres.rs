@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{COMPARED, COUNTED, Rows, object};
+use redrill_state::DatabaseObject;
+
+use super::{Budget, Depth, object, set_rows};
 use crate::accounts;
 use crate::found::{Found, Root};
 use crate::shadow::Key;
@@ -21,11 +23,13 @@ const PROTOCOL: i32 = 196_608;
 const LONGEST: i32 = 64 << 20;
 
 /// Of the session: nothing is written or waited for long, and values look the same whatever the server is set to.
-const SETTINGS: [(&str, &str); 9] = [
+const SETTINGS: [(&str, &str); 11] = [
     ("application_name", "redrill"),
     ("client_encoding", "UTF8"),
     ("default_transaction_read_only", "on"),
     ("lock_timeout", "10s"),
+    ("statement_timeout", "50s"),
+    ("jit", "off"),
     ("TimeZone", "UTC"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -62,7 +66,7 @@ union all select case c.relkind when 'r' then 'table' when 'p' then 'table' when
      pg_get_expr(d.adbin, d.adrelid), array(select unnest(a.attacl)::text order by 1)), ',' order by a.attnum)
    from pg_attribute a left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)),
-  case when c.relkind = 'r' then concat_ws(' ', pg_table_size(c.oid), format('%I.%I', s.nspname, c.relname)) end
+  case when c.relkind = 'r' and not (c.relpersistence = 'u' and pg_is_in_recovery()) then concat_ws(' ', pg_table_size(c.oid), format('%I.%I', s.nspname, c.relname)) end
   from pg_class c join spaces s on s.oid = c.relnamespace where c.relkind in ('r', 'p', 'v', 'm', 'S', 'f', 'c')
 union all select 'index', s.nspname || '.' || c.relname, pg_get_indexdef(c.oid), ''
   from pg_class c join spaces s on s.oid = c.relnamespace where c.relkind in ('i', 'I')
@@ -104,7 +108,8 @@ fn catalogue(root: &Root, socket: &Path, server: &str, key: &Key, found: &mut Fo
     let owner = socket.metadata()?.uid();
     let user = accounts::users(root)?.into_iter().find(|user| user.uid == owner);
     let user = user.ok_or_else(|| io::Error::other(format!("its owner {owner} is no account")))?.name;
-    let rows = match ask(socket, owner, &user, "postgres", OF_SERVER) {
+    let asking = Asking { socket, uid: owner, user: &user };
+    let rows = match asking.ask("postgres", &[OF_SERVER.to_owned()]) {
         Ok(rows) => rows,
         // A server that was killed leaves its socket.
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -113,7 +118,7 @@ fn catalogue(root: &Root, socket: &Path, server: &str, key: &Key, found: &mut Fo
         }
         Err(error) => return Err(error),
     };
-    let mut databases = Vec::new();
+    let (mut databases, mut budget) = (Vec::new(), Budget::new());
     for row in &rows {
         let [kind, name, definition, connect] = columns(row)?;
         found.add(object(server, "", [kind, name, definition], key));
@@ -121,41 +126,38 @@ fn catalogue(root: &Root, socket: &Path, server: &str, key: &Key, found: &mut Fo
             databases.push(name.to_owned());
         }
     }
+    databases.sort();
     for database in databases {
-        let mut tables = Vec::new();
-        for row in &ask(socket, owner, &user, &database, OF_DATABASE)? {
-            let [kind, name, definition, table] = columns(row)?;
-            found.add(object(server, &database, [kind, name, definition], key));
-            if let Some((size, quoted)) = table.split_once(' ') {
-                tables.push((size.parse().unwrap_or(u64::MAX), name.to_owned(), quoted.to_owned()));
-            }
-        }
-        let question = rows_of(&tables, server, &database, found);
-        let rows = if question.is_empty() { Vec::new() } else { ask(socket, owner, &user, &database, &question)? };
-        for row in &rows {
-            let [name, count, digest, _] = columns(row)?;
-            found.add(Rows { server, database: &database, table: name, count, digest }.object(key));
+        if let Err(error) = asking.database(server, &database, key, &mut budget, found) {
+            found.gap(format!("{server} {database}: {error}"));
         }
     }
     Ok(())
 }
 
-/// Asks each table for the number of its rows, and a small one for a digest of them too, whatever their order.
-fn rows_of(tables: &[(u64, String, String)], server: &str, database: &str, found: &mut Found) -> String {
-    let mut questions = Vec::new();
-    for (size, name, quoted) in tables {
-        let digest = match *size {
-            ..COMPARED => "coalesce(sum(hashtextextended(redrill_row::text, 0)), 0)::text",
-            COMPARED..COUNTED => "''",
-            _ => {
-                found.note(format!("{server} {database}: the rows of `{name}` ({} MiB) were not counted", size >> 20));
-                continue;
-            }
+/// A table that has rows of its own.
+struct Table {
+    object: DatabaseObject,
+    size: u64,
+    quoted: String,
+}
+
+/// Tables that one statement asks: each stays locked for reading until it ends, with its indexes.
+const AT_ONCE: usize = 50;
+
+/// Asks each table for the number of its rows, and one that is compared for the sum of their hashes, too. The first column
+/// is the table's place in the list. Children of a table are tables of their own.
+fn questions(tables: &[(Depth, &str)]) -> Vec<String> {
+    let one = |(place, (depth, quoted)): (usize, &(Depth, &str))| {
+        let values = match depth {
+            Depth::Compared => "coalesce(sum(hashtextextended(redrill_row::text, 0)), 0)::text",
+            Depth::Counted => "''",
+            Depth::Left => return None,
         };
-        let name = name.replace('\'', "''");
-        questions.push(format!("select '{name}', count(*)::text, {digest}, '' from {quoted} redrill_row"));
-    }
-    questions.join(" union all ")
+        Some(format!("select '{place}', count(*)::text, {values}, '' from only {quoted} redrill_row"))
+    };
+    let questions: Vec<String> = tables.iter().enumerate().filter_map(one).collect();
+    questions.chunks(AT_ONCE).map(|some| some.join(" union all ")).collect()
 }
 
 fn columns(row: &[String]) -> io::Result<[&str; 4]> {
@@ -163,24 +165,85 @@ fn columns(row: &[String]) -> io::Result<[&str; 4]> {
     words.try_into().map_err(|_| io::Error::other("a row of another form"))
 }
 
-/// Connects as another account, on a thread that then ends: the way back would be closed.
-fn ask(socket: &Path, uid: u32, user: &str, database: &str, query: &str) -> io::Result<Vec<Vec<String>>> {
-    std::thread::scope(|scope| {
-        let asking = scope.spawn(|| {
-            if uid != rustix::process::geteuid().as_raw() {
-                let uid = rustix::process::Uid::from_raw(uid);
-                rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-            }
-            let stream = UnixStream::connect(socket)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            Session { stream: io::BufReader::new(stream) }.run(user, database, query)
-        });
-        asking.join().unwrap_or_else(|_| Err(io::Error::other("lost")))
-    })
+/// Where a server listens, and as whom to come.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    socket: &'a Path,
+    uid: u32,
+    user: &'a str,
 }
 
-/// A conversation of one query.
+impl Asking<'_> {
+    fn database(
+        self,
+        server: &str,
+        database: &str,
+        key: &Key,
+        budget: &mut Budget,
+        found: &mut Found,
+    ) -> io::Result<()> {
+        let mut tables = Vec::new();
+        for row in &self.ask(database, &[OF_DATABASE.to_owned()])? {
+            let [kind, name, definition, table] = columns(row)?;
+            let object = object(server, database, [kind, name, definition], key);
+            match table.split_once(' ') {
+                Some((size, quoted)) => {
+                    let size = size.parse().map_err(io::Error::other)?;
+                    tables.push(Table { object, size, quoted: quoted.to_owned() });
+                }
+                None => found.add(object),
+            }
+        }
+        tables.sort_by(|a, b| a.object.name.cmp(&b.object.name));
+        if let Err(error) = self.rows(database, &mut tables, key, budget, found) {
+            found.gap(format!("{server} {database}: the rows of its tables: {error}"));
+        }
+        tables.into_iter().for_each(|table| found.add(table.object));
+        Ok(())
+    }
+
+    fn rows(
+        self,
+        database: &str,
+        tables: &mut [Table],
+        key: &Key,
+        budget: &mut Budget,
+        found: &mut Found,
+    ) -> io::Result<()> {
+        let depths: Vec<(Depth, &str)> =
+            tables.iter().map(|table| (budget.take(&table.object, table.size, found), table.quoted.as_str())).collect();
+        let questions = questions(&depths);
+        if questions.is_empty() {
+            return Ok(());
+        }
+        for row in &self.ask(database, &questions)? {
+            let [place, count, values, _] = columns(row)?;
+            let table = place.parse::<usize>().ok().and_then(|place| tables.get_mut(place));
+            let table = table.ok_or_else(|| io::Error::other("an answer that nobody asked for"))?;
+            set_rows(&mut table.object, count, values, key);
+        }
+        Ok(())
+    }
+
+    /// Connects as another account, on a thread that then ends: the way back would be closed.
+    fn ask(self, database: &str, queries: &[String]) -> io::Result<Vec<Vec<String>>> {
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| {
+                if self.uid != rustix::process::geteuid().as_raw() {
+                    let uid = rustix::process::Uid::from_raw(self.uid);
+                    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
+                }
+                let stream = UnixStream::connect(self.socket)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                stream.set_write_timeout(Some(PATIENCE))?;
+                Session { stream: io::BufReader::new(stream) }.run(self.user, database, queries)
+            });
+            asking.join().unwrap_or_else(|_| Err(io::Error::other("lost")))
+        })
+    }
+}
+
+/// A conversation.
 struct Session<S: Read> {
     stream: io::BufReader<S>,
 }
@@ -189,7 +252,7 @@ impl<S: Read> Session<S>
 where
     for<'a> &'a S: Write,
 {
-    fn run(&mut self, user: &str, database: &str, query: &str) -> io::Result<Vec<Vec<String>>> {
+    fn run(&mut self, user: &str, database: &str, queries: &[String]) -> io::Result<Vec<Vec<String>>> {
         let mut start = PROTOCOL.to_be_bytes().to_vec();
         let names = [("user", user), ("database", database)];
         let settings = names.into_iter().chain(SETTINGS);
@@ -200,8 +263,11 @@ where
         start.push(0);
         self.send(None, &start)?;
         self.until_ready()?;
-        self.send(Some(b'Q'), &[query.as_bytes(), b"\0"].concat())?;
-        let rows = self.until_ready()?;
+        let mut rows = Vec::new();
+        for query in queries {
+            self.send(Some(b'Q'), &[query.as_bytes(), b"\0"].concat())?;
+            rows.extend(self.until_ready()?);
+        }
         let _ = self.send(Some(b'X'), &[]); // A farewell, whoever hears it.
         Ok(rows)
     }
@@ -322,19 +388,15 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_counted_and_those_of_small_tables_are_compared() {
-        let table = |size, name: &str| (size, format!("public.{name}"), format!("public.\"{name}\""));
-        let tables = [table(0, "it's"), table(COMPARED, "large"), table(COUNTED, "huge")];
-        let mut found = Found::new(Section::Databases);
-        let asked = rows_of(&tables, "postgresql 5432", "notes", &mut found);
+    fn tables_are_asked_in_parts_each_as_far_as_it_is_looked_at() {
+        let asked = questions(&[(Depth::Compared, "a.\"it's\""), (Depth::Left, "a.huge"), (Depth::Counted, "a.large")]);
         assert_eq!(
             asked,
-            "select 'public.it''s', count(*)::text, coalesce(sum(hashtextextended(redrill_row::text, 0)), 0)::text, '' \
-             from public.\"it's\" redrill_row union all \
-             select 'public.large', count(*)::text, '', '' from public.\"large\" redrill_row"
+            ["select '0', count(*)::text, coalesce(sum(hashtextextended(redrill_row::text, 0)), 0)::text, '' \
+              from only a.\"it's\" redrill_row union all select '2', count(*)::text, '', '' from only a.large redrill_row"]
         );
-        assert_eq!(found.notes.len(), 1, "what is not looked at is told");
-        assert!(found.notes[0].text.contains("`public.huge` (1024 MiB) were not counted"), "{:?}", found.notes);
+        assert_eq!(questions(&[(Depth::Counted, "a.b"); 101]).len(), 3);
+        assert_eq!(questions(&[]), [""; 0]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 use super::*;
 use crate::FileEntry;
-use crate::capture::Gap;
+use crate::capture::{Gap, Note};
+use crate::entries::Facts;
+use crate::sections::Record;
+use crate::settings::DatabaseObject;
 use crate::testing::{file, machine, service};
 
 const SECOND: i64 = 1_000_000_000;
@@ -191,8 +194,51 @@ fn a_capture_with_gaps_or_without_control_proves_nothing() {
     torn.gaps.push(Gap { section: Section::Units, reason: "no bus".into() });
     assert_eq!(fails(&s1, &torn, &s1), [("INCOMPLETE", "units".into(), None)]);
     assert!(fails(&s1, &machine(&[], &[]), &s1).iter().any(|o| o.0 == "INCOMPLETE"));
+    // What could not be read is not gone.
+    let full = with_tables(&s1, &[("a", "1", "x"), ("b", "1", "x")]);
+    let mut torn = with_tables(&s1, &[("a", "1", "x")]);
+    assert_eq!(fails(&full, &torn, &torn), [("REAL_CHANGE", "mariadb shop table b".into(), None)]);
+    torn.gaps.push(Gap { section: Section::Databases, reason: "it hangs".into() });
+    assert_eq!(fails(&full, &torn, &torn), [("INCOMPLETE", "database objects".into(), None)]);
     let judgement = judge(&s1, &s1, None, &windows(), 0);
     assert_eq!((judgement.observations[0].code, judgement.observations[0].weight), ("NO_CONTROL", Weight::Unknown));
+}
+
+/// Each with its name, the number of its rows and what they hold.
+fn with_tables(capture: &Capture, tables: &[(&str, &str, &str)]) -> Capture {
+    let mut capture = capture.clone();
+    let records = tables.iter().map(|(name, rows, values)| {
+        let [server, database, kind, name] = ["mariadb", "shop", "table", name].map(str::to_owned);
+        let (rows, values) = ((*rows).to_owned(), (*values).to_owned());
+        DatabaseObject { server, database, kind, name, definition: "d".to_owned(), rows, values }
+    });
+    let entries = records.map(|table| (table.subject(), Record::DatabaseObject(table))).collect();
+    capture.settings.insert(Section::Databases, entries);
+    capture
+}
+
+#[test]
+fn rows_are_compared_where_they_were_read_and_only_what_moves_by_itself_is_excused() {
+    let s1 = one("1", 1.0);
+    let of = |rows: &str, values: &str| with_tables(&s1, &[("orders", rows, values)]);
+    let base = of("1", "x");
+    let found = |s2: &Capture, control: &Capture| -> Vec<Vec<String>> {
+        let control = Control { before: &base, after: control };
+        let observations = judge(&base, s2, Some(control), &[], 0).observations;
+        observations.into_iter().filter(|o| o.weight == Weight::Fails).map(|o| o.evidence).collect()
+    };
+    assert_eq!(found(&of("2", "y"), &base), [["rows: 1 -> 2", "values: x -> y"]]);
+    assert_eq!(found(&of("1", "y"), &base), [["values: x -> y"]]);
+    for unread in [of("1", ""), of("", "")] {
+        assert!(found(&unread, &base).is_empty(), "too large by now: nothing to compare");
+    }
+    let heartbeat = of("1", "z");
+    assert!(found(&of("1", "y"), &heartbeat).is_empty(), "it changes by itself");
+    assert_eq!(found(&of("2", "y"), &heartbeat).len(), 1, "and has one more row all the same");
+    let mut large = of("1", "");
+    large.notes.push(Note { section: Section::Databases, text: "`orders` was not read".into() });
+    let told = &judge(&large, &large, Some(Control { before: &large, after: &large }), &[], 0).observations[0];
+    assert_eq!((told.code, told.weight, told.evidence.len()), ("NOT_COMPARED", Weight::Info, 1));
 }
 
 #[test]

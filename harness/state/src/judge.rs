@@ -157,13 +157,15 @@ impl Judge<'_> {
                 self.observe("INCOMPLETE", Weight::Unknown, section.name(), text, None);
             }
         }
-        let of_databases = self.s2.notes.iter().filter(|note| note.section == Section::Databases);
-        let unread: Vec<String> = of_databases.map(|note| note.text.clone()).collect();
+        // A table that one capture read and the other did not is not compared either.
+        let notes = [self.s1, self.s2].into_iter().flat_map(|capture| &capture.notes);
+        let of_databases = notes.filter(|note| note.section == Section::Databases);
+        let unread: BTreeSet<String> = of_databases.map(|note| note.text.clone()).collect();
         if !unread.is_empty() {
             let text = "not everything in databases was compared".to_owned();
             self.observe("NOT_COMPARED", Weight::Info, Section::Databases.name(), text, None);
             if let Some(observation) = self.out.observations.last_mut() {
-                observation.evidence = unread;
+                observation.evidence = unread.into_iter().collect();
             }
         }
         if self.control.is_none() {

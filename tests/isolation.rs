@@ -1,0 +1,414 @@
+//! Nothing reaches production, and nothing of the host gets in: ways out of a drill, tried one after the other beside a
+//! production of our own and a host full of secrets (`support/production.rs`). The counts stand in the output.
+//!
+//! A directory below `isolation/` is a scenario with a `ways.toml`: what each way wants. In its files `@ID@` is the
+//! address that belongs to this way alone, so that a packet, or a finding, says whose it is. Whatever tries a way prints
+//! `way ID: ...`, so that one which was never tried is not taken for one that was held. First of all the same ways are
+//! tried without redrill, on the host itself: there they lead out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use redrill_tests::{Host, Packet, Production, key, program, root};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What stays of a deploy tries its ways this long after it.
+const LATER: Duration = Duration::from_secs(7);
+/// Findings that name what a drill wanted of the outside.
+const CODES: [&str; 2] = ["OUTSIDE", "PRODUCTION"];
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let lacking = Production::lacking();
+    let engine = redrill_machines::container::engine_version().is_ok();
+    let promised = std::env::var_os("CI").is_some();
+    let trial = |name: &str, needs_engine: bool, test: fn() -> Result<(), Failed>| {
+        let why = lacking.clone().or_else(|| (needs_engine && !engine).then(|| "no container engine answers".into()));
+        let ignored = why.is_some() && !promised;
+        Trial::test(name, move || why.map_or_else(test, |why| Err(format!("cannot be tried here: {why}").into())))
+            .with_ignored_flag(ignored)
+    };
+    let trials = vec![
+        trial("isolation::control::shell", false, || control("shell")),
+        trial("isolation::controller::shell", true, || sealed("shell", "container", 60)),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What a way is after, from a line of `ways.toml`: `KIND DETAIL`, then `unnamed` where a report need not tell of it,
+/// and `no-control` where the host itself does not have what it wants.
+#[derive(Debug, Clone)]
+struct Way {
+    id: String,
+    wants: Wants,
+    named: bool,
+    control: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Wants {
+    /// `tcp PORT`, `tcp6 PORT`, `udp PORT`, `icmp 0`: an address of its own that no inventory knows.
+    Outside { address: String, port: u16 },
+    /// `production PORT`: the address that the inventory names.
+    Production { port: u16 },
+    /// `machine`: the same by SSH, which leads to the drill's machine.
+    Machine,
+    /// `reads SECRET`.
+    Reads(String),
+    /// `runs`: a program outside of every sandbox leaves a file with the way's name.
+    Runs,
+    /// `says WORD`: what it prints if it leads anywhere.
+    Says(String),
+    /// `name NAME`: a host that only the report can tell of.
+    Name(String),
+}
+
+impl Way {
+    fn read(id: &str, line: &str, number: usize) -> Self {
+        let words: Vec<&str> = line.split(' ').collect();
+        let detail = || words.get(1).unwrap_or_else(|| panic!("{id} = {line}")).to_string();
+        let port = || detail().parse().unwrap_or_else(|_| panic!("{id} = {line}: no port"));
+        let (four, six) = Production::address(number);
+        let wants = match words[0] {
+            "tcp" | "udp" | "icmp" => Wants::Outside { address: four, port: port() },
+            "tcp6" => Wants::Outside { address: six, port: port() },
+            "production" => Wants::Production { port: port() },
+            "machine" => Wants::Machine,
+            "reads" => Wants::Reads(detail()),
+            "runs" => Wants::Runs,
+            "says" => Wants::Says(detail()),
+            "name" => Wants::Name(detail()),
+            other => panic!("{id}: nobody wants `{other}`"),
+        };
+        let control = !words.contains(&"no-control") && !matches!(wants, Wants::Name(_));
+        Self { id: id.to_owned(), wants, named: !words.contains(&"unnamed"), control }
+    }
+
+    /// Whether a line of the report tells of it.
+    fn is_named(&self, lines: &[String], host: &Host) -> bool {
+        let has = |line: &String, words: &[&str]| words.iter().all(|word| holds(line, word));
+        lines.iter().any(|line| match &self.wants {
+            Wants::Outside { address, port: 0 } => has(line, &[address]),
+            Wants::Outside { address, port } => has(line, &[address, &port.to_string()]),
+            Wants::Production { port } => has(line, &[Production::HOST, &port.to_string()]),
+            Wants::Machine => has(line, &[Production::HOST, "22"]),
+            Wants::Name(name) => has(line, &[name]),
+            Wants::Reads(name) => host.file(name).is_some_and(|path| line.contains(&path.display().to_string())),
+            Wants::Runs | Wants::Says(_) => holds(line, &self.id),
+        })
+    }
+}
+
+/// Whether an address, port or name stands in a line, and not as a part of a longer one.
+fn holds(line: &str, word: &str) -> bool {
+    line.match_indices(word).any(|(at, _)| {
+        let (before, after) = (line[..at].chars().next_back(), line[at + word.len()..].chars().next());
+        let more = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_alphanumeric());
+        !more(before) && !more(after)
+    })
+}
+
+/// A scenario that tries ways, laid out beside a production and a host.
+struct Case {
+    place: TempDir,
+    ways: Vec<Way>,
+    host: Host,
+    production: Production,
+}
+
+impl Case {
+    fn new(name: &str) -> Self {
+        let source = root().join("tests/isolation").join(name);
+        let text = fs::read_to_string(source.join("ways.toml")).expect("a case says what it wants");
+        let table: BTreeMap<String, String> = toml::from_str(&text).expect("names and lines");
+        let ways: Vec<Way> = table.iter().zip(1..).map(|((id, line), number)| Way::read(id, line, number)).collect();
+        // Sockets lie in run directories, and the kernel bounds the length of their paths.
+        let place = tempfile::Builder::new().prefix("i").tempdir().expect("a directory");
+        fs::create_dir_all(place.path().join("keys")).expect("made");
+        let deploy = place.path().join("keys/deploy");
+        key(&deploy);
+        let production = Production::start(&deploy.with_extension("pub"));
+        let host = Host::start(&cache(), &deploy);
+        let case = Self { place, ways, host, production };
+        case.lay_out(&source);
+        case
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn lay_out(&self, source: &Path) {
+        let mut words = self.host.words();
+        words.push(("@PROD@".to_owned(), Production::HOST.to_owned()));
+        words.push(("@HOST@".to_owned(), Production::NEIGHBOUR.to_owned()));
+        words.push(("@servers@".to_owned(), self.path("servers").display().to_string()));
+        for way in &self.ways {
+            if let Wants::Outside { address, .. } = &way.wants {
+                words.push((format!("@{}@", way.id), address.clone()));
+            }
+        }
+        copy(source, self.place.path(), &words);
+        for shared in ["way.sh", "tries.py"] {
+            copy(&root().join("tests/isolation").join(shared), &self.path("servers").join(shared), &words);
+        }
+        let secret = self.host.file("temporary").expect("one of them");
+        std::os::unix::fs::symlink(secret, self.path("servers/link-to-host")).expect("linked");
+        for words in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "Ways out"]] {
+            let mut git = Command::new("git");
+            git.args(["-c", "user.name=i", "-c", "user.email=i@example.org", "-c", "commit.gpgSign=false"]);
+            let done = git.args(words).current_dir(self.path("servers")).status().expect("git runs");
+            assert!(done.success(), "git {words:?}");
+        }
+    }
+
+    /// Runs a program as the operator does, and what it left later, and gathers what became of it all.
+    fn run(&self, program: &Command) -> Came {
+        let mut operator = self.host.command(self.place.path(), program).spawn().expect("script runs");
+        // Nobody types, and nobody says that he is done: the end of input would be read before what others type.
+        let keyboard = operator.stdin.take();
+        assert!(operator.wait().is_ok_and(|status| status.success()), "the operator's host could not be made");
+        drop(keyboard);
+        std::thread::sleep(LATER);
+        let read = |path: PathBuf| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+        let (out, err) = (read(self.path("out")), read(self.path("err")));
+        let status = read(self.path("status")).trim().parse().unwrap_or(-1);
+        let mut texts = vec![out.clone(), err];
+        gather(&self.path("state"), &mut texts);
+        let said: Vec<String> = texts.iter().flat_map(|text| text.lines()).filter_map(said).collect();
+        let all = texts.concat() + &String::from_utf8_lossy(&self.production.got());
+        let ran = fs::read_dir(self.host.ran()).into_iter().flatten().flatten();
+        Came {
+            status,
+            report: serde_json::from_str(&out).unwrap_or_default(),
+            said,
+            read: self
+                .host
+                .markers()
+                .into_iter()
+                .filter(|(_, text)| all.contains(text.as_str()))
+                .map(|(name, _)| name)
+                .collect(),
+            ran: ran.filter_map(|file| file.file_name().into_string().ok()).collect(),
+            packets: self.production.packets(),
+            programs: self.production.programs(),
+            came: self.host.came(),
+            story: texts[1].clone(),
+        }
+    }
+}
+
+/// What a run led to.
+struct Came {
+    status: i32,
+    report: Value,
+    /// Lines that ways printed, from `way ` on.
+    said: Vec<String>,
+    /// Secrets that stand anywhere in what is left, or came to production.
+    read: BTreeSet<&'static str>,
+    ran: BTreeSet<String>,
+    packets: Vec<Packet>,
+    programs: Vec<String>,
+    came: Vec<String>,
+    story: String,
+}
+
+impl Came {
+    fn lines<'a>(&'a self, way: &'a Way) -> impl Iterator<Item = &'a str> {
+        let of = |line: &'a String| Some(line.strip_prefix(&format!("way {}:", way.id))?.trim());
+        self.said.iter().filter_map(of)
+    }
+
+    fn tried(&self, way: &Way) -> bool {
+        self.lines(way).any(|line| line == "tried")
+    }
+
+    /// Whether this way led where it wanted.
+    fn led_out(&self, way: &Way, host: &Host) -> bool {
+        let says = |word: &str| self.lines(way).any(|line| line.contains(word));
+        let arrived = |address: &str, port: u16| {
+            self.packets.iter().any(|packet| packet.to.to_string() == address && (port == 0 || packet.port == port))
+        };
+        match &way.wants {
+            Wants::Outside { address, .. } => arrived(address, 0),
+            Wants::Production { port } => arrived(Production::HOST, *port),
+            Wants::Machine => says("PRODUCTION RAN IT") || self.programs.iter().any(|ran| holds(ran, &way.id)),
+            Wants::Reads(name) => says(&host.marker(name)),
+            Wants::Runs => self.ran.contains(&way.id),
+            Wants::Says(word) => says(word),
+            Wants::Name(_) => says("PRODUCTION ANSWERS"),
+        }
+    }
+
+    /// Whether SSH came to the machine of the drill: it ran the program, or was the one to refuse it.
+    fn led_to_machine(&self, way: &Way) -> bool {
+        let words = ["machine ran", "command not found", "Permission denied (", "Host key verification failed"];
+        self.lines(way).any(|line| words.iter().any(|word| line.contains(word)) || line == "ended with 0")
+    }
+
+    /// Lines of findings that name what was wanted of the outside.
+    fn named(&self) -> Vec<String> {
+        let claims = self.report["claims"].as_array().into_iter().flatten();
+        let findings = claims.flat_map(|claim| claim["findings"].as_array().into_iter().flatten());
+        let ours = findings.filter(|finding| CODES.iter().any(|code| finding["code"] == *code));
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        ours.flat_map(|finding| {
+            let evidence = finding["evidence"].as_array().into_iter().flatten().map(text);
+            [text(&finding["subject"]), text(&finding["summary"])].into_iter().chain(evidence).collect::<Vec<_>>()
+        })
+        .collect()
+    }
+
+    /// The counts, in a line.
+    fn counted(&self, title: &str, ways: &[Way], named: usize) -> String {
+        let tried = ways.iter().filter(|way| self.tried(way)).count();
+        format!(
+            "{title}: {} ways, {tried} tried, {} packets at production, {} programs run, {} files read, {} came to \
+             the host, {named} named",
+            ways.len(),
+            self.packets.len(),
+            self.programs.len() + self.ran.len(),
+            self.read.len(),
+            self.came.len()
+        )
+    }
+}
+
+/// The same ways on the host itself, without redrill: each leads out, or the trial of the same name shows nothing.
+fn control(name: &str) -> Result<(), Failed> {
+    let case = Case::new(name);
+    let mut command = Command::new("bash");
+    command.arg("deploy.sh").current_dir(case.path("servers"));
+    let came = case.run(&command);
+    let mut missing = String::new();
+    for way in case.ways.iter().filter(|way| way.control && came.tried(way)) {
+        if !came.led_out(way, &case.host) && !matches!(way.wants, Wants::Machine) {
+            let _ = writeln!(missing, "  {} did not lead out: {:?}", way.id, came.lines(way).collect::<Vec<_>>());
+        }
+    }
+    let by_ssh = case.ways.iter().filter(|way| matches!(way.wants, Wants::Machine) && came.tried(way)).count();
+    if came.programs.len() < by_ssh {
+        let _ = writeln!(missing, "  {} programs for {by_ssh} ways by SSH: {:?}", came.programs.len(), came.programs);
+    }
+    tell(&came.counted(&format!("control {name}, without redrill"), &case.ways, 0));
+    tell(&not_tried(&case, &came));
+    if missing.is_empty() { Ok(()) } else { Err(format!("the control shows nothing:\n{missing}").into()) }
+}
+
+/// The ways of a case in a drill: each is tried, none leads out, and the report tells of them.
+fn sealed(name: &str, backend: &str, least: usize) -> Result<(), Failed> {
+    let case = Case::new(name);
+    let mut command = Command::new(program());
+    command.arg("run").arg(case.place.path()).args(["--format", "json", "--backend", backend]).current_dir(root());
+    command.env("REDRILL_STATE_DIR", case.path("state")).env("REDRILL_CACHE_DIR", cache()).env("NO_COLOR", "1");
+    let came = case.run(&command);
+    judge(&format!("isolation {name}"), &case, &came, least)
+}
+
+fn judge(title: &str, case: &Case, came: &Came, least: usize) -> Result<(), Failed> {
+    let lines = came.named();
+    let named: BTreeSet<&str> = case
+        .ways
+        .iter()
+        .filter(|way| came.tried(way))
+        .filter(|way| {
+            way.is_named(&lines, &case.host) || (matches!(way.wants, Wants::Machine) && came.led_to_machine(way))
+        })
+        .map(|way| way.id.as_str())
+        .collect();
+    let mut wrong = String::new();
+    for way in case.ways.iter().filter(|way| came.tried(way)) {
+        let said = || came.lines(way).take(6).collect::<Vec<_>>();
+        if came.led_out(way, &case.host) {
+            let _ = writeln!(wrong, "  {} led out: {:?}", way.id, said());
+        } else if way.named && !named.contains(way.id.as_str()) {
+            let _ = writeln!(wrong, "  {} is not named in the report: {:?}: {:?}", way.id, way.wants, said());
+        }
+    }
+    let tried = case.ways.iter().filter(|way| came.tried(way)).count();
+    let mut must_be_none = |what: &str, found: Vec<String>| {
+        if !found.is_empty() {
+            let _ = writeln!(wrong, "  {what}: {found:?}");
+        }
+    };
+    must_be_none("packets at production", came.packets.iter().map(|packet| format!("{packet:?}")).collect());
+    must_be_none("programs run at production", came.programs.clone());
+    must_be_none("programs run on the host", came.ran.iter().cloned().collect());
+    must_be_none("files of the host read", came.read.iter().map(|name| (*name).to_owned()).collect());
+    must_be_none("connections to the host's sockets", came.came.clone());
+    if tried < least {
+        let _ = writeln!(wrong, "  only {tried} ways were tried, at least {least} should be");
+    }
+    tell(&came.counted(title, &case.ways, named.len()));
+    tell(&not_tried(case, came));
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    let end: Vec<&str> = came.story.lines().collect();
+    let end = end[end.len().saturating_sub(30)..].join("\n");
+    Err(format!("not isolated (redrill ended with {}):\n{wrong}\nnamed: {lines:#?}\n{end}", came.status).into())
+}
+
+fn not_tried(case: &Case, came: &Came) -> String {
+    let left = case.ways.iter().filter(|way| !came.tried(way));
+    let why = |way: &Way| format!("{} ({})", way.id, came.lines(way).next().unwrap_or("never begun").to_owned());
+    let left: Vec<String> = left.map(why).collect();
+    if left.is_empty() { String::new() } else { format!("  not tried: {}", left.join(", ")) }
+}
+
+fn tell(line: &str) {
+    if !line.is_empty() {
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+/// Images and environments are shared with other suites.
+fn cache() -> PathBuf {
+    if let Some(own) = std::env::var_os("REDRILL_CACHE_DIR") {
+        return own.into();
+    }
+    let base = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    base.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache")).join("redrill")
+}
+
+/// Files with what stands for places filled in.
+fn copy(from: &Path, to: &Path, words: &[(String, String)]) {
+    if from.is_dir() {
+        fs::create_dir_all(to).expect("made");
+        for entry in fs::read_dir(from).expect("read").flatten() {
+            copy(&entry.path(), &to.join(entry.file_name()), words);
+        }
+        return;
+    }
+    let mut text = fs::read_to_string(from).expect("text");
+    for (word, meant) in words {
+        text = text.replace(word.as_str(), meant);
+    }
+    fs::write(to, text).expect("written");
+    fs::set_permissions(to, fs::metadata(from).expect("there").permissions()).expect("set");
+}
+
+/// Every file that is left below, but for the checkout, which is the case's own text.
+fn gather(directory: &Path, texts: &mut Vec<String>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (path, Ok(kind)) = (entry.path(), entry.file_type()) else { continue };
+        if kind.is_dir() {
+            gather(&path, texts);
+        } else if kind.is_file() {
+            texts.push(String::from_utf8_lossy(&fs::read(&path).unwrap_or_default()).into_owned());
+        }
+    }
+}
+
+/// What a way printed, wherever on the line it begins.
+fn said(line: &str) -> Option<String> {
+    let at = line.find("way ")?;
+    Some(line[at..].trim_end().trim_end_matches(['"', '\\', ',']).to_owned())
+}

@@ -21,6 +21,8 @@ use tempfile::TempDir;
 
 /// What stays of a deploy tries its ways this long after it.
 const LATER: Duration = Duration::from_secs(7);
+/// As much of a line as is looked at.
+const LONGEST: usize = 2000;
 /// Findings that name what a drill wanted of the outside.
 const CODES: [&str; 2] = ["OUTSIDE", "PRODUCTION"];
 
@@ -38,17 +40,21 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("isolation::control::shell", false, || control("shell")),
         trial("isolation::controller::shell", true, || sealed("shell", "container", 60)),
+        trial("isolation::controller::ansible", true, || sealed("ansible", "container", 25)),
+        trial("isolation::controller::pyinfra", true, || sealed("pyinfra", "container", 25)),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// What a way is after, from a line of `ways.toml`: `KIND DETAIL`, then `unnamed` where a report need not tell of it,
-/// and `no-control` where the host itself does not have what it wants.
+/// `silent` where nobody hears what it prints, so that only being named shows that it was tried, and `no-control` where
+/// the host itself does not have what it wants.
 #[derive(Debug, Clone)]
 struct Way {
     id: String,
     wants: Wants,
     named: bool,
+    silent: bool,
     control: bool,
 }
 
@@ -88,7 +94,13 @@ impl Way {
             other => panic!("{id}: nobody wants `{other}`"),
         };
         let control = !words.contains(&"no-control") && !matches!(wants, Wants::Name(_));
-        Self { id: id.to_owned(), wants, named: !words.contains(&"unnamed"), control }
+        Self {
+            id: id.to_owned(),
+            wants,
+            named: !words.contains(&"unnamed"),
+            silent: words.contains(&"silent"),
+            control,
+        }
     }
 
     /// Whether a line of the report tells of it.
@@ -182,7 +194,9 @@ impl Case {
         let status = read(self.path("status")).trim().parse().unwrap_or(-1);
         let mut texts = vec![out.clone(), err];
         gather(&self.path("state"), &mut texts);
-        let said: Vec<String> = texts.iter().flat_map(|text| text.lines()).filter_map(said).collect();
+        let mut said: Vec<String> = texts.iter().flat_map(|text| said(text)).collect();
+        let mut known = BTreeSet::new();
+        said.retain(|line| known.insert(line.clone()));
         let all = texts.concat() + &String::from_utf8_lossy(&self.production.got());
         let ran = fs::read_dir(self.host.ran()).into_iter().flatten().flatten();
         Came {
@@ -227,7 +241,7 @@ impl Came {
     }
 
     fn tried(&self, way: &Way) -> bool {
-        self.lines(way).any(|line| line == "tried")
+        way.silent || self.lines(way).any(|line| line == "tried")
     }
 
     /// Whether this way led where it wanted.
@@ -325,7 +339,8 @@ fn judge(title: &str, case: &Case, came: &Came, least: usize) -> Result<(), Fail
         .collect();
     let mut wrong = String::new();
     for way in case.ways.iter().filter(|way| came.tried(way)) {
-        let said = || came.lines(way).take(6).collect::<Vec<_>>();
+        let short = |line: &str| line.chars().take(120).collect::<String>();
+        let said = || came.lines(way).take(6).map(short).collect::<Vec<_>>();
         if came.led_out(way, &case.host) {
             let _ = writeln!(wrong, "  {} led out: {:?}", way.id, said());
         } else if way.named && !named.contains(way.id.as_str()) {
@@ -338,7 +353,7 @@ fn judge(title: &str, case: &Case, came: &Came, least: usize) -> Result<(), Fail
             let _ = writeln!(wrong, "  {what}: {found:?}");
         }
     };
-    must_be_none("packets at production", came.packets.iter().map(|packet| format!("{packet:?}")).collect());
+    must_be_none("packets at production", by_target(&came.packets));
     must_be_none("programs run at production", came.programs.clone());
     must_be_none("programs run on the host", came.ran.iter().cloned().collect());
     must_be_none("files of the host read", came.read.iter().map(|name| (*name).to_owned()).collect());
@@ -354,6 +369,14 @@ fn judge(title: &str, case: &Case, came: &Came, least: usize) -> Result<(), Fail
     let end: Vec<&str> = came.story.lines().collect();
     let end = end[end.len().saturating_sub(30)..].join("\n");
     Err(format!("not isolated (redrill ended with {}):\n{wrong}\nnamed: {lines:#?}\n{end}", came.status).into())
+}
+
+fn by_target(packets: &[Packet]) -> Vec<String> {
+    let mut counts = BTreeMap::<String, usize>::new();
+    for packet in packets {
+        *counts.entry(format!("{} {} {}", packet.protocol, packet.to, packet.port)).or_default() += 1;
+    }
+    counts.into_iter().map(|(target, count)| format!("{count} to {target}")).collect()
 }
 
 fn not_tried(case: &Case, came: &Came) -> String {
@@ -407,8 +430,13 @@ fn gather(directory: &Path, texts: &mut Vec<String>) {
     }
 }
 
-/// What a way printed, wherever on the line it begins.
-fn said(line: &str) -> Option<String> {
-    let at = line.find("way ")?;
-    Some(line[at..].trim_end().trim_end_matches(['"', '\\', ',']).to_owned())
+/// What ways printed, wherever on a line it begins. Tools show output as lists and as JSON too.
+fn said(text: &str) -> Vec<String> {
+    let text = text.replace("\\n", "\n").replace("\", \"", "\n");
+    let line = |line: &str| {
+        let line = line[line.find("way ")?..].trim_end();
+        let line = line.trim_end_matches(|letter: char| "\"\\,]}* ".contains(letter));
+        Some(line.chars().take(LONGEST).collect())
+    };
+    text.lines().filter_map(line).collect()
 }

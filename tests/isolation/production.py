@@ -38,7 +38,10 @@ def watch(link):
     log = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     log.bind((link, ETH_P_ALL))
     while True:
-        data, (_, kind, direction, _, _) = log.recvfrom(65535)
+        try:
+            data, (_, kind, direction, _, _) = log.recvfrom(65535)
+        except OSError:
+            return  # The link is taken away at the end.
         if direction == PACKET_OUTGOING or kind not in (ETH_P_IP, ETH_P_IPV6):
             continue
         if kind == ETH_P_IP:

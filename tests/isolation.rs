@@ -39,9 +39,20 @@ fn main() -> ExitCode {
     };
     let trials = vec![
         trial("isolation::control::shell", false, || control("shell")),
+        trial("isolation::control::checkout", false, || control("checkout")),
         trial("isolation::controller::shell", true, || sealed("shell", "container", 60)),
         trial("isolation::controller::ansible", true, || sealed("ansible", "container", 25)),
-        trial("isolation::controller::pyinfra", true, || sealed("pyinfra", "container", 25)),
+        trial("isolation::controller::pyinfra", true, || sealed("pyinfra", "container", 20)),
+        trial("isolation::controller::package", true, || sealed("package", "container", 5)),
+        trial("isolation::controller::requirements", true, || sealed("requirements", "container", 2)),
+        trial("isolation::controller::requirements_git", true, || sealed("requirements-git", "container", 1)),
+        trial("isolation::controller::surroundings", true, || sealed("surroundings", "container", 20)),
+        trial("isolation::checkout::whole", true, || sealed("checkout", "container", 15)),
+        trial("isolation::checkout::inner", true, inner_checkout),
+        trial("isolation::check::address", true, || sealed("check", "container", 3)),
+        trial("isolation::unasked::install", true, unasked),
+        trial("isolation::machine::container", true, || sealed("machine", "container", 35)),
+        trial("long::isolation::machine::qemu", false, || sealed("machine", "qemu", 35)),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
 }
@@ -127,9 +138,17 @@ fn holds(line: &str, word: &str) -> bool {
     })
 }
 
+/// Where the repository of a case begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repo {
+    Servers,
+    /// The servers are a directory inside of it.
+    Around,
+}
+
 /// A scenario that tries ways, laid out beside a production and a host.
 struct Case {
-    place: TempDir,
+    place: Option<TempDir>,
     ways: Vec<Way>,
     host: Host,
     production: Production,
@@ -137,6 +156,10 @@ struct Case {
 
 impl Case {
     fn new(name: &str) -> Self {
+        Self::within(name, Repo::Servers)
+    }
+
+    fn within(name: &str, repo: Repo) -> Self {
         let source = root().join("tests/isolation").join(name);
         let text = fs::read_to_string(source.join("ways.toml")).expect("a case says what it wants");
         let table: BTreeMap<String, String> = toml::from_str(&text).expect("names and lines");
@@ -148,13 +171,24 @@ impl Case {
         key(&deploy);
         let production = Production::start(&deploy.with_extension("pub"));
         let host = Host::start(&cache(), &deploy);
-        let case = Self { place, ways, host, production };
+        let case = Self { place: Some(place), ways, host, production };
         case.lay_out(&source);
+        case.commit(repo);
         case
     }
 
+    fn place(&self) -> &Path {
+        self.place.as_ref().expect("kept at the end only").path()
+    }
+
     fn path(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+        self.place().join(name)
+    }
+
+    /// The evidence stays, and its place is told.
+    fn keep(mut self) -> String {
+        let place = self.place.take().map(TempDir::keep).unwrap_or_default();
+        format!("Evidence  {}", place.display())
     }
 
     fn lay_out(&self, source: &Path) {
@@ -167,23 +201,41 @@ impl Case {
                 words.push((format!("@{}@", way.id), address.clone()));
             }
         }
-        copy(source, self.place.path(), &words);
+        words.push(("@place@".to_owned(), self.place().display().to_string()));
+        copy(source, self.place(), &words);
         for shared in ["way.sh", "tries.py"] {
             copy(&root().join("tests/isolation").join(shared), &self.path("servers").join(shared), &words);
         }
         let secret = self.host.file("temporary").expect("one of them");
         std::os::unix::fs::symlink(secret, self.path("servers/link-to-host")).expect("linked");
-        for words in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "Ways out"]] {
+        if self.path("preload.c").exists() {
+            let mut compiler = Command::new("cc");
+            compiler.args(["-shared", "-fPIC", "-o"]).arg(self.path("servers/preload.so")).arg(self.path("preload.c"));
+            assert!(compiler.status().expect("cc runs").success());
+        }
+    }
+
+    /// One commit; then the repository gets the configuration that the case has for it.
+    fn commit(&self, repo: Repo) {
+        let top = if repo == Repo::Servers { self.path("servers") } else { self.place().to_owned() };
+        let all = if repo == Repo::Servers { "." } else { "servers" };
+        for words in [&["init", "-q"][..], &["add", "--force", all], &["commit", "-q", "-m", "Ways out"]] {
             let mut git = Command::new("git");
             git.args(["-c", "user.name=i", "-c", "user.email=i@example.org", "-c", "commit.gpgSign=false"]);
-            let done = git.args(words).current_dir(self.path("servers")).status().expect("git runs");
-            assert!(done.success(), "git {words:?}");
+            assert!(git.args(words).current_dir(&top).status().expect("git runs").success(), "git {words:?}");
+        }
+        if let Ok(more) = fs::read_to_string(self.path("git.config")) {
+            let file = top.join(".git/config");
+            let own = fs::read_to_string(&file).expect("there");
+            fs::write(file, own + &more).expect("written");
+            fs::create_dir_all(top.join(".git/info")).expect("made");
+            fs::write(top.join(".git/info/attributes"), "* filter=ran diff=ran\n").expect("written");
         }
     }
 
     /// Runs a program as the operator does, and what it left later, and gathers what became of it all.
     fn run(&self, program: &Command) -> Came {
-        let mut operator = self.host.command(self.place.path(), program).spawn().expect("script runs");
+        let mut operator = self.host.command(self.place(), program).spawn().expect("script runs");
         // Nobody types, and nobody says that he is done: the end of input would be read before what others type.
         let keyboard = operator.stdin.take();
         assert!(operator.wait().is_ok_and(|status| status.success()), "the operator's host could not be made");
@@ -215,6 +267,18 @@ impl Case {
             programs: self.production.programs(),
             came: self.host.came(),
             story: texts[1].clone(),
+        }
+    }
+}
+
+impl Drop for Case {
+    /// Each run makes environments that no other can use: they would fill the cache.
+    fn drop(&mut self) {
+        for environment in fs::read_dir(cache().join("venvs")).into_iter().flatten().flatten() {
+            let libraries = fs::read_dir(environment.path().join("lib")).into_iter().flatten().flatten();
+            if libraries.into_iter().any(|library| library.path().join("site-packages/isolated").is_dir()) {
+                let _ = fs::remove_dir_all(environment.path());
+            }
         }
     }
 }
@@ -299,7 +363,8 @@ impl Came {
 fn control(name: &str) -> Result<(), Failed> {
     let case = Case::new(name);
     let mut command = Command::new("bash");
-    command.arg("deploy.sh").current_dir(case.path("servers"));
+    let script = Some(case.path("control.sh")).filter(|own| own.exists());
+    command.arg(script.unwrap_or_else(|| case.path("servers/deploy.sh"))).current_dir(case.path("servers"));
     let came = case.run(&command);
     let mut missing = String::new();
     for way in case.ways.iter().filter(|way| way.control && came.tried(way)) {
@@ -313,20 +378,50 @@ fn control(name: &str) -> Result<(), Failed> {
     }
     tell(&came.counted(&format!("control {name}, without redrill"), &case.ways, 0));
     tell(&not_tried(&case, &came));
-    if missing.is_empty() { Ok(()) } else { Err(format!("the control shows nothing:\n{missing}").into()) }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(format!("the control shows nothing:\n{missing}{}", case.keep()).into())
 }
 
 /// The ways of a case in a drill: each is tried, none leads out, and the report tells of them.
 fn sealed(name: &str, backend: &str, least: usize) -> Result<(), Failed> {
-    let case = Case::new(name);
-    let mut command = Command::new(program());
-    command.arg("run").arg(case.place.path()).args(["--format", "json", "--backend", backend]).current_dir(root());
-    command.env("REDRILL_STATE_DIR", case.path("state")).env("REDRILL_CACHE_DIR", cache()).env("NO_COLOR", "1");
-    let came = case.run(&command);
-    judge(&format!("isolation {name}"), &case, &came, least)
+    drill(&format!("isolation {name}"), Case::new(name), backend, least)
 }
 
-fn judge(title: &str, case: &Case, came: &Came, least: usize) -> Result<(), Failed> {
+/// A repository whose servers are a directory inside is not cloned, but taken out of an archive.
+fn inner_checkout() -> Result<(), Failed> {
+    drill("isolation checkout, inner", Case::within("checkout", Repo::Around), "container", 15)
+}
+
+fn drill(title: &str, case: Case, backend: &str, least: usize) -> Result<(), Failed> {
+    let place = case.place().display().to_string();
+    let came = case.run(&redrill(&case, &["run", &place, "--format", "json", "--backend", backend]));
+    if came.report.is_null() {
+        return Err(format!("no drill was made: {}\n{}", came.story, case.keep()).into());
+    }
+    judge(title, case, &came, least)
+}
+
+/// A script found by its name alone says not where it is meant to run: it is asked for, and nothing runs.
+fn unasked() -> Result<(), Failed> {
+    let case = Case::new("unasked");
+    let servers = case.path("servers").display().to_string();
+    let came = case.run(&redrill(&case, &["idempotence", &servers, "--backend", "container"]));
+    if came.status != 2 || !came.story.contains("install.sh") {
+        return Err(format!("nobody is asked (status {}): {}\n{}", came.status, came.story, case.keep()).into());
+    }
+    judge("isolation install.sh, found by name", case, &came, 2)
+}
+
+fn redrill(case: &Case, words: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(words).current_dir(root());
+    command.env("REDRILL_STATE_DIR", case.path("state")).env("REDRILL_CACHE_DIR", cache()).env("NO_COLOR", "1");
+    command
+}
+
+fn judge(title: &str, case: Case, came: &Came, least: usize) -> Result<(), Failed> {
     let lines = came.named();
     let named: BTreeSet<&str> = case
         .ways
@@ -362,13 +457,15 @@ fn judge(title: &str, case: &Case, came: &Came, least: usize) -> Result<(), Fail
         let _ = writeln!(wrong, "  only {tried} ways were tried, at least {least} should be");
     }
     tell(&came.counted(title, &case.ways, named.len()));
-    tell(&not_tried(case, came));
+    tell(&not_tried(&case, came));
     if wrong.is_empty() {
         return Ok(());
     }
     let end: Vec<&str> = came.story.lines().collect();
     let end = end[end.len().saturating_sub(30)..].join("\n");
-    Err(format!("not isolated (redrill ended with {}):\n{wrong}\nnamed: {lines:#?}\n{end}", came.status).into())
+    let status = came.status;
+    let place = case.keep();
+    Err(format!("not isolated (redrill ended with {status}):\n{wrong}\nnamed: {lines:#?}\n{end}\n{place}").into())
 }
 
 fn by_target(packets: &[Packet]) -> Vec<String> {

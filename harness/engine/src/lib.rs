@@ -15,6 +15,7 @@ mod events;
 mod loaded;
 mod mail;
 mod outage;
+mod outside;
 mod process;
 mod prove;
 mod prove_restores;

@@ -34,7 +34,8 @@ pub use restore_report::{
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
     FileType, From, HostNeeds, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query,
-    Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
+    Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
+    is_below,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -1,6 +1,8 @@
 //! The hosts of the production inventory, as the deploy tool itself reads them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::path::Path;
 
 use redrill_model::{MachineSpec, Tool};
 use serde::Deserialize;
@@ -36,6 +38,19 @@ impl InventoryHost {
         [Some(self.name.clone()), address].into_iter().flatten().collect()
     }
 
+    /// Its names and its addresses, as a program finds them that reads no configuration of SSH.
+    pub(crate) fn known_as(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let (addresses, names): (Vec<_>, Vec<_>) = self.names().into_iter().partition(|name| address(name).is_some());
+        (names, addresses.iter().filter_map(|text| address(text)).collect())
+    }
+
+    /// Everything that the inventory calls it, addresses that stand in any of its variables included.
+    pub(crate) fn everything(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let (names, mut addresses) = self.known_as();
+        collect_addresses(&Value::Object(self.data.clone()), &mut addresses);
+        (names, addresses)
+    }
+
     /// The port in production, where it is not 22: part of the name in `known_hosts`.
     pub(crate) fn port(&self) -> Option<u64> {
         let said = |key: &str| {
@@ -57,6 +72,28 @@ impl InventoryHost {
     }
 }
 
+/// An address, with or without the brackets of IPv6 and the length of a network.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.split('/').next().unwrap_or(text).trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok()
+}
+
+/// Every address in a value that is no loopback, no mask and no group.
+fn collect_addresses(value: &Value, into: &mut Vec<IpAddr>) {
+    match value {
+        Value::String(text) => {
+            let plain = |found: &IpAddr| !found.is_loopback() && !found.is_unspecified() && !found.is_multicast();
+            into.extend(address(text).filter(plain).filter(|found| !found.to_string().starts_with("255.")));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_addresses(value, into)),
+        Value::Object(values) => values.values().for_each(|value| collect_addresses(value, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// What our helper in pyinfra writes.
+const FILE: &str = "inventory.json";
+
 /// Asks the tool, or reads the file. Also what a reader must know of the hosts.
 pub(super) async fn read(
     controller: &Controller,
@@ -66,12 +103,12 @@ pub(super) async fn read(
     match controller.found.tool {
         Tool::Pyinfra => {
             // `debug-inventory --json` came with 3.10 only: our helper writes it for every version.
-            let file = controller.tools().join("inventory.json");
             let mut command = tools::pyinfra_command(controller);
-            command.env("REDRILL_INVENTORY", &file).args([&inventory, "debug-inventory"]);
+            command.env("REDRILL_INVENTORY", controller.told().join(FILE)).args([&inventory, "debug-inventory"]);
             controller.ask(command, "pyinfra debug-inventory").await?;
-            let text = std::fs::read_to_string(&file).map_err(ControllerError::io("pyinfra told no inventory"))?;
-            Ok((from_pyinfra(&text)?, Vec::new()))
+            let text = redrill_sandbox::read_back(&controller.told(), Path::new(FILE));
+            let text = text.map_err(ControllerError::io("pyinfra told no inventory"))?;
+            Ok((from_pyinfra(&String::from_utf8_lossy(&text))?, Vec::new()))
         }
         Tool::Ansible => {
             let mut command = tools::ansible_command(controller, "ansible-inventory");
@@ -83,9 +120,9 @@ pub(super) async fn read(
             Ok((machines.iter().map(|machine| InventoryHost::plain(&machine.name)).collect(), Vec::new()))
         }
         Tool::Shell => {
-            let file = controller.servers().join(&inventory);
-            let text = std::fs::read_to_string(file).map_err(ControllerError::io("cannot read the inventory"))?;
-            Ok((from_lines(&text), Vec::new()))
+            let text = redrill_sandbox::read_back(controller.servers(), Path::new(&inventory));
+            let text = text.map_err(ControllerError::io("cannot read the inventory"))?;
+            Ok((from_lines(&String::from_utf8_lossy(&text)), Vec::new()))
         }
     }
 }

@@ -10,13 +10,12 @@ use redrill_machines::{Deadline, MachineError};
 use redrill_model::OperationRef;
 use redrill_state::Outcome;
 use serde::Deserialize;
-use tokio::process::Command;
 
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Execution, Said, Told};
 use super::transcript::{self, Line};
 use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
-use crate::controller::{Controller, ControllerError};
+use crate::controller::{Controller, ControllerError, Sealed};
 use crate::events::Events;
 
 const HELPER: &str = include_str!("helpers/pyinfra_events.py");
@@ -33,7 +32,7 @@ fn helper(tools: &Path) -> PathBuf {
 }
 
 /// pyinfra with its helper, in the checkout.
-pub(crate) fn command(controller: &Controller) -> Command {
+pub(crate) fn command(controller: &Controller) -> Sealed {
     let mut command = controller.command("python");
     command.arg(helper(&controller.tools())).env("REDRILL_ROOT", controller.servers());
     command
@@ -59,7 +58,7 @@ pub(super) async fn deploy(
         command.arg("--data").arg(format!("ssh_key={}", key.display()));
     }
     command.args(controller.arguments(run.pass));
-    command.args(&controller.found.inventory).arg(&controller.found.script);
+    command.args(&controller.found.inventory).label(&run.label).arg(&controller.found.script);
     let log = log_dir.join(format!("{}.log", run.label));
     let finished = running::run(controller, command, Stdout::Document, &log, events, deadline).await?;
     running::keep(&log_dir.join(format!("{}.json", run.label)), &finished.document, events)?;

@@ -12,7 +12,7 @@ use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
     BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn,
-    Scenario, Servers, Tool,
+    Scenario, Servers, Tool, WayOut,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
@@ -109,6 +109,15 @@ struct NetworkFile {
     mail: Vec<Spanned<String>>,
     #[serde(default)]
     acme: Vec<Spanned<String>>,
+    #[serde(default)]
+    controller: Vec<WayOutFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WayOutFile {
+    to: Spanned<String>,
+    why: Spanned<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -184,6 +193,7 @@ impl Scenario {
             backend: file.backend,
             needs: needs(&file.needs, file.backend)?,
             mail: caught(file.network.mail, &machines, "the name of the mail server that the machines send by")?,
+            ways_out: ways_out(file.network.controller, &machines)?,
             acme: caught(file.network.acme, &machines, "the name of the ACME server that machines ask")?,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
@@ -270,7 +280,7 @@ fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
         inventory: file.inventory.map(inside_checkout).transpose()?,
         script: file.script.map(inside_checkout).transpose()?,
         requirements: file.requirements.map(inside_checkout).transpose()?,
-        on: file.on.map(Spanned::into_inner).unwrap_or_default(),
+        on: file.on.map(Spanned::into_inner),
         args: file.args,
         again_args: file.again_args,
         env: file.env,
@@ -316,6 +326,33 @@ fn caught(written: Vec<Spanned<String>>, machines: &[MachineSpec], expected: &st
         Err(InputError::new(name.span(), format!("`{}` {why}", name.get_ref()), expected))
     };
     written.into_iter().map(name).collect()
+}
+
+/// Where the controller may go. Never to a host that is a machine of the drill: that would be the real one.
+fn ways_out(written: Vec<WayOutFile>, machines: &[MachineSpec]) -> Result<Vec<WayOut>, InputError> {
+    let way = |file: WayOutFile| {
+        let wrong = |why: &str| {
+            let message = format!("`{}` {why}", file.to.get_ref());
+            InputError::new(file.to.span(), message, "a host and a port, such as `git.example.org:443`")
+        };
+        let (host, port) = file.to.get_ref().rsplit_once(':').ok_or_else(|| wrong("names no port"))?;
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("names no port"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_lowercase();
+        if machines.iter().any(|machine| machine.name == host) {
+            return Err(wrong("is a machine of this drill: a way there would lead to the real one"));
+        }
+        if !is_host_name(&host) && host.parse::<IpAddr>().is_err() {
+            return Err(wrong("names no host"));
+        }
+        if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            return Err(wrong("is the sandbox itself"));
+        }
+        match file.why.get_ref().trim() {
+            "" => Err(InputError::new(file.why.span(), "a way out of the sandbox needs a reason", "a few words")),
+            why => Ok(WayOut { host, port, why: why.to_owned() }),
+        }
+    };
+    written.into_iter().map(way).collect()
 }
 
 /// What is deployed must come from the checkout: no way out of it.

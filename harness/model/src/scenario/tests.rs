@@ -177,7 +177,7 @@ fn the_deploy_may_be_left_to_be_found_in_the_repo() {
     assert_eq!(scenario.deploy, Deploy::default());
     let shell = "[servers]\npath = 's'\n[deploy]\ntool = 'shell'\non = 'machine'\nagain-args = ['-v']\n";
     let deploy = valid(&format!("{shell}{MACHINE}{CHECK}")).deploy;
-    assert_eq!((deploy.on, deploy.again_args), (RunsOn::Machine, vec!["-v".to_owned()]));
+    assert_eq!((deploy.on, deploy.again_args), (Some(RunsOn::Machine), vec!["-v".to_owned()]));
     rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "ansible")), "on =", "for `tool = \"shell\"`");
     rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "chef")), "tool", "unknown variant `chef`");
 }
@@ -308,4 +308,15 @@ fn a_deploy_waits_for_a_restore_where_its_tool_can_and_data_is_there() {
     let shell = HEAD.replace("pyinfra", "shell");
     rejects(&format!("claims = ['restores']\n{shell}{MACHINE}{between}"), "claims", "a script does not wait");
     rejects(&format!("claims = ['restores', 'resumes']\n{HEAD}{MACHINE}{between}"), "claims", "`resumes` cuts off");
+}
+
+#[test]
+fn a_way_out_of_the_sandbox_leads_to_no_machine_and_has_a_reason() {
+    let network = |way: &str| format!("{HEAD}{MACHINE}{CHECK}[network]\ncontroller = [{way}]\n");
+    let ways = valid(&network("{ to = 'Git.example.org:443', why = 'the roles' }")).ways_out;
+    assert_eq!((ways[0].host.as_str(), ways[0].port), ("git.example.org", 443));
+    rejects(&network("{ to = 'git.example.org', why = 'x' }"), "controller", "names no port");
+    rejects(&network("{ to = 'web:22', why = 'x' }"), "controller", "the real one");
+    rejects(&network("{ to = '127.0.0.1:8200', why = 'x' }"), "controller", "the sandbox itself");
+    rejects(&network("{ to = 'git.example.org:443', why = ' ' }"), "controller", "needs a reason");
 }

@@ -254,6 +254,7 @@ impl<B: Backend> Drill<B> {
         let production = progress.controller.as_ref().map(|controller| &controller.production);
         let ledgers = controller::ledgers(self.run_dir.path());
         progress.evidence.wanted = outside::findings(&ledgers, &deploys, production);
+        progress.remarks.extend(outside::remark(&ledgers).filter(|remark| !progress.remarks.contains(remark)));
     }
 
     fn claims(&self, evidence: &Evidence) -> Vec<redrill_model::ClaimReport> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Finding, OperationRef, Severity};
+use redrill_model::{Finding, OperationRef, OperationRun, Severity};
 use redrill_sandbox::{Attempt, Ledger};
 
 use crate::controller::Production;
-use crate::tools::{Deployed, HostWindow};
+use crate::tools::Deployed;
 
 /// The controller tried to reach a host of the inventory. Nothing is worse: with another sandbox it would have.
 pub(crate) const PRODUCTION: &str = "PRODUCTION";
@@ -25,10 +25,10 @@ pub(crate) fn findings(
     for (label, ledger) in ledgers {
         for attempt in &ledger.attempts {
             let real = production.is_some_and(|production| is_production(attempt, production));
-            let window = deploys.iter().filter(|deployed| deployed.run.pass.file_stem() == label);
-            let window = window.flat_map(|deployed| &deployed.windows).find(|window| holds(window, attempt));
-            let who = window.map_or_else(|| caller(label), |window| format!("operation `{}`", window.window.name));
-            let tried = found.entry((!real, attempt.target(), who)).or_insert_with(|| Tried::new(window));
+            let deploy = deploys.iter().find(|deployed| deployed.run.pass.file_stem() == label);
+            let run = deploy.and_then(|deployed| at_work(deployed, attempt));
+            let who = run.map_or_else(|| caller(label), |run| format!("operation `{}`", run.name));
+            let tried = found.entry((!real, attempt.target(), who)).or_insert_with(|| Tried::new(run));
             tried.times += 1;
             if !tried.labels.contains(label) {
                 tried.labels.push(label.clone());
@@ -49,9 +49,12 @@ struct Tried {
 }
 
 impl Tried {
-    fn new(window: Option<&HostWindow>) -> Self {
-        let (operation, host) = (window.map(HostWindow::operation), window.map(|window| window.host.clone()));
-        Self { times: 0, labels: Vec::new(), operation, host }
+    fn new(run: Option<&OperationRun>) -> Self {
+        let operation = run.map(|run| {
+            let OperationRun { number, name, place, item, .. } = run.clone();
+            OperationRef { number, name, place, item }
+        });
+        Self { times: 0, labels: Vec::new(), operation, host: run.map(|run| run.host.clone()) }
     }
 
     fn finding(self, elsewhere: bool, target: &str, who: &str) -> Finding {
@@ -81,8 +84,18 @@ fn is_production(attempt: &Attempt, production: &Production) -> bool {
     address || attempt.name.as_ref().is_some_and(|name| production.is(name))
 }
 
-fn holds(window: &HostWindow, attempt: &Attempt) -> bool {
-    (window.window.start..=window.window.end).contains(&attempt.time)
+/// The operation that ran then, one that failed or reached nobody included.
+fn at_work<'a>(deployed: &'a Deployed, attempt: &Attempt) -> Option<&'a OperationRun> {
+    let seconds = (attempt.time - deployed.began) as f64 / 1e9;
+    deployed.run.runs.iter().find(|run| (run.started..=run.ended).contains(&seconds))
+}
+
+/// What was not watched, in words for the report.
+pub(crate) fn remark(ledgers: &[(String, Ledger)]) -> Option<String> {
+    let why = ledgers.iter().find_map(|(_, ledger)| ledger.files_unseen.as_ref())?;
+    Some(format!(
+        "files of this host were not there in the sandbox; which of them the deploy looked for was not seen ({why})"
+    ))
 }
 
 /// Who it was, where no operation was at work.

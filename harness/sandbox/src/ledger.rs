@@ -26,6 +26,8 @@ pub enum Protocol {
     Name,
     /// Any other protocol of the internet.
     Other,
+    /// None: a file of the host, which is not there in the sandbox. `name` is the first part of its path that is missing.
+    File,
 }
 
 impl fmt::Display for Protocol {
@@ -36,6 +38,7 @@ impl fmt::Display for Protocol {
             Self::Ping => "ping",
             Self::Name => "the address of",
             Self::Other => "ip",
+            Self::File => "the host's file",
         })
     }
 }
@@ -83,6 +86,8 @@ pub struct Ledger {
     pub over: bool,
     /// Why the program was not started.
     pub failed: Option<String>,
+    /// Why it was not seen which files of the host it looked for, if it was not.
+    pub files_unseen: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -91,6 +96,7 @@ enum Line {
     Attempt(Attempt),
     More(usize),
     Failed(String),
+    FilesUnseen(String),
     Over,
 }
 
@@ -104,6 +110,7 @@ impl Ledger {
                 Ok(Line::Attempt(attempt)) => ledger.attempts.push(attempt),
                 Ok(Line::More(more)) => ledger.more = more,
                 Ok(Line::Failed(why)) => ledger.failed = Some(why),
+                Ok(Line::FilesUnseen(why)) => ledger.files_unseen = Some(why),
                 Ok(Line::Over) => ledger.over = true,
                 Err(_) => break,
             }
@@ -137,6 +144,10 @@ impl Writer {
 
     pub(crate) fn failed(&mut self, why: &str) -> io::Result<()> {
         self.line(&Line::Failed(why.to_owned()))
+    }
+
+    pub(crate) fn files_unseen(&mut self, why: &str) -> io::Result<()> {
+        self.line(&Line::FilesUnseen(why.to_owned()))
     }
 
     pub(crate) fn over(&mut self) -> io::Result<()> {

@@ -11,6 +11,7 @@
 //!
 //! The warden stands outside of the sealed file system and processes, so that what is sealed can neither see nor end it.
 
+mod absent;
 mod cell;
 mod etc;
 mod filter;

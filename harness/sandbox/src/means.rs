@@ -61,7 +61,7 @@ impl Means {
     }
 
     /// The arguments of `unshare` before the warden.
-    pub fn namespaces(&self) -> [&'static str; 3] {
+    pub fn namespaces(&self) -> [&'static str; 4] {
         NAMESPACES
     }
 
@@ -79,8 +79,8 @@ impl Means {
     }
 }
 
-/// Arguments of `unshare` for a network of its own, of which the caller is root.
-const NAMESPACES: [&str; 3] = ["--user", "--map-root-user", "--net"];
+/// Arguments of `unshare` for a network and mounts of its own, of which the caller is root.
+const NAMESPACES: [&str; 4] = ["--user", "--map-root-user", "--net", "--mount"];
 
 /// As the warden does it.
 const TRIAL: &str = "\"$1\" link set lo up && \"$1\" route add local 0.0.0.0/0 dev lo && exec \"$2\" --unshare-user \

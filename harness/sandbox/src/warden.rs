@@ -23,7 +23,7 @@ use crate::ledger::{Attempt, Protocol, Writer};
 use crate::means::Means;
 use crate::names::{self, Asked};
 use crate::watch::Packets;
-use crate::{etc, filter, layout};
+use crate::{absent, etc, filter, layout};
 
 /// Nothing was started.
 const NOT_STARTED: u8 = 126;
@@ -63,7 +63,16 @@ fn run(place: &Path, words: &[OsString], ledger: &Arc<Mutex<Writer>>) -> io::Res
     let packets = Packets::open()?;
     let over = Arc::new(AtomicBool::new(false));
     let watcher = watch(packets, &leads, &asked, ledger, &over);
-    let status = start(&means, &cell, place, words)?;
+    let root = place.join("root");
+    let root = match absent::mount(layout::tree(&cell, place), &root, ledger) {
+        Ok(()) => Some(root),
+        Err(error) => {
+            let why = format!("/dev/fuse: {error}");
+            ledger.lock().expect("no panic while it is held").files_unseen(&why)?;
+            None
+        }
+    };
+    let status = start(&means, &cell, (place, root.as_deref()), words)?;
     over.store(true, Ordering::Release);
     watcher.join().map_err(|_| io::Error::other("the watcher of packets failed"))??;
     Ok(status)
@@ -211,10 +220,10 @@ fn watch(
     })
 }
 
-fn start(means: &Means, cell: &Cell, place: &Path, words: &[OsString]) -> io::Result<u8> {
+fn start(means: &Means, cell: &Cell, (place, root): (&Path, Option<&Path>), words: &[OsString]) -> io::Result<u8> {
     let filter = in_file(&filter::program().map_err(io::Error::other)?)?;
     let mut arguments: Vec<u8> = Vec::new();
-    for word in layout::arguments(cell, place, filter.as_raw_fd()) {
+    for word in layout::arguments(cell, place, root, filter.as_raw_fd()) {
         arguments.extend(std::os::unix::ffi::OsStrExt::as_bytes(word.as_os_str()));
         arguments.push(0);
     }

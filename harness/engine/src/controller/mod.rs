@@ -167,7 +167,7 @@ impl Controller {
         let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
-        controller.hosts.iter().try_for_each(|host| controller.ways.to_machine(host))?;
+        controller.hosts.iter().try_for_each(|host| controller.ways.lead_to_machine(host))?;
         controller.lead_out(loaded)?;
         Ok(controller)
     }
@@ -182,7 +182,7 @@ impl Controller {
                     ScenarioError::mismatch(message, "no way to production: its machine stands in for it").into()
                 );
             }
-            self.ways.to_outside(&way.host, way.port)?;
+            self.ways.lead_to_outside(&way.host, way.port)?;
             self.remarks.push(format!("the controller could reach {}:{}: {}", way.host, way.port, way.why));
         }
         Ok(())

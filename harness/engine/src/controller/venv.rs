@@ -80,7 +80,7 @@ async fn install(
     copy(wanted.servers, &source).await.map_err(failed())?;
     let index = index::of_host().await;
     let mut ways = Ways::new(controller.join("pip/ways"))?;
-    index.hosts.iter().try_for_each(|(host, port)| ways.to_outside(host, *port))?;
+    index.hosts.iter().try_for_each(|(host, port)| ways.lead_to_outside(host, *port))?;
     let mut cell = Cell {
         host_name: "redrill".to_owned(),
         machine_id: "0".repeat(32),

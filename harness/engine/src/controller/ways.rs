@@ -58,7 +58,7 @@ impl Ways {
     }
 
     /// A way to this host's machine, once it is connected: by its names, its addresses and its ports of SSH.
-    pub(super) fn to_machine(&mut self, host: &InventoryHost) -> Result<(), ControllerError> {
+    pub(super) fn lead_to_machine(&mut self, host: &InventoryHost) -> Result<(), ControllerError> {
         let name = socket_of(&host.name);
         let (listener, table, machine) = (self.listen(&name)?, Arc::clone(&self.table), host.name.clone());
         self.tasks.push(tokio::spawn(async move {
@@ -85,7 +85,7 @@ impl Ways {
     }
 
     /// A way to a host that is no machine of the drill, and declared.
-    pub(super) fn to_outside(&mut self, host: &str, port: u16) -> Result<(), ControllerError> {
+    pub(super) fn lead_to_outside(&mut self, host: &str, port: u16) -> Result<(), ControllerError> {
         if self.leads.iter().any(|lead| lead.port == port && lead.names == [host]) {
             return Ok(());
         }
@@ -191,8 +191,8 @@ mod tests {
         };
         assert_eq!(proxy("pypi.org", with(&[])), None);
         let set = with(&[("https_proxy", "http://proxy.test:3128/"), ("NO_PROXY", "localhost,.lan.test")]);
-        assert_eq!(proxy("pypi.org", &set).as_deref(), Some("proxy.test:3128"));
-        assert_eq!(proxy("git.lan.test", &set), None);
+        assert_eq!(proxy("pypi.org", set).as_deref(), Some("proxy.test:3128"));
+        assert_eq!(proxy("git.lan.test", set), None);
         assert_eq!(proxy("pypi.org", with(&[("HTTP_PROXY", "proxy.test")])).as_deref(), Some("proxy.test:80"));
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let place = tempfile::tempdir().expect("a directory");
         let mut ways = Ways::new(place.path().join("ways")).expect("made");
         let host: InventoryHost = serde_json::from_str(r#"{"name": "web"}"#).expect("a host");
-        ways.to_machine(&host).expect("listens");
+        ways.lead_to_machine(&host).expect("listens");
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         ways.connect([("web".to_owned(), server.local_addr().expect("bound").port())]);
         assert!(ways.contacts().is_empty());

@@ -57,6 +57,20 @@ impl ScenarioError {
     pub(crate) fn mismatch(message: impl Into<String>, expected: impl Into<String>) -> Self {
         Self::Mismatch { message: message.into(), expected: expected.into() }
     }
+
+    /// A mismatch with its place in the scenario: the value of this key, or the head of the table that lacks it.
+    pub(crate) fn at(self, loaded: &Loaded, key: &[&str]) -> Self {
+        let Self::Mismatch { message, expected } = self else { return self };
+        // A scenario that lies in no file has no place to name.
+        let text = std::fs::read_to_string(&loaded.file).unwrap_or_default();
+        match redrill_model::span_of(&text, key) {
+            Some(span) => {
+                let error = InputError { span, message, expected: Some(expected) };
+                Self::Invalid { path: loaded.file.clone(), text, error }
+            }
+            None => Self::Mismatch { message, expected },
+        }
+    }
 }
 
 /// Reads `scenario.toml` in `place`, or `place` itself if it is a file, and looks at what it names: images, keys,

@@ -49,9 +49,34 @@ impl From<toml::de::Error> for InputError {
     }
 }
 
+/// Where in a TOML text the value of a key stands, for mistakes that only a look at the world shows. The head of the
+/// innermost table that is written if the key itself is not.
+pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
+    let root = toml::de::DeTable::parse(text).ok()?;
+    let (mut table, mut span) = (root.get_ref(), None);
+    for part in key {
+        let Some(value) = table.get(*part) else { break };
+        span = Some(value.span());
+        match value.get_ref() {
+            toml::de::DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    span
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_found_where_it_is_written_or_would_be() {
+        let text = "a = 1\n[servers]\npath = 'x'\n";
+        let at = |key: &[&str]| span_of(text, key).map(|span| text[span].to_owned());
+        assert_eq!(at(&["servers", "path"]).as_deref(), Some("'x'"));
+        assert!(at(&["servers", "commit"]).expect("its table").starts_with("[servers]"));
+        assert_eq!((at(&["keys", "path"]), span_of("a = ", &["a"])), (None, None));
+    }
 
     #[test]
     fn positions_count_characters_from_one() {

@@ -20,7 +20,7 @@ pub use acme_report::{AcmeReport, Certificate};
 pub use canary::{canary_age, canary_text};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
-pub use input::{InputError, Position};
+pub use input::{InputError, Position, span_of};
 pub use mail_report::{Caught, MailReport};
 pub use plan::{After, Moment, Pass, Plan, Stage, plan};
 pub use recipe::{ImageRecipe, ImageSource};

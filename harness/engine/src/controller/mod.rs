@@ -53,6 +53,14 @@ impl ControllerError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+
+    /// With its place in the scenario, if it is the scenario's mistake.
+    pub(crate) fn at(self, loaded: &Loaded, key: &[&str]) -> Self {
+        match self {
+            Self::Scenario(error) => Self::Scenario(error.at(loaded, key)),
+            other => other,
+        }
+    }
 }
 
 /// A controller that is ready to deploy.
@@ -94,8 +102,7 @@ impl Controller {
         let directory = run.join("controller");
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
         let here = Surroundings::first(&directory);
-        let repo = loaded.directory.join(&loaded.scenario.servers.path);
-        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &here.servers).await?;
+        let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
             checkout::copy_private(&keys, &directory.join("keys"))?;
@@ -107,7 +114,7 @@ impl Controller {
             None => None,
         };
         let elsewhere = if loaded.scenario.claims.contains(&Claim::Idempotent) {
-            elsewhere(loaded, &directory, &source.commit, &repo, &here).await?
+            elsewhere(loaded, &directory, &source.commit, &here).await?
         } else {
             here.clone()
         };
@@ -319,7 +326,6 @@ async fn elsewhere(
     loaded: &Loaded,
     directory: &Path,
     commit: &str,
-    repo: &Path,
     first: &Surroundings,
 ) -> Result<Surroundings, ControllerError> {
     let deploy = &loaded.scenario.deploy;
@@ -333,7 +339,7 @@ async fn elsewhere(
                 checkout::copy_private(&keys, &above.join("keys"))?;
             }
         }
-        checkout::checkout(repo, commit, &there.servers).await?;
+        checkout::checkout(loaded, commit, &there.servers).await?;
     }
     Ok(there)
 }

@@ -2,6 +2,7 @@
 //! environment variables, and no way to any host but the drill's machines.
 
 mod checkout;
+mod environment_key;
 mod inventory;
 mod shims;
 mod ssh_home;
@@ -110,7 +111,7 @@ impl Controller {
         let found = tools::resolve(&here.servers, &loaded.scenario.deploy)
             .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
         let venv = match &found.requirements {
-            Some(file) => Some(venv::make(&here.servers.join(file), &home.cache, guard, run, progress).await?),
+            Some(file) => Some(venv::make(&here.servers, file, &home.cache, guard, run, progress).await?),
             None => None,
         };
         let elsewhere = if loaded.scenario.claims.contains(&Claim::Idempotent) {

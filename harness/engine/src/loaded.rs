@@ -6,6 +6,8 @@ use redrill_machines::image::{Catalog, CatalogError};
 use redrill_model::{CheckKind, InputError, Scenario};
 use thiserror::Error;
 
+use crate::keys;
+
 /// A scenario and where it lies.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -134,11 +136,18 @@ impl Loaded {
         let servers = self.directory.join(&self.scenario.servers.path);
         if !servers.is_dir() {
             let message = format!("the servers repo `{}` does not exist", servers.display());
-            return Err(ScenarioError::mismatch(message, "a git repository, or a directory inside one"));
+            let error = ScenarioError::mismatch(message, "a git repository, or a directory inside one");
+            return Err(error.at(self, &["servers", "path"]));
         }
-        if let Some(keys) = self.keys().filter(|keys| !keys.is_dir()) {
-            let message = format!("the keys `{}` do not exist", keys.display());
-            return Err(ScenarioError::mismatch(message, "a directory"));
+        if let Some(keys) = self.keys() {
+            let looked_at = if keys.is_dir() {
+                // Before anybody reads them.
+                keys::check(&keys)
+            } else {
+                let message = format!("the keys `{}` do not exist", keys.display());
+                Err(ScenarioError::mismatch(message, "a directory"))
+            };
+            looked_at.map_err(|error| error.at(self, &["keys", "path"]))?;
         }
         for check in &self.scenario.checks {
             if let CheckKind::Http(http) = &check.kind

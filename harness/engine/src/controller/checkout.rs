@@ -6,7 +6,6 @@ mod git;
 mod source;
 mod submodules;
 
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
@@ -176,23 +175,6 @@ pub(crate) async fn changed(
     git.args(["diff", "--name-only", "--no-ext-diff", "--no-textconv"]).arg(relative).args([&since, commit, "--"]);
     let output = must(run(git).await?, "git diff")?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect())
-}
-
-/// Copies the keys: a deploy that changed them would change the user's own.
-pub(super) fn copy_private(from: &Path, to: &Path) -> Result<(), ControllerError> {
-    let failed = || ControllerError::io(format!("cannot copy the keys from `{}`", from.display()));
-    std::fs::create_dir_all(to).map_err(failed())?;
-    std::fs::set_permissions(to, std::fs::Permissions::from_mode(0o700)).map_err(failed())?;
-    for entry in std::fs::read_dir(from).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        if source.is_dir() {
-            copy_private(&source, &target)?;
-        } else {
-            std::fs::copy(&source, &target).map_err(failed())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use redrill_model::{Claim, Deploy, Pass, Perturbation, SourceReport, Tool};
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::keys;
 use crate::loaded::{Loaded, ScenarioError};
 use crate::tools::{self, Found};
 pub(crate) use checkout::changed;
@@ -106,10 +107,12 @@ impl Controller {
         let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
-            checkout::copy_private(&keys, &directory.join("keys"))?;
+            keys::copy(&keys, &directory.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
         }
-        let found = tools::resolve(&here.servers, &loaded.scenario.deploy)
-            .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
+        let found = tools::resolve(&here.servers, &loaded.scenario.deploy).map_err(|undecided| {
+            let error = ScenarioError::mismatch(undecided.message, undecided.expected);
+            undecided.key.into_iter().fold(error, |error, key| error.at(loaded, &["deploy", key]))
+        })?;
         let venv = match &found.requirements {
             Some(file) => Some(venv::make(&here.servers, file, &home.cache, guard, run, progress).await?),
             None => None,
@@ -337,7 +340,7 @@ async fn elsewhere(
         if let Some(above) = there.servers.parent() {
             std::fs::create_dir_all(above).map_err(ControllerError::io("cannot make the second controller"))?;
             if let Some(keys) = loaded.keys() {
-                checkout::copy_private(&keys, &above.join("keys"))?;
+                keys::copy(&keys, &above.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
             }
         }
         checkout::checkout(loaded, commit, &there.servers).await?;

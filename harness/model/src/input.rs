@@ -49,20 +49,22 @@ impl From<toml::de::Error> for InputError {
     }
 }
 
-/// Where in a TOML text the value of a key stands, for mistakes that only a look at the world shows. The head of the
-/// innermost table that is written if the key itself is not.
+/// Where in a TOML text the value of a key stands, for mistakes that only a look at the world shows. Tables of a list
+/// are named by their number, from 0. The head of the innermost table that is written if the key itself is not.
 pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
     let root = toml::de::DeTable::parse(text).ok()?;
-    let (mut table, mut span) = (root.get_ref(), None);
-    for part in key {
-        let Some(value) = table.get(*part) else { break };
-        span = Some(value.span());
-        match value.get_ref() {
-            toml::de::DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
+    let (first, rest) = key.split_first()?;
+    let mut value = root.get_ref().get(*first)?;
+    for part in rest {
+        let inner = match value.get_ref() {
+            toml::de::DeValue::Table(table) => table.get(*part),
+            toml::de::DeValue::Array(list) => part.parse::<usize>().ok().and_then(|at| list.get(at)),
+            _ => None,
+        };
+        let Some(inner) = inner else { break };
+        value = inner;
     }
-    span
+    Some(value.span())
 }
 
 #[cfg(test)]
@@ -75,6 +77,8 @@ mod tests {
         let at = |key: &[&str]| span_of(text, key).map(|span| text[span].to_owned());
         assert_eq!(at(&["servers", "path"]).as_deref(), Some("'x'"));
         assert!(at(&["servers", "commit"]).expect("its table").starts_with("[servers]"));
+        let machines = "[[machine]]\nname = 'a'\n[[machine]]\nname = 'b'\n";
+        assert_eq!(span_of(machines, &["machine", "1", "name"]).map(|span| &machines[span]), Some("'b'"));
         assert_eq!((at(&["keys", "path"]), span_of("a = ", &["a"])), (None, None));
     }
 

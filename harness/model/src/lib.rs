@@ -35,6 +35,7 @@ pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
     FileType, From, HostNeeds, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query,
     Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
+    is_host_name,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -49,6 +49,10 @@ const SILENT: [&str; 14] = [
 ];
 const ARCHIVES: [&str; 9] = [".whl", ".zip", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar"];
 
+/// Long options whose value leads somewhere.
+const TAKING: [&str; 7] =
+    ["--requirement", "--constraint", "--editable", "--find-links", "--index-url", "--extra-index-url", "--pypi-url"];
+
 /// What requirements lead to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sources {
@@ -255,21 +259,10 @@ impl Reader<'_> {
                 _ if word.starts_with("--") => (word, None),
                 _ => (word.get(..2).unwrap_or(word), word.get(2..).filter(|value| !value.is_empty())),
             };
-            let takes = matches!(
-                option,
-                "-r" | "--requirement"
-                    | "-c"
-                    | "--constraint"
-                    | "-e"
-                    | "--editable"
-                    | "-f"
-                    | "--find-links"
-                    | "-i"
-                    | "--index-url"
-                    | "--extra-index-url"
-                    | "--pypi-url"
-            );
-            if !takes {
+            // pip takes any beginning of a long option that is no other's.
+            let long = |full: &&&str| option.len() > 2 && option.starts_with("--") && full.starts_with(option);
+            let option = TAKING.iter().find(long).copied().unwrap_or(option);
+            if !TAKING.contains(&option) && !["-r", "-c", "-e", "-f", "-i"].contains(&option) {
                 continue; // The text is part of the key; pip says what it does not know.
             }
             let Some(value) = value.or_else(|| words.next()).map(unquoted) else {
@@ -426,8 +419,7 @@ impl Reader<'_> {
 
 /// Lines as pip joins them, without comments and blank ones, each with the place of its first.
 fn logical(text: &str) -> Vec<(Range<usize>, String)> {
-    let (mut lines, mut open): (Vec<(Range<usize>, String)>, Option<(Range<usize>, String)>) = (Vec::new(), None);
-    let mut offset = 0;
+    let (mut lines, mut open, mut offset) = (Vec::new(), None::<(Range<usize>, String)>, 0);
     for raw in text.split_inclusive('\n') {
         let start = offset;
         offset += raw.len();

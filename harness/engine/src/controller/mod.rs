@@ -140,7 +140,11 @@ impl Controller {
         controller.install()?;
         controller.tool_version = controller.version().await?;
         let (hosts, remarks) = inventory::read(&controller, &loaded.scenario.machines).await?;
-        let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
+        let (hosts, left) = inventory::limited(
+            hosts,
+            &controller.deploy.limit,
+            controller.found.inventory.as_deref().unwrap_or(Path::new("inventory")),
+        )?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
         Ok(controller)

@@ -48,6 +48,8 @@ fn a_local_project_is_part_of_the_key_however_it_is_named() {
         "-e ./lib",
         "--editable=lib",
         "-elib",
+        "--edit lib",
+        "--pre --constr=nested/more.txt",
         "./lib --config-settings=a=b",
         "  ./lib # ours",
         "./\\\nlib",

@@ -12,6 +12,7 @@ mod deploying;
 mod details;
 mod drill;
 mod events;
+mod keys;
 mod loaded;
 mod mail;
 mod outage;

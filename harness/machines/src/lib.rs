@@ -8,6 +8,7 @@ mod admission;
 mod agent;
 pub mod container;
 mod deadline;
+pub mod environments;
 mod evidence;
 mod fake;
 pub mod host;

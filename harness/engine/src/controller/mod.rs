@@ -2,6 +2,7 @@
 //! environment variables, and a sandbox with no way to any host but the drill's machines.
 
 mod checkout;
+mod environment_key;
 mod index;
 mod inventory;
 mod sandbox;
@@ -22,6 +23,7 @@ use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::keys;
 use crate::loaded::{Loaded, ScenarioError};
 use crate::tools::{self, Found};
 pub(crate) use checkout::changed;
@@ -29,6 +31,7 @@ pub(crate) use inventory::InventoryHost;
 use sandbox::Sandbox;
 pub(crate) use sandbox::{Sealed, ledgers};
 use surroundings::Surroundings;
+use venv::Environment;
 use ways::Ways;
 
 /// Where it lies in the run directory.
@@ -66,6 +69,14 @@ impl ControllerError {
         let what = what.into();
         move |source| Self::Io { what, source }
     }
+
+    /// With its place in the scenario, if it is the scenario's mistake.
+    pub(crate) fn at(self, loaded: &Loaded, key: &[&str]) -> Self {
+        match self {
+            Self::Scenario(error) => Self::Scenario(error.at(loaded, key)),
+            other => other,
+        }
+    }
 }
 
 /// A controller that is ready to deploy.
@@ -94,7 +105,7 @@ pub(crate) struct Controller {
     ways: Ways,
     directory: PathBuf,
     /// Where the deploy tool is; a script may need none.
-    venv: Option<PathBuf>,
+    venv: Option<Environment>,
     /// The machines that are connected.
     addresses: Vec<Address>,
 }
@@ -119,14 +130,15 @@ impl Controller {
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
         let sandbox = Sandbox::open(guard, &directory).await.map_err(ControllerError::Unsealed)?;
         let here = Surroundings::first(&directory);
-        let repo = loaded.directory.join(&loaded.scenario.servers.path);
-        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &here.servers).await?;
+        let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
-            checkout::copy_private(&keys, &directory.join("keys"))?;
+            keys::copy(&keys, &directory.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
         }
-        let found = tools::resolve(&here.servers, &loaded.scenario.deploy)
-            .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
+        let found = tools::resolve(&here.servers, &loaded.scenario.deploy).map_err(|undecided| {
+            let error = ScenarioError::mismatch(undecided.message, undecided.expected);
+            undecided.key.into_iter().fold(error, |error, key| error.at(loaded, &["deploy", key]))
+        })?;
         asks_where(&found, &loaded.scenario.deploy)?;
         let venv = match &found.requirements {
             Some(file) => {
@@ -136,7 +148,7 @@ impl Controller {
             None => None,
         };
         let elsewhere = if loaded.scenario.claims.contains(&Claim::Idempotent) {
-            elsewhere(loaded, &directory, &source.commit, &repo, &here).await?
+            elsewhere(loaded, &directory, &source.commit, &here).await?
         } else {
             here.clone()
         };
@@ -164,7 +176,11 @@ impl Controller {
             controller.production.names.extend(names);
             controller.production.addresses.extend(addresses);
         }
-        let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
+        let (hosts, left) = inventory::limited(
+            hosts,
+            &controller.deploy.limit,
+            controller.found.inventory.as_deref().unwrap_or(Path::new("inventory")),
+        )?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
         controller.hosts.iter().try_for_each(|host| controller.ways.lead_to_machine(host))?;
@@ -303,14 +319,15 @@ impl Controller {
 
     /// A sealed command in the checkout, with an environment that was chosen and not inherited.
     pub(crate) fn command(&self, program: &str) -> Sealed {
-        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
+        let venv = self.venv.as_ref().map(|venv| venv.directory.join("bin"));
         let in_venv = venv.as_ref().map(|bin| bin.join(program)).filter(|path| path.exists());
         self.command_at(in_venv.unwrap_or_else(|| PathBuf::from(program)))
     }
 
     fn command_at(&self, program: PathBuf) -> Sealed {
         let mut command = Sealed::new("controller", program, self.cell());
-        let venv = self.venv.as_ref().map(|venv| format!("{}:", venv.join("bin").display())).unwrap_or_default();
+        let venv =
+            self.venv.as_ref().map(|venv| format!("{}:", venv.directory.join("bin").display())).unwrap_or_default();
         command.env("PATH", format!("{venv}/usr/local/bin:/usr/bin:/bin"));
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(&self.deploy.env);
@@ -322,8 +339,9 @@ impl Controller {
         let mut cell = self.here.cell();
         cell.read_only.extend([self.tools(), self.guard.program().to_owned()]);
         if let Some(venv) = &self.venv {
-            cell.read_only.push(venv.clone());
-            cell.read_only.extend(venv::interpreter(venv));
+            cell.read_only.push(venv.directory.clone());
+            // A checkout that is written to anyway lies upon it.
+            cell.read_only.extend(venv.beside.iter().cloned());
         }
         cell.writable.push(self.told());
         cell.moved.push((self.ways.directory().to_owned(), ways::INSIDE.into()));
@@ -427,7 +445,6 @@ async fn elsewhere(
     loaded: &Loaded,
     directory: &Path,
     commit: &str,
-    repo: &Path,
     first: &Surroundings,
 ) -> Result<Surroundings, ControllerError> {
     let deploy = &loaded.scenario.deploy;
@@ -437,10 +454,10 @@ async fn elsewhere(
         if let Some(above) = there.servers.parent() {
             std::fs::create_dir_all(above).map_err(ControllerError::io("cannot make the second controller"))?;
             if let Some(keys) = loaded.keys() {
-                checkout::copy_private(&keys, &above.join("keys"))?;
+                keys::copy(&keys, &above.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
             }
         }
-        checkout::checkout(repo, commit, &there.servers).await?;
+        checkout::checkout(loaded, commit, &there.servers).await?;
     }
     Ok(there)
 }

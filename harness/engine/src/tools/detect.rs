@@ -26,6 +26,8 @@ pub struct Undecided {
     pub message: String,
     /// What to write into `scenario.toml`.
     pub expected: String,
+    /// The key of its table `deploy` that is about it.
+    pub key: Option<&'static str>,
 }
 
 /// Usual names, the most telling first.
@@ -95,7 +97,7 @@ pub(crate) fn resolve(directory: &Path, deploy: &Deploy) -> Result<Found, Undeci
     let found = match seen.as_slice() {
         [] => {
             let message = format!("cannot tell how the servers repo is deployed{named}: {}", listing(directory));
-            return Err(Undecided { message, expected: expected(deploy.tool) });
+            return Err(Undecided { message, expected: expected(deploy.tool), key: None });
         }
         [one] => one.clone(),
         several => match pinned(directory, several) {
@@ -109,6 +111,7 @@ pub(crate) fn resolve(directory: &Path, deploy: &Deploy) -> Result<Found, Undeci
                 return Err(Undecided {
                     message,
                     expected: format!("[deploy] with tool = \"{}\"", names.join("\" or \"")),
+                    key: None,
                 });
             }
         },
@@ -122,11 +125,19 @@ fn complete(directory: &Path, found: Found) -> Result<Found, Undecided> {
     let lacks = |what: &str, expected: String| Undecided {
         message: format!("{name} deploys the servers repo by `{}`, and {what}", found.script.display()),
         expected,
+        key: None,
     };
-    let paths = [Some(&found.script), found.inventory.as_ref(), found.requirements.as_ref()];
-    if let Some(path) = paths.into_iter().flatten().find(|path| !directory.join(path).exists()) {
-        let message = format!("there is no `{}` in the servers repo", path.display());
-        return Err(Undecided { message, expected: "a committed file, relative to the repo".to_owned() });
+    let paths = [
+        ("script", Some(&found.script)),
+        ("inventory", found.inventory.as_ref()),
+        ("requirements", found.requirements.as_ref()),
+    ];
+    for (key, path) in paths.into_iter().filter_map(|(key, path)| Some((key, path?))) {
+        inside(directory, path).map_err(|message| Undecided {
+            message,
+            expected: "a committed file, relative to the repo".to_owned(),
+            key: Some(key),
+        })?;
     }
     if found.tool != Tool::Shell && found.inventory.is_none() {
         return Err(lacks("there is no inventory with a usual name", "[deploy] with inventory = \"PATH\"".to_owned()));
@@ -136,6 +147,18 @@ fn complete(directory: &Path, found: Found) -> Result<Found, Undecided> {
         return Err(lacks("nothing pins its version", expected));
     }
     Ok(found)
+}
+
+/// What a repo names must be part of it: a link out would deploy something of the host that no commit holds.
+fn inside(directory: &Path, path: &Path) -> Result<(), String> {
+    match directory.join(path).canonicalize() {
+        Ok(place) if directory.canonicalize().is_ok_and(|root| place.starts_with(root)) => Ok(()),
+        Ok(_) => Err(format!("`{}` is a link that leads out of the servers repo", path.display())),
+        Err(error) => match std::fs::symlink_metadata(directory.join(path)) {
+            Ok(_) => Err(format!("`{}` is a link that leads nowhere: {error}", path.display())),
+            Err(_) => Err(format!("there is no `{}` in the servers repo", path.display())),
+        },
+    }
 }
 
 fn look_for(directory: &Path, deploy: &Deploy, tool: Tool) -> Option<Found> {
@@ -310,6 +333,33 @@ mod tests {
         assert!(refused(&[("site.yml", PLAY)]).expected.contains("inventory = "));
         assert!(refused(&[("site.yml", PLAY), ("hosts", "")]).expected.contains("ansible-core==VERSION"));
         assert!(refused(&[("site.yml", "key: value")]).message.contains("cannot tell how"), "no play in it");
+    }
+
+    #[test]
+    fn a_link_out_of_the_repo_is_refused_with_the_key_that_is_about_it() {
+        let place = tempfile::tempdir().expect("a directory");
+        let repo = place.path().join("repo");
+        std::fs::create_dir(&repo).expect("made");
+        std::fs::write(place.path().join("outside"), "#!/bin/sh\n").expect("written");
+        let refused = |script: &str, target: &Path| {
+            let _ = std::fs::remove_file(repo.join(script));
+            std::os::unix::fs::symlink(target, repo.join(script)).expect("linked");
+            let deploy = Deploy { tool: Some(Tool::Shell), script: Some(script.into()), ..Deploy::default() };
+            resolve(&repo, &deploy).expect_err("refused")
+        };
+        for target in [Path::new("../outside"), Path::new("/etc/passwd"), &place.path().join("outside")] {
+            let error = refused("deploy.sh", target);
+            assert!(error.message.contains("`deploy.sh` is a link that leads out of the servers repo"), "{error}");
+            assert_eq!(error.key, Some("script"));
+            assert!(detect(&repo).is_err());
+        }
+        assert!(refused("deploy.sh", Path::new("deploy.sh")).message.contains("leads nowhere"), "a loop");
+        std::fs::remove_file(repo.join("deploy.sh")).expect("removed");
+        std::fs::write(repo.join("real.sh"), "#!/bin/sh\n").expect("written");
+        std::os::unix::fs::symlink("real.sh", repo.join("deploy.sh")).expect("linked");
+        assert!(detect(&repo).is_ok(), "inside they are welcome");
+        std::os::unix::fs::symlink("../outside", repo.join("hosts")).expect("linked");
+        assert_eq!(detect(&repo).expect_err("refused").key, Some("inventory"));
     }
 
     #[test]

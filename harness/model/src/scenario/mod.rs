@@ -19,6 +19,7 @@ pub use backups::{
     Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, Rest, Run, Sftp, Site, Target, View,
     is_below,
 };
+pub use parse::is_host_name;
 
 /// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.
 #[derive(Debug, Clone, PartialEq)]

@@ -69,6 +69,41 @@ fn checks_keep_the_order_of_the_file_across_kinds() {
 }
 
 #[test]
+fn what_no_program_can_be_given_is_placed() {
+    let deploy = |line: &str| format!("{HEAD}{line}\n{MACHINE}{CHECK}");
+    rejects(&deploy("args = ['a', \"b\\u0000c\"]"), "args", "a NUL stands in `args`");
+    rejects(&deploy("again-args = [\"\\u0000\"]"), "again-args", "a NUL stands in `again-args`");
+    rejects(&deploy("env = { A = \"x\\u0000\" }"), "env", "a NUL stands in the variable `A`");
+    for name in ["", "A=B", "A\\nB", "A B", "\\u0000", "A\\u0000"] {
+        rejects(&deploy(&format!("env = {{ \"{name}\" = 'x' }}")), "env", "is no name of a variable");
+    }
+    let fine = valid(&deploy("args = ['']\nenv = { A-1 = \"x\\ny=\", b = '' }"));
+    assert_eq!((fine.deploy.args, fine.deploy.env.len()), (vec![String::new()], 2));
+    rejects(&deploy("requirements = \"a\\u0000\""), "requirements", "does not lie inside");
+    for commit in ["a\\u0000", "a\\nb", " ", "--upload-pack=x"] {
+        let text = format!("{HEAD}{MACHINE}{CHECK}").replace("'servers'", &format!("'servers'\ncommit = \"{commit}\""));
+        rejects(&text, "commit", "names no commit");
+    }
+}
+
+#[test]
+fn sizes_and_durations_that_no_host_has_are_placed() {
+    let machine = |line: &str| format!("{HEAD}{MACHINE}{line}\n{CHECK}");
+    for huge in ["16777217", "17592186044416", "9223372036854775807"] {
+        rejects(&machine(&format!("memory-mib = {huge}")), "memory-mib", "`memory-mib` is too large");
+    }
+    rejects(&machine("memory-mib = 18446744073709551616"), "memory-mib", "");
+    rejects(&machine("memory-mib = -1"), "memory-mib", "");
+    rejects(&machine("cpus = 256"), "cpus", "`cpus` is too large");
+    rejects(&machine("cpus = 4294967296"), "cpus", "");
+    assert_eq!(valid(&machine("memory-mib = 16777216\ncpus = 255")).machines[0].cpus, 255);
+    for long in ["101y", "584542046090y", "99999999999999999999s", "18446744073709551615s"] {
+        rejects(&format!("{HEAD}{MACHINE}{CHECK}[limits]\ndrill = '{long}'\n"), "drill", "");
+    }
+    assert!(valid(&format!("{HEAD}{MACHINE}{CHECK}[limits]\ndrill = '99y'\n")).limits.drill.as_secs() > 0);
+}
+
+#[test]
 fn unknown_keys_are_placed() {
     rejects(&format!("{HEAD}{MACHINE}memory-mb = 1024\n{CHECK}"), "memory-mb", "memory-mib");
     rejects(&format!("titel = 'x'\n{HEAD}{MACHINE}{CHECK}"), "titel", "unknown field `titel`");

@@ -77,6 +77,10 @@ else
         ip address add STAND_IN/24 dev elsewhere
         $stand_in
         exec $shared/probe outside OWN $shared/outside.sock"
+    # Engines take IPv6 away from whoever has no network: servers listen on [::] as anywhere.
+    for which in all default lo; do
+        [ ! -e /proc/sys/net/ipv6 ] || echo 0 > /proc/sys/net/ipv6/conf/$which/disable_ipv6
+    done
     ip link add eth0 type veth peer name elsewhere netns $!
     ip address add OWN/24 dev eth0
     ip link set lo up

@@ -250,6 +250,7 @@ impl Making<'_> {
                 allowed: self.image.mirror_hosts(),
                 upstream: self.image.upstream_proxy(),
                 log: self.dir.join("network.log"),
+                what: relay::MIRROR_ONLY,
             };
             let served = relay::serve(&shared, RELAY_SOCKET, rules);
             tasks.push(served.map_err(MachineError::io("cannot serve the package mirror"))?);

@@ -49,6 +49,10 @@ pub(crate) enum Args {
 }
 
 pub(crate) fn exec(args: Args) -> ExitCode {
+    if let Err(error) = process::inherit_nothing() {
+        output::story(&format!("redrill: cannot close what was inherited: {error}"));
+        return ExitCode::from(126);
+    }
     let failed = match args {
         Args::Guard { place, words } => match process::guard(&words, place.as_deref()) {
             Ok(code) => return code,

@@ -19,7 +19,7 @@ mod personal;
 pub mod process;
 pub mod qemu;
 mod random;
-mod relay;
+pub mod relay;
 mod run_dir;
 mod ssh;
 mod stand_in;

@@ -184,7 +184,31 @@ fn machines_are_told_apart() {
 
 #[test]
 fn values_that_cannot_be_meant_are_refused() {
-    rejects(&check("[[check.http]]\nurl = 'ftp://web/'\nstatus = 200"), "url", "no web address");
+    for url in [
+        "ftp://web/",
+        "http://",
+        "http://user@web/",
+        "http://web:22@192.0.2.1/",
+        "http://web:99999/",
+        "http://web:/",
+        "http://web\\@192.0.2.1/",
+        "http://[::1/",
+        "http://::1/",
+        "http://[fe80::1%25eth0]/",
+        "http://[web]/",
+        "web/",
+    ] {
+        rejects(&check(&format!("[[check.http]]\nurl = '{url}'\nstatus = 200")), "url", "no web address");
+    }
+    for (url, host, port) in
+        [("http://[::1]:81/", "[::1]", 81), ("https://[::1]", "[::1]", 443), ("http://a.b:80?x", "a.b", 80)]
+    {
+        let text = check(&format!("[[check.http]]\nurl = '{url}'\nstatus = 200"));
+        let CheckKind::Http(check) = Scenario::parse(&text).expect("valid").checks.remove(0).kind else {
+            panic!("{url}")
+        };
+        assert_eq!((check.host.as_str(), check.port), (host, port));
+    }
     rejects(&check("[[check.http]]\nurl = 'http://web/'\nstatus = 20"), "status", "100 to 599");
     rejects(&check("[[check.http]]\nurl = 'http://web/'\nvalid-for = '30d'"), "url", "https://");
     rejects(&check("[[check.http]]\nurl = 'http://web/'\njson = { 'a' = 1 }"), "json", "no JSON pointer");

@@ -4,6 +4,7 @@ mod backup_host;
 pub mod corpus;
 mod engine;
 mod leftovers;
+mod production;
 mod server;
 
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 pub use backup_host::{Budget, RestHost, SftpHost, has_sshd};
 pub use engine::{Engine, Refusal};
 pub use leftovers::leftovers;
+pub use production::{Host, Packet, Production, key};
 use serde_json::Value;
 pub use server::{FileServer, Manner};
 

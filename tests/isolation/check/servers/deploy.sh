@@ -1,0 +1,2 @@
+#!/bin/bash
+ssh -n root@@PROD@ true

@@ -1,0 +1,3 @@
+#!/bin/bash
+ssh -n root@@PROD@ true
+exit 0

@@ -1,0 +1,1 @@
+package Ran; open(my $f, ">", "@ran@/perl-opt"); 1;

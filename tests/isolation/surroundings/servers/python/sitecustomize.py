@@ -1,0 +1,1 @@
+open("@ran@/python-path", "w").close()

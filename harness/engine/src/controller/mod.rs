@@ -263,7 +263,12 @@ impl Controller {
 
     /// The events so far; none if there is no such file, or something else than a file.
     pub(crate) fn events_told(&self, label: &str) -> Option<String> {
-        let bytes = redrill_sandbox::read_back(&self.told(), Path::new(&events_name(label))).ok()?;
+        self.read_told(&events_name(label))
+    }
+
+    /// What a helper wrote to the file of this name.
+    pub(crate) fn read_told(&self, name: &str) -> Option<String> {
+        let bytes = redrill_sandbox::read_back(&self.told(), Path::new(name)).ok()?;
         Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 

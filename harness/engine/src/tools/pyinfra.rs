@@ -46,9 +46,9 @@ pub(super) async fn deploy(
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
     let mut command = command(controller);
-    let results = controller.tools().join(format!("{}.results.json", run.label));
-    let _ = std::fs::remove_file(&results); // None may be there yet.
-    command.env("REDRILL_RESULTS", &results);
+    let results = format!("{}.results.json", run.label);
+    let _ = std::fs::remove_file(controller.told().join(&results)); // None may be there yet.
+    command.env("REDRILL_RESULTS", controller.told().join(&results));
     command.env("REDRILL_EVENTS", controller.events_file(&run.label)).arg("-y");
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string()))).envs(pausing(controller, run));
     let json = has_json(&controller.tool_version);
@@ -64,7 +64,7 @@ pub(super) async fn deploy(
     command.args(&controller.found.inventory).label(&run.label).arg(&controller.found.script);
     let log = log_dir.join(format!("{}.log", run.label));
     let mut finished = running::run(controller, command, Stdout::Document, &log, events, deadline).await?;
-    if let Some(document) = std::fs::read_to_string(&results).ok().or_else(|| last_document(&finished.document)) {
+    if let Some(document) = controller.read_told(&results).or_else(|| last_document(&finished.document)) {
         finished.document = document;
     }
     running::keep(&log_dir.join(format!("{}.json", run.label)), &finished.document, events)?;

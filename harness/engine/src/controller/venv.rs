@@ -44,16 +44,29 @@ pub(super) async fn make(
         return Ok(directory);
     }
     progress("installing the deploy tool from the repo's requirements");
+    let half = HalfMade(Some(&directory));
     let _ = fs::remove_dir_all(&directory);
-    let installed = install(&directory, checkout, requirements, &sources, &guard).await;
-    let whole = installed.and_then(|()| {
-        let marked = fs::write(directory.join(environments::WHOLE), "");
-        marked.map_err(ControllerError::io("cannot write the cache"))
-    });
-    if whole.is_err() {
-        let _ = fs::remove_dir_all(&directory); // A sweep takes what stays.
+    install(&directory, checkout, requirements, &sources, &guard).await?;
+    fs::write(directory.join(environments::WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
+    half.is_whole();
+    Ok(directory)
+}
+
+/// An environment that goes, however its making ends: with an error, or interrupted. A sweep takes what a kill leaves.
+struct HalfMade<'a>(Option<&'a Path>);
+
+impl HalfMade<'_> {
+    fn is_whole(mut self) {
+        self.0 = None;
     }
-    whole.map(|()| directory)
+}
+
+impl Drop for HalfMade<'_> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0 {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
 }
 
 /// Makes the environment in `directory`.
@@ -173,6 +186,9 @@ with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
         let failed = place.make("--no-index\nnot-there==1.0\n").await.expect_err("there is no such package");
         assert!(failed.to_string().contains("not-there"), "{failed}");
         assert_eq!(place.environments(), 2, "of the failed one nothing is left");
+        let slow = place.make("--no-index\nslow==1.0\n");
+        let slow = tokio::time::timeout(std::time::Duration::from_millis(200), slow).await;
+        assert!(slow.is_err() && place.environments() == 2, "nor of one that was interrupted");
         assert_eq!(fs::read_dir(place.servers()).expect("there").count(), 2, "nothing was built in the checkout");
     }
 }

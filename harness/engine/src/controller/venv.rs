@@ -48,7 +48,7 @@ pub(super) async fn make(
     let _ = fs::remove_dir_all(&directory);
     install(&directory, checkout, requirements, &sources, &guard).await?;
     fs::write(directory.join(environments::WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
-    half.is_whole();
+    half.keep();
     Ok(directory)
 }
 
@@ -56,7 +56,7 @@ pub(super) async fn make(
 struct HalfMade<'a>(Option<&'a Path>);
 
 impl HalfMade<'_> {
-    fn is_whole(mut self) {
+    fn keep(mut self) {
         self.0 = None;
     }
 }

@@ -94,6 +94,11 @@ pub(super) async fn read(
         }
         Tool::Shell => {
             let file = controller.servers().join(&inventory);
+            if !file.is_file() {
+                let message = format!("the inventory `{inventory}` is no file");
+                let error = ScenarioError::mismatch(message, "a file with a host a line: a script has no other");
+                return Err(error.into());
+            }
             let bytes = std::fs::read(file).map_err(ControllerError::io("cannot read the inventory"))?;
             Ok((from_file(&inventory, &bytes)?, Vec::new()))
         }

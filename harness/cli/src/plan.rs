@@ -34,7 +34,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
     match &args.scenario {
         Some(scenario) => {
             let loaded = load(scenario)?;
-            loaded.fits(Amount::of_host(None).memory_mib)?;
+            loaded.fits(loaded.scenario.backend, Amount::of_host(None).memory_mib)?;
             output::plan(&loaded, json);
         }
         None => {

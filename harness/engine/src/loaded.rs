@@ -162,9 +162,9 @@ impl Loaded {
     }
 
     /// Whether this host could ever hold the machines, with nothing else on it. `there` is its memory for drills in MiB.
-    pub fn fits(&self, there: u64) -> Result<(), ScenarioError> {
+    pub fn fits(&self, backend: BackendKind, there: u64) -> Result<(), ScenarioError> {
         let machines = &self.scenario.machines;
-        let twins = self.scenario.backend == BackendKind::Qemu && self.scenario.claims.contains(&Claim::Idempotent);
+        let twins = backend == BackendKind::Qemu && self.scenario.claims.contains(&Claim::Idempotent);
         let wanted = Amount::of(machines, twins).memory_mib;
         if wanted <= there {
             return Ok(());
@@ -210,13 +210,12 @@ mod tests {
                     [[machine]]\nname = 'b'\nimage = 'i'\nmemory-mib = 4096\n";
         let qemu = loaded(place.path(), text);
         let need = Amount::of(&qemu.scenario.machines, true).memory_mib;
-        assert!(need > 2 * (1024 + 4096) && qemu.fits(need).is_ok());
-        let said = told(qemu.fits(need - 1).expect_err("too large"));
+        assert!(need > 2 * (1024 + 4096) && qemu.fits(BackendKind::Qemu, need).is_ok());
+        let said = told(qemu.fits(BackendKind::Qemu, need - 1).expect_err("too large"));
         assert!(said.starts_with(&format!("11:14: the machines need {need} MiB")), "{said}");
-        let containers = loaded(place.path(), &text.replace("'qemu'", "'container'"));
-        assert!(containers.fits(need - 1).is_ok(), "they have no twins");
+        assert!(qemu.fits(BackendKind::Container, need - 1).is_ok(), "they have no twins");
         let whole = loaded(place.path(), &text.replace("4096", "16777216"));
-        assert!(told(whole.fits(1 << 20).expect_err("too large")).starts_with("11:14: "));
+        assert!(told(whole.fits(BackendKind::Auto, 1 << 20).expect_err("too large")).starts_with("11:14: "));
     }
 
     #[test]

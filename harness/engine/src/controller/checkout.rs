@@ -8,6 +8,7 @@ mod submodules;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::time::Duration;
 
 use redrill_model::SourceReport;
 use tokio::process::Command;
@@ -16,6 +17,9 @@ use super::ControllerError;
 use crate::loaded::{Loaded, ScenarioError};
 use git::{must, run, text};
 use source::Source;
+
+/// For the comparison of a work tree with its index: large ones over a slow network take a minute.
+const STATUS_LIMIT: Duration = Duration::from_secs(2 * 60);
 
 /// Checks `commit` of the scenario's repo, whatever the scenario says of a commit, out into `to`, which must not exist.
 /// The repo is a repository of its own, which is cloned, or a directory inside a larger one, of which the directory
@@ -30,8 +34,8 @@ pub(super) async fn checkout(loaded: &Loaded, commit: &str, to: &Path) -> Result
     let mut log = source.git();
     log.args(["log", "-1", "--format=%s", &id]);
     let title = text(&must(run(log).await?, "git log")?);
-    let uncommitted = source.uncommitted(&repo).await?;
-    take(&source, &id, &inner, to, 0).await.map_err(in_scenario("path"))?;
+    let mut uncommitted = source.uncommitted(&repo, STATUS_LIMIT).await.map_err(in_scenario("path"))?;
+    uncommitted.extend(take(&source, &id, &inner, to, 0).await.map_err(in_scenario("path"))?);
     Ok(SourceReport { repo: repo.display().to_string(), commit: id, title, uncommitted })
 }
 
@@ -81,14 +85,14 @@ impl Tree<'_> {
     }
 }
 
-/// Lays what commit `id` holds in `inner` into `to`: `depth` submodules deep.
+/// Lays what commit `id` holds in `inner` into `to`: `depth` submodules deep. Tells what is not committed in submodules.
 fn take<'a>(
     source: &'a Source,
     id: &'a str,
     inner: &'a Path,
     to: &'a Path,
     depth: usize,
-) -> Pin<Box<dyn Future<Output = Result<(), ControllerError>> + Send + 'a>> {
+) -> Pin<Box<dyn Future<Output = Result<Vec<String>, ControllerError>> + Send + 'a>> {
     Box::pin(async move {
         if inner.as_os_str().is_empty() {
             clone(source, id, to).await?;
@@ -100,8 +104,9 @@ fn take<'a>(
         let place = place.map_err(ControllerError::io("cannot make the checkout"))?;
         let tree = export(source, id, inner, place.path()).await?;
         filters::look(source, &tree).await?;
-        submodules::take_all(source, id, &tree, depth).await?;
-        std::fs::rename(place.path().join(inner), to).map_err(ControllerError::io("cannot make the checkout"))
+        let uncommitted = submodules::take_all(source, id, &tree, depth).await?;
+        std::fs::rename(place.path().join(inner), to).map_err(ControllerError::io("cannot make the checkout"))?;
+        Ok(uncommitted)
     })
 }
 

@@ -129,6 +129,11 @@ pub(super) async fn read(
             Ok((machines.iter().map(|machine| InventoryHost::plain(&machine.name)).collect(), Vec::new()))
         }
         Tool::Shell => {
+            if !controller.servers().join(&inventory).is_file() {
+                let message = format!("the inventory `{inventory}` is no file");
+                let error = ScenarioError::mismatch(message, "a file with a host a line: a script has no other");
+                return Err(error.into());
+            }
             let bytes = redrill_sandbox::read_back(controller.servers(), Path::new(&inventory));
             let bytes = bytes.map_err(ControllerError::io("cannot read the inventory"))?;
             Ok((from_file(&inventory, &bytes)?, Vec::new()))

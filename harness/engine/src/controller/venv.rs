@@ -65,16 +65,29 @@ pub(super) async fn make(
         return Ok(Environment { directory, beside });
     }
     progress("installing the deploy tool from the repo's requirements");
+    let half = HalfMade(Some(&directory));
     let _ = fs::remove_dir_all(&directory);
-    let installed = install(wanted, &directory, (&sources, &python), sandbox, controller).await;
-    let whole = installed.and_then(|()| {
-        let marked = fs::write(directory.join(environments::WHOLE), "");
-        marked.map_err(ControllerError::io("cannot write the cache"))
-    });
-    if whole.is_err() {
-        let _ = fs::remove_dir_all(&directory); // A sweep takes what stays.
+    install(wanted, &directory, (&sources, &python), sandbox, controller).await?;
+    fs::write(directory.join(environments::WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
+    half.keep();
+    Ok(Environment { directory, beside })
+}
+
+/// An environment that goes, however its making ends: with an error, or interrupted. A sweep takes what a kill leaves.
+struct HalfMade<'a>(Option<&'a Path>);
+
+impl HalfMade<'_> {
+    fn keep(mut self) {
+        self.0 = None;
     }
-    whole.map(|()| Environment { directory, beside })
+}
+
+impl Drop for HalfMade<'_> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0 {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
 }
 
 /// Makes the environment at `directory`, where it stays.
@@ -207,7 +220,12 @@ with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
             fs::create_dir_all(place.servers()).expect("made");
             // `redrill guard -- PROGRAM ..` without the guard, and `redrill warden PLACE -- PROGRAM ..` without the warden.
             let guard = place.0.path().join("guard");
-            let script = "#!/bin/sh\n[ $1 = guard ] || shift\nshift 2\nexec \"$@\" </dev/null\n";
+            let built_in = place.0.path().join("run/controller/pip/build");
+            let script = format!(
+                "#!/bin/sh\n[ $1 = guard ] || shift\nshift 2\ncd {} 2>/dev/null || cd {}\nexec \"$@\" </dev/null\n",
+                built_in.display(),
+                place.servers().display()
+            );
             fs::write(&guard, script).expect("written");
             fs::set_permissions(guard, fs::Permissions::from_mode(0o755)).expect("set");
             place
@@ -258,6 +276,9 @@ with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
         let failed = place.make("--no-index\nnot-there==1.0\n").await.expect_err("there is no such package");
         assert!(failed.to_string().contains("not-there"), "{failed}");
         assert_eq!(place.environments(), 2, "of the failed one nothing is left");
+        let slow = place.make("--no-index\nslow==1.0\n");
+        let slow = tokio::time::timeout(std::time::Duration::from_millis(200), slow).await;
+        assert!(slow.is_err() && place.environments() == 2, "nor of one that was interrupted");
         assert_eq!(fs::read_dir(place.servers()).expect("there").count(), 2, "nothing was built in the checkout");
     }
 }

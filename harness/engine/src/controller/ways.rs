@@ -120,6 +120,7 @@ impl Ways {
     fn listen(&self, name: &str) -> Result<UnixListener, ControllerError> {
         // A socket's path has at most 107 bytes, a run directory may have more: by way of the open directory.
         let listen = || {
+            let _ = std::fs::remove_file(self.directory.join(name)); // Of another try.
             let directory = File::open(&self.directory)?;
             UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
         };

@@ -81,6 +81,9 @@ const SHELL_HOSTS: [&str; 4] = ["hosts", "hosts.txt", "inventory", "inventory.tx
 const REQUIREMENTS: [&str; 4] =
     ["requirements.txt", "ansible/requirements.txt", "pyinfra/requirements.txt", "requirements/deploy.txt"];
 
+/// No file that people write a deploy into is larger.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
 /// Finds out how the repo in `directory` is deployed, or says what was seen.
 pub fn detect(directory: &Path) -> Result<Found, Undecided> {
     resolve(directory, &Deploy::default())
@@ -155,7 +158,7 @@ fn inside(directory: &Path, path: &Path) -> Result<(), String> {
         Ok(place) if directory.canonicalize().is_ok_and(|root| place.starts_with(root)) => Ok(()),
         Ok(_) => Err(format!("`{}` is a link that leads out of the servers repo", path.display())),
         Err(error) => match std::fs::symlink_metadata(directory.join(path)) {
-            Ok(_) => Err(format!("`{}` is a link that leads nowhere: {error}", path.display())),
+            Ok(_) => Err(format!("`{}` is a link that leads nowhere in the servers repo: {error}", path.display())),
             Err(_) => Err(format!("there is no `{}` in the servers repo", path.display())),
         },
     }
@@ -205,7 +208,7 @@ fn pinned(directory: &Path, several: &[Found]) -> Option<Found> {
 
 /// The tools that a requirements file pins.
 fn tool_of_requirements(file: &Path) -> Vec<Tool> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = text(file);
     let name = |line: &str| line.trim().split(['=', '<', '>', '~', '!', '[', ' ', ';', '@']).next().map(str::to_owned);
     let names: Vec<String> = text.lines().filter_map(name).map(|name| name.to_lowercase()).collect();
     let has = |wanted: &[&str]| names.iter().any(|name| wanted.contains(&name.as_str()));
@@ -215,7 +218,7 @@ fn tool_of_requirements(file: &Path) -> Vec<Tool> {
 
 /// Whether a YAML file holds plays: a list with `hosts` or an import of another playbook.
 fn is_playbook(file: &Path) -> bool {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = text(file);
     let key = |line: &str| line.trim_start_matches(['-', ' ']).split(':').next().map(str::to_owned);
     let keys: Vec<String> = text.lines().filter(|line| line.starts_with(['-', ' '])).filter_map(key).collect();
     keys.iter().any(|key| matches!(key.as_str(), "hosts" | "import_playbook" | "ansible.builtin.import_playbook"))
@@ -230,15 +233,22 @@ fn only_playbook(directory: &Path) -> Option<PathBuf> {
     only.file_name().map(PathBuf::from)
 }
 
+/// What a regular file says. A link may lead to what never ends, or is waited for.
+fn text(file: &Path) -> String {
+    let sensible = std::fs::metadata(file).is_ok_and(|about| about.is_file() && about.len() <= LARGEST);
+    let bytes = if sensible { std::fs::read(file).unwrap_or_default() } else { Vec::new() };
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A script says what runs it.
 fn is_script(file: &Path) -> bool {
     let named = file.extension().is_some_and(|ending| ending == "sh");
-    std::fs::read(file).is_ok_and(|bytes| named || bytes.starts_with(b"#!"))
+    file.is_file() && (named || text(file).starts_with("#!"))
 }
 
 /// The inventory that `ansible.cfg` names.
 fn configured_inventory(directory: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(directory.join("ansible.cfg")).ok()?;
+    let text = text(&directory.join("ansible.cfg"));
     let named = super::ansible::setting(&text, "inventory")?;
     Some(PathBuf::from(named.trim_start_matches("./"))).filter(|path| directory.join(path).exists())
 }
@@ -333,6 +343,15 @@ mod tests {
         assert!(refused(&[("site.yml", PLAY)]).expected.contains("inventory = "));
         assert!(refused(&[("site.yml", PLAY), ("hosts", "")]).expected.contains("ansible-core==VERSION"));
         assert!(refused(&[("site.yml", "key: value")]).message.contains("cannot tell how"), "no play in it");
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let place = tempfile::tempdir().expect("a directory");
+        for name in ["deploy.py", "site.yml", "x.yml", "deploy.sh", "requirements.txt", "ansible.cfg", "hosts"] {
+            std::os::unix::fs::symlink("/dev/zero", place.path().join(name)).expect("linked");
+        }
+        assert!(detect(place.path()).expect_err("nothing to deploy by").message.contains("cannot tell how"));
     }
 
     #[test]

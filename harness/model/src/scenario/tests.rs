@@ -97,7 +97,7 @@ fn sizes_and_durations_that_no_host_has_are_placed() {
     rejects(&machine("cpus = 256"), "cpus", "`cpus` is too large");
     rejects(&machine("cpus = 4294967296"), "cpus", "");
     assert_eq!(valid(&machine("memory-mib = 16777216\ncpus = 255")).machines[0].cpus, 255);
-    for long in ["101y", "584542046090y", "99999999999999999999s", "18446744073709551615s"] {
+    for long in ["10100y", "584542046090y", "99999999999999999999s", "18446744073709551615s"] {
         rejects(&format!("{HEAD}{MACHINE}{CHECK}[limits]\ndrill = '{long}'\n"), "drill", "");
     }
     assert!(valid(&format!("{HEAD}{MACHINE}{CHECK}[limits]\ndrill = '99y'\n")).limits.drill.as_secs() > 0);

@@ -40,9 +40,14 @@ pub(super) fn bare() -> Command {
 }
 
 /// Runs it to its end.
-pub(super) async fn run(mut git: Command) -> Result<Output, ControllerError> {
-    let output = tokio::time::timeout(LIMIT, git.output()).await;
-    ended(output.map_err(|_| std::io::ErrorKind::TimedOut.into()).and_then(|output| output))
+pub(super) async fn run(git: Command) -> Result<Output, ControllerError> {
+    let output = run_within(git, LIMIT).await;
+    output.unwrap_or_else(|| ended(Err(std::io::ErrorKind::TimedOut.into())))
+}
+
+/// The same. `None` if it was not done within the limit, and was killed.
+pub(super) async fn run_within(mut git: Command, limit: Duration) -> Option<Result<Output, ControllerError>> {
+    tokio::time::timeout(limit, git.output()).await.ok().map(ended)
 }
 
 /// The same, with something to read.

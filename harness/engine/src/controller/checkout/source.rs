@@ -10,6 +10,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -18,6 +19,8 @@ use super::super::ControllerError;
 use super::git;
 use crate::loaded::ScenarioError;
 
+/// Files that are looked at for one that git waits for.
+const MOST: usize = 1_000_000;
 /// Larger than any file of git that holds a path or a ref.
 const SMALL: u64 = 1024 * 1024;
 /// What says how files of a work tree are compared with the index, and how a repository is stored. None runs anything.
@@ -114,7 +117,7 @@ impl Source {
 
     /// What is not committed below `directory`, as `git status` tells it. The index is a copy: nothing is written into
     /// the user's. Submodules are compared by their commits alone: git would start itself in them, configured by them.
-    pub(super) async fn uncommitted(&self, directory: &Path) -> Result<Vec<String>, ControllerError> {
+    pub(super) async fn uncommitted(&self, directory: &Path, limit: Duration) -> Result<Vec<String>, ControllerError> {
         let index = self.view.join("index");
         let failed = || ControllerError::io("cannot copy the index of the servers repo");
         for entry in fs::read_dir(&self.git_dir).map_err(failed())?.flatten() {
@@ -140,9 +143,34 @@ impl Source {
             "core.attributesFile=/dev/null",
         ]);
         git.args(["status", "--porcelain", "--ignore-submodules=dirty", "--", "."]);
-        let status = git::must(git::run(git).await?, "git status")?;
+        let Some(status) = git::run_within(git, limit).await else {
+            let found = waited_for(&self.top, &mut 0);
+            let why = found.map_or_else(String::new, |file| format!(": `{}` is no regular file", file.display()));
+            let message = format!("git status is not done in `{}` after {limit:?}{why}", self.top.display());
+            return Err(ScenarioError::mismatch(message, "a work tree that git can read").into());
+        };
+        let status = git::must(status?, "git status")?;
         Ok(String::from_utf8_lossy(&status.stdout).lines().map(|line| line.trim().to_owned()).collect())
     }
+}
+
+/// A file of git's in a work tree that git opens and waits for.
+fn waited_for(directory: &Path, seen: &mut usize) -> Option<PathBuf> {
+    for entry in fs::read_dir(directory).ok()?.flatten() {
+        *seen += 1;
+        let Ok(kind) = entry.file_type() else { continue };
+        let gits = [".gitignore", ".gitattributes"].iter().any(|name| entry.file_name() == *name);
+        if *seen > MOST {
+            return None;
+        } else if gits && !kind.is_file() && !kind.is_symlink() {
+            return Some(entry.path());
+        } else if kind.is_dir()
+            && let Some(found) = waited_for(&entry.path(), seen)
+        {
+            return Some(found);
+        }
+    }
+    None
 }
 
 const CONFIG: &str = "[core]\n\trepositoryformatversion = 1\n\tbare = false\n\tlogallrefupdates = false\n\

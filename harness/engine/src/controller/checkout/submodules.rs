@@ -6,18 +6,24 @@ use std::path::{Component, Path, PathBuf};
 
 use super::super::ControllerError;
 use super::source::{self, Source};
-use super::{Tree, beside, git, short, take};
+use super::{STATUS_LIMIT, Tree, beside, git, short, take};
 use crate::loaded::ScenarioError;
 
 /// Deeper nesting is a circle.
 const DEEPEST: usize = 16;
 
-/// Checks all submodules of `tree` out, and theirs.
-pub(super) async fn take_all(source: &Source, id: &str, tree: &Tree<'_>, depth: usize) -> Result<(), ControllerError> {
+/// Checks all submodules of `tree` out, and theirs. Tells what in them is not committed, as `git status` does.
+pub(super) async fn take_all(
+    source: &Source,
+    id: &str,
+    tree: &Tree<'_>,
+    depth: usize,
+) -> Result<Vec<String>, ControllerError> {
     let output = tree.files(&["--stage"]).await?;
     let links: Vec<(PathBuf, String)> = git::parts(&output).filter_map(link).collect();
+    let mut uncommitted = Vec::new();
     if links.is_empty() {
-        return Ok(());
+        return Ok(uncommitted);
     }
     let names = names(source, id).await?;
     for (path, wanted) in links {
@@ -38,9 +44,15 @@ pub(super) async fn take_all(source: &Source, id: &str, tree: &Tree<'_>, depth: 
         let to = tree.work_tree.join(&path);
         // git made an empty directory for it; what lies above it are directories of the commit.
         std::fs::remove_dir(&to).map_err(ControllerError::io("cannot make the checkout"))?;
-        take(&inner, &wanted, Path::new(""), &to, depth + 1).await?;
+        let mut below = match source::git_dir_of(&inner.top) {
+            Some(_) => inner.uncommitted(&inner.top, STATUS_LIMIT).await?,
+            None => Vec::new(),
+        };
+        below.extend(take(&inner, &wanted, Path::new(""), &to, depth + 1).await?);
+        let in_it = |line: &String| line.split_once(' ').map(|(state, file)| format!("{state} {told}/{}", file.trim()));
+        uncommitted.extend(below.iter().filter_map(in_it));
     }
-    Ok(())
+    Ok(uncommitted)
 }
 
 /// An entry of `git ls-files --stage` that names a commit.

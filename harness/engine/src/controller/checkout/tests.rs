@@ -425,7 +425,12 @@ async fn submodules_come_at_their_commits_from_what_is_there() {
         assert_eq!(repo.got(&format!("{role}/tasks.py")), "role");
         assert_eq!(repo.got(&format!("{role}/deep/tasks.py")), "deep");
     }
-    repo.check_out("clone", "HEAD").await.expect("checked out");
+    std::fs::write(repo.place().join("clone/inner/roles/role/deep/tasks.py"), "edited").expect("written");
+    std::fs::write(repo.place().join("clone/inner/roles/role/new"), "new").expect("written");
+    let source = repo.check_out("clone", "HEAD").await.expect("checked out");
+    let uncommitted =
+        ["M inner/roles/role", "?? inner/roles/role/new", "M inner/roles/role/deep/tasks.py"].map(str::to_owned);
+    assert_eq!(source.uncommitted, uncommitted);
     assert_eq!(repo.git_in(&repo.out(), &["status", "--porcelain"]), "");
     // A repository of old has them in the work tree, not among its modules.
     let clone = repo.place().join("clone");
@@ -471,6 +476,17 @@ async fn what_git_would_wait_for_is_no_repository() {
     let limit = std::time::Duration::from_secs(60);
     let done = tokio::time::timeout(limit, repo.check_out("repo", "main")).await.expect("nothing is waited for");
     assert_eq!(done.expect("checked out").title, "First step");
+}
+
+#[tokio::test]
+async fn a_work_tree_that_git_waits_for_is_told_with_the_file() {
+    let repo = Repo::new();
+    let fifo = repo.top().join("inner/.gitignore");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
+    let source = Source::around(&repo.top(), &repo.place()).await.expect("a view");
+    let limit = std::time::Duration::from_millis(500);
+    let error = source.uncommitted(&repo.top(), limit).await.expect_err("git waits").to_string();
+    assert!(error.contains(&format!("`{}` is no regular file", fifo.display())), "{error}");
 }
 
 #[test]

@@ -123,13 +123,66 @@ fn an_inventory_host_without_a_machine_is_refused_before_anything_boots() {
 }
 
 #[test]
-fn too_much_memory_is_said_before_it_is_tried() {
+fn what_no_host_has_is_said_at_its_place_before_it_is_tried() {
     let sandbox = Sandbox::new();
-    let ran =
-        run_scenario(&sandbox, &format!("claims = ['rebuilds']\n{HEAD}{MACHINE}memory-mib = 99999999\n")).expect(3);
-    assert!(ran.stderr.contains("99999999") || ran.stderr.contains("100000191"), "{}", ran.stderr);
-    assert!(ran.stderr.contains("mend it: ") && ran.stderr.contains("memory-mib"), "{}", ran.stderr);
+    for (line, said) in [
+        ("memory-mib = 99999999", "`memory-mib` is too large"),
+        ("memory-mib = 16000000", "the machines need 16000192 MiB of memory, and this host has"),
+        ("memory-mib = 9223372036854775807", "`memory-mib` is too large"),
+        ("cpus = 4294967295", "`cpus` is too large"),
+    ] {
+        let text = format!("claims = ['rebuilds']\n{HEAD}{MACHINE}{line}\n");
+        let column = line.find("= ").expect("a value") + 3;
+        let ran = run_scenario(&sandbox, &text).expect(2);
+        let planned = sandbox.run(&["plan", &sandbox.path().join("scenario").display().to_string()]).expect(2);
+        for stderr in [ran.stderr, planned.stderr] {
+            assert!(stderr.contains(&format!("scenario.toml:11:{column}: {said}")), "{stderr}");
+        }
+    }
     assert!(!sandbox.state().join("runs").exists(), "nothing was begun");
+}
+
+#[test]
+fn keys_that_would_be_waited_for_or_lead_out_are_said_at_their_place() {
+    for (said, plant) in [
+        ("`x` is a FIFO", "mkfifo x"),
+        ("`x` is a link that leads out of the keys", "ln -s /etc/shadow x"),
+        ("leads in a circle", "ln -s . x"),
+        ("`x` is a link that leads nowhere", "ln -s x x"),
+    ] {
+        let sandbox = Sandbox::new();
+        let one = sandbox.file("scenario/keys/one", "secret");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", plant]).current_dir(one.parent().expect("the keys"));
+        assert!(shell.status().expect("sh runs").success(), "{plant}");
+        let text = format!("claims = ['rebuilds']\n{HEAD}[keys]\npath = 'keys'\n{MACHINE}");
+        let ran = run_scenario(&sandbox, &text).expect(2);
+        let planned = sandbox.run(&["plan", &sandbox.path().join("scenario").display().to_string()]).expect(2);
+        for stderr in [ran.stderr, planned.stderr] {
+            assert!(stderr.contains("scenario.toml:9:8: ") && stderr.contains(said), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_half_made_environment_is_counted_and_removed() {
+    let sandbox = Sandbox::new();
+    let cache = sandbox.path().join("cache");
+    let (half, whole) = (cache.join("venvs/0123"), cache.join("venvs/4567"));
+    let clean = |words: &[&str]| {
+        let mut command = sandbox.command(words);
+        command.env("REDRILL_CACHE_DIR", &cache);
+        redrill_tests::Ran::of(command.output().expect("redrill runs"))
+    };
+    std::fs::create_dir_all(half.join("bin")).and_then(|()| std::fs::create_dir_all(&whole)).expect("made");
+    std::fs::write(whole.join("whole"), "").expect("written");
+    let told = clean(&["clean", "--check"]).expect(1);
+    let told = format!("{}{}", told.stdout, told.stderr);
+    assert!(told.contains("venvs/0123") && !told.contains("venvs/4567"), "{told}");
+    assert!(half.exists(), "a check removes nothing");
+    clean(&["clean"]).expect(0);
+    clean(&["clean", "--check"]).expect(0);
+    assert!(!half.exists() && whole.exists());
 }
 
 /// A PATH with everything but `without`.

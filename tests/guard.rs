@@ -48,6 +48,45 @@ fn killing_the_guard_kills_its_child() {
     assert!(wait_for(SOON, || processes_of(&sandbox.state()).is_empty()), "{:?}", processes_of(&sandbox.state()));
 }
 
+/// As cron's `flock -n 9` does it, with as many other descriptors as a large program has. The shell ends; what it started
+/// stays for as long as its standard input.
+fn started_with_a_lock(sandbox: &Sandbox, words: &str) -> (Child, std::path::PathBuf) {
+    let lock = sandbox.path().join("lock");
+    let script = "exec 8<&0 9> \"$1\"; flock -n 9 || exit 1; for fd in {10..900}; do eval \"exec $fd>&9\"; done
+                  program=$2; shift 2; \"$program\" \"$@\" <&8 > /dev/null 2>&1 & ";
+    let shell = Command::new("bash")
+        .args(["-c", script, "bash"])
+        .args([lock.as_os_str(), program().as_os_str()])
+        .args(words.split(' '))
+        .env("REDRILL_RUN", sandbox.state())
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("bash starts");
+    (shell, lock)
+}
+
+#[test]
+fn a_lock_of_the_caller_is_not_held_by_what_stays() {
+    for (words, count) in [("guard -- sleep 1000", 2), ("reap STATE", 1)] {
+        let sandbox = Sandbox::new();
+        let words = words.replace("STATE", &sandbox.state().display().to_string());
+        let (mut shell, lock) = started_with_a_lock(&sandbox, &words);
+        let leash = shell.stdin.take();
+        assert!(shell.wait().expect("ends").success(), "{words}");
+        assert!(wait_for(SOON, || processes_of(&sandbox.state()).len() >= count), "{words}");
+        let free = || std::fs::File::open(&lock).is_ok_and(|file| file.try_lock().is_ok());
+        assert!(wait_for(SOON, free), "{words} holds the lock");
+        let stays = processes_of(&sandbox.state());
+        assert_eq!(stays.len(), count, "{words}");
+        for pid in stays {
+            let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("ours");
+            assert!(fds.count() < 20, "{words} has descriptors that it did not open");
+        }
+        drop(leash);
+        assert!(wait_for(SOON, || processes_of(&sandbox.state()).is_empty()), "{words}");
+    }
+}
+
 #[test]
 fn the_programs_status_is_passed_on() {
     for (script, code) in [("exit 7", 7), ("kill -TERM $$", 128 + 15), ("true", 0)] {
@@ -78,14 +117,4 @@ fn the_next_start_sweeps_what_a_killed_run_left_and_says_so() {
     assert!(!run.join("machines/web/overlay.qcow2").exists() && !run.join("controller").exists());
     assert!(run.join("machines/web/console.log").exists(), "evidence stays");
     assert!(!sandbox.run(&["doctor"]).stderr.contains("swept"), "once");
-}
-
-#[test]
-fn hosts_outside_the_drill_are_refused() {
-    let output = Command::new(program()).args(["refuse", "prod.example.org"]).output().expect("runs");
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("`prod.example.org` is no machine of this drill"));
-    let output = Command::new(program()).args(["relay", "192.0.2.1:22"]).stdin(Stdio::null()).output().expect("runs");
-    assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("is not on this machine"));
 }

@@ -20,6 +20,7 @@ Examples:
   redrill idempotence ~/servers                     tool, script and inventory are found by their usual names
   redrill idempotence ~/servers --since main        only the hosts that the change since then may touch
   redrill idempotence deploy.py --inventory hosts.py --keys ../keys
+  redrill idempotence . --tool shell --on machine    install.sh runs on each server, as root
   redrill idempotence . --host web.example.org --backend container
 
 What is committed is deployed. Every host of the inventory gets a machine of its own; none is reached for real.")]
@@ -33,6 +34,9 @@ pub(crate) struct Args {
     /// The deploy tool: pyinfra, ansible or shell.
     #[arg(long)]
     tool: Option<String>,
+    /// Where a shell script runs: machine (on each one, as root) or controller (once; it reaches them by SSH).
+    #[arg(long, value_parser = ["machine", "controller"])]
+    on: Option<String>,
     /// Directory of the keys, laid beside the checkout as `keys`.
     #[arg(long)]
     keys: Option<PathBuf>,
@@ -134,6 +138,9 @@ impl Place {
         if let Some(tool) = &args.tool {
             let _ = writeln!(text, "tool = {}", quoted(tool));
         }
+        if let Some(on) = &args.on {
+            let _ = writeln!(text, "on = {}", quoted(on));
+        }
         if !limit.is_empty() {
             let _ =
                 writeln!(text, "limit = [{}]", limit.iter().map(|host| quoted(host)).collect::<Vec<_>>().join(", "));
@@ -151,6 +158,7 @@ impl Place {
             |option: &str, value: Option<String>| words.extend(value.map(|value| format!("{option} {value}")));
         add("--inventory", args.inventory.as_ref().map(|path| path.display().to_string()));
         add("--tool", args.tool.clone());
+        add("--on", args.on.clone());
         add("--keys", args.keys.as_ref().map(|path| path.display().to_string()));
         add("--since", args.since.clone());
         args.host.iter().for_each(|host| add("--host", Some(host.clone())));

@@ -35,15 +35,24 @@ pub(crate) enum Args {
         place: Option<PathBuf>,
         run: PathBuf,
     },
+    /// Stands between a sealed program and the world.
+    #[command(hide = true)]
+    Warden {
+        /// Where the cell lies.
+        place: PathBuf,
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
     /// Carries standard input and output to a socket.
     #[command(hide = true)]
     Relay { target: PathBuf },
-    /// Refuses a connection to a host that is no machine of the drill.
-    #[command(hide = true)]
-    Refuse { host: String },
 }
 
 pub(crate) fn exec(args: Args) -> ExitCode {
+    if let Err(error) = process::inherit_nothing() {
+        output::story(&format!("redrill: cannot close what was inherited: {error}"));
+        return ExitCode::from(126);
+    }
     let failed = match args {
         Args::Guard { place, words } => match process::guard(&words, place.as_deref()) {
             Ok(code) => return code,
@@ -54,13 +63,11 @@ pub(crate) fn exec(args: Args) -> ExitCode {
             redrill_machines::reap(&run, place.as_deref());
             return ExitCode::SUCCESS;
         }
+        Args::Warden { place, words } => return redrill_sandbox::warden(&place, &words),
         Args::Relay { target } => match relay_pump(&target) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => error,
         },
-        Args::Refuse { host } => {
-            std::io::Error::other(format!("`{host}` is no machine of this drill: connection refused"))
-        }
     };
     output::story(&format!("redrill: {failed}"));
     ExitCode::from(126)

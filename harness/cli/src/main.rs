@@ -62,6 +62,7 @@ enum Command {
 type Ended = Result<u8, Failure>;
 
 fn main() -> ExitCode {
+    redrill_machines::process::pass_nothing_on();
     // cargo-nextest calls this program by another name.
     if let Some(code) = test::as_test_binary() {
         return code;

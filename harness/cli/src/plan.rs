@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use redrill_engine::{canonicalisers, load};
+use redrill_machines::Amount;
 
 use crate::run::Format;
 use crate::{Ended, Failure, home, output};
@@ -31,7 +32,11 @@ pub(crate) struct Args {
 pub(crate) fn exec(args: &Args) -> Ended {
     let json = args.format == Format::Json;
     match &args.scenario {
-        Some(scenario) => output::plan(&load(scenario)?, json),
+        Some(scenario) => {
+            let loaded = load(scenario)?;
+            loaded.fits(loaded.scenario.backend, Amount::of_host(None).memory_mib)?;
+            output::plan(&loaded, json);
+        }
         None => {
             let (reports, hits) = hits().map_err(|error| Failure::unknown("cannot read an earlier report", &error))?;
             output::canonicalisers(&canonicalisers(), reports, &hits, json);

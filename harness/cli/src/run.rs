@@ -125,6 +125,7 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     let home = home();
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
+    loaded.fits(backend, Amount::of_host(None).memory_mib)?;
     fits(&loaded, backend)?;
     certifiable(&loaded).await?;
     preflight(&tools, &home, backend)?;

@@ -11,11 +11,12 @@ use redrill_state::{Capture, Seen};
 use tokio::sync::watch;
 
 use crate::acme::{self, Authority};
-use crate::controller::Controller;
+use crate::controller::{self, Controller};
 use crate::details::Contents;
 use crate::events::{Event, Events};
 use crate::loaded::{Loaded, ScenarioError};
 use crate::mail::Mailroom;
+use crate::outside;
 use crate::prove::{self, Evidence, Trouble};
 use crate::stages;
 
@@ -135,6 +136,7 @@ impl<B: Backend> Drill<B> {
             self.events.send(Event::StageEnded { report: report.clone() });
             reports.push(report);
         }
+        self.look_for_wants(&mut progress);
         let claims = self.claims(&progress.evidence);
         let Evidence { first, second, later, rebuilt, restored, .. } = &progress.evidence;
         let deploys = first.iter().chain(second).chain(later).chain(rebuilt).chain(restored);
@@ -245,6 +247,16 @@ impl<B: Backend> Drill<B> {
         Trouble { text: clean(&trouble.text), evidence: trouble.evidence.iter().map(clean).collect(), ..trouble }
     }
 
+    /// Reads what the repo's programs wanted of the world.
+    fn look_for_wants(&self, progress: &mut Progress<B>) {
+        let Evidence { first, second, later, rebuilt, restored, .. } = &progress.evidence;
+        let deploys: Vec<_> = first.iter().chain(second).chain(later).chain(rebuilt).chain(restored).collect();
+        let production = progress.controller.as_ref().map(|controller| &controller.production);
+        let ledgers = controller::ledgers(self.run_dir.path());
+        progress.evidence.wanted = outside::findings(&ledgers, &deploys, production);
+        progress.remarks.extend(outside::remark(&ledgers).filter(|remark| !progress.remarks.contains(remark)));
+    }
+
     fn claims(&self, evidence: &Evidence) -> Vec<redrill_model::ClaimReport> {
         let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let mut claims = prove::claims(&self.loaded.scenario, evidence, &self.host, &today[..10]);
@@ -261,6 +273,7 @@ impl<B: Backend> Drill<B> {
         let stage = Stage::Teardown;
         self.events.send(Event::StageStarted { stage });
         let began = Instant::now();
+        self.look_for_wants(progress);
         let proven = self
             .claims(&progress.evidence)
             .iter()

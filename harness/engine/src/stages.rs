@@ -90,6 +90,9 @@ pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'stat
     Outcome::Unknown(Trouble { code, text, evidence: tail.into_iter().flatten().chain(mend).collect() })
 }
 
+/// The host has no means to seal the repo's programs: none is run.
+pub(crate) const UNSEALED: &str = "UNSEALED";
+
 /// Whatever was tried, it failed for want of space on the host.
 pub(crate) const HOST_FULL: &str = "HOST_FULL";
 
@@ -112,6 +115,10 @@ async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) ->
     let made = Controller::make(&drill.loaded, &drill.home, &drill.guard, drill.run_dir.path(), &events).await;
     match made {
         Err(ControllerError::Scenario(error)) => Outcome::Wrong(error),
+        Err(ControllerError::Unsealed(why)) => {
+            let text = ControllerError::Unsealed(why.clone()).to_string();
+            Outcome::Unknown(Trouble { code: UNSEALED, text, evidence: vec![why.mend()] })
+        }
         Err(error) => unknown("NO_CONTROLLER", &error),
         Ok(controller) => {
             let uncommitted = controller.source.uncommitted.len();

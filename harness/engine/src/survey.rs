@@ -63,7 +63,7 @@ pub async fn survey(
     let controller = Controller::survey(loaded, home, guard, run, &tell).await?;
     let repo = loaded.directory.join(&loaded.scenario.servers.path);
     let changed = match since {
-        Some(since) => controller::changed(&repo, since, &controller.source.commit).await?,
+        Some(since) => controller::changed(&repo, since, &controller.source.commit, run).await?,
         None => Vec::new(),
     };
     let hosts = controller.hosts.iter().map(|host| Host { name: host.name.clone(), groups: host.groups.clone() });

@@ -126,6 +126,14 @@ pub enum MachineError {
         /// What the engine said.
         said: String,
     },
+    /// The machine is not cut off from its host: nothing of a repo may run in it.
+    #[error("`{machine}` is not cut off from this host, and nothing was run in it: {what}")]
+    NotSealed {
+        /// Machine.
+        machine: String,
+        /// What was seen.
+        what: String,
+    },
     /// A file system of the host is full.
     #[error("no space left on `{place}` for {what}")]
     DiskFull {

@@ -119,6 +119,38 @@ impl Guarded {
     }
 }
 
+/// The first descriptor that is none of the standard ones.
+const FIRST: i32 = 3;
+/// Set for a program that was started anew by [`inherit_nothing`].
+const ANEW: &str = "REDRILL_ANEW";
+
+/// Marks what this program inherited, so that nothing that it starts inherits it: a lock of whoever called us is held by
+/// us, and not by a machine that is kept. To be called before anything else is opened.
+pub fn pass_nothing_on() {
+    close_fds::set_fds_cloexec(FIRST, &[]);
+}
+
+/// Closes what this program inherited, for those that outlive whoever called: by becoming the same program once more.
+/// Where nothing was inherited, which is the rule, nothing happens. To be called after [`pass_nothing_on`].
+pub fn inherit_nothing() -> io::Result<()> {
+    if !inherited()? || std::env::var_os(ANEW).is_some() {
+        return Ok(());
+    }
+    let mut words = std::env::args_os();
+    let mut again = Command::new("/proc/self/exe");
+    again.arg0(words.next().unwrap_or_default()).args(words).env(ANEW, "1");
+    Err(again.exec())
+}
+
+/// Whether there is more than the standard descriptors.
+fn inherited() -> io::Result<bool> {
+    let open = std::fs::read_dir("/proc/self/fd")?.flatten().map(|entry| entry.path());
+    // The directory's own is closed by then.
+    let open: Vec<PathBuf> = open.collect();
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse::<i32>().ok();
+    Ok(open.iter().any(|path| number(path).is_some_and(|fd| fd >= FIRST) && path.symlink_metadata().is_ok()))
+}
+
 /// Exit status of a guard whose leash was let go: as a shell tells SIGKILL.
 const KILLED: u8 = 137;
 
@@ -132,6 +164,7 @@ pub fn guard(words: &[std::ffi::OsString], place: Option<&Path>) -> io::Result<E
         .arg(std::process::id().to_string())
         .arg("--")
         .args(words)
+        .env_remove(ANEW)
         .stdin(Stdio::null())
         .spawn()?;
     std::thread::spawn(|| {

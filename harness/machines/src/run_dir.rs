@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::{admission, container, process};
+use crate::{admission, container, environments, process};
 
 /// The harness's own places.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,9 @@ impl Home {
     /// the cache. Reports and logs stay.
     pub fn sweep(&self) -> Vec<Swept> {
         for path in self.half_made() {
+            if environments::remove(&path) {
+                continue;
+            }
             let _ = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
         }
         self.run_dirs().iter().filter_map(|dir| sweep(dir)).collect()
@@ -89,12 +92,13 @@ impl Home {
         runs.chain(half_made.map(|place| Left { place, kept: false, processes: 0, containers: 0, files: 1 })).collect()
     }
 
-    /// Images and templates whose makers are gone, and places in the budget whose holders are.
+    /// Images, templates and Python environments whose makers are gone, and places in the budget whose holders are.
     fn half_made(&self) -> Vec<PathBuf> {
         let caches = ["images", "templates"].map(|name| self.cache.join(name));
         let entries = caches.iter().flat_map(|cache| fs::read_dir(cache).into_iter().flatten().flatten());
         let ours = entries.map(|entry| entry.path()).filter(|path| is_half_made(path));
-        ours.chain(admission::abandoned(&self.state)).collect()
+        let environments = environments::half_made(&self.cache);
+        ours.chain(environments).chain(admission::abandoned(&self.state)).collect()
     }
 }
 
@@ -315,7 +319,8 @@ mod tests {
         drop(dead); // As a SIGKILL would: the lock goes, the files stay.
         kept.keep().expect("kept");
         let half = home.cache.join("templates/tmp-4194305-x");
-        fs::create_dir_all(&half).expect("made");
+        let environment = home.cache.join("venvs/0123");
+        fs::create_dir_all(&half).and_then(|()| fs::create_dir_all(&environment)).expect("made");
         let places = |left: Vec<Left>| left.into_iter().map(|left| (left.place, left.kept)).collect::<Vec<_>>();
         let kept_and = |others: &[&PathBuf]| {
             let mut all: Vec<_> = others.iter().map(|path| ((*path).clone(), **path == kept_path)).collect();
@@ -324,7 +329,7 @@ mod tests {
         };
         let mut left = places(home.left());
         left.sort();
-        assert_eq!(left, kept_and(&[&dead_path, &kept_path, &half]), "a live run has left nothing yet");
+        assert_eq!(left, kept_and(&[&dead_path, &kept_path, &half, &environment]), "a live run has left nothing yet");
         let swept = home.sweep();
         assert_eq!(places(home.left()), kept_and(&[&kept_path]));
         assert_eq!(swept, [Swept { run: dead_path.clone(), processes: 0, containers: 0, files: 1, stays: None }]);

@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
+/// Ten thousand years: a moment that far away can still be told, on the slowest host.
+const LONGEST: Duration = Duration::from_secs(10_000 * 366 * 24 * 60 * 60);
+
 /// A duration written with its unit; a bare number is refused, since nobody knows what it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Limit(pub Duration);
@@ -21,6 +24,9 @@ impl<'de> Deserialize<'de> for Limit {
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Limit, E> {
                 match humantime::parse_duration(text) {
+                    Ok(duration) if duration > LONGEST => {
+                        Err(E::custom(format!("`{text}` is longer than ten thousand years")))
+                    }
                     Ok(duration) if !duration.is_zero() => Ok(Limit(duration)),
                     _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
                 }

@@ -49,9 +49,38 @@ impl From<toml::de::Error> for InputError {
     }
 }
 
+/// Where in a TOML text the value of a key stands, for mistakes that only a look at the world shows. Tables of a list
+/// are named by their number, from 0. The head of the innermost table that is written if the key itself is not.
+pub fn span_of(text: &str, key: &[&str]) -> Option<Range<usize>> {
+    let root = toml::de::DeTable::parse(text).ok()?;
+    let (first, rest) = key.split_first()?;
+    let mut value = root.get_ref().get(*first)?;
+    for part in rest {
+        let inner = match value.get_ref() {
+            toml::de::DeValue::Table(table) => table.get(*part),
+            toml::de::DeValue::Array(list) => part.parse::<usize>().ok().and_then(|at| list.get(at)),
+            _ => None,
+        };
+        let Some(inner) = inner else { break };
+        value = inner;
+    }
+    Some(value.span())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_found_where_it_is_written_or_would_be() {
+        let text = "a = 1\n[servers]\npath = 'x'\n";
+        let at = |key: &[&str]| span_of(text, key).map(|span| text[span].to_owned());
+        assert_eq!(at(&["servers", "path"]).as_deref(), Some("'x'"));
+        assert!(at(&["servers", "commit"]).expect("its table").starts_with("[servers]"));
+        let machines = "[[machine]]\nname = 'a'\n[[machine]]\nname = 'b'\n";
+        assert_eq!(span_of(machines, &["machine", "1", "name"]).map(|span| &machines[span]), Some("'b'"));
+        assert_eq!((at(&["keys", "path"]), span_of("a = ", &["a"])), (None, None));
+    }
 
     #[test]
     fn positions_count_characters_from_one() {

@@ -20,7 +20,7 @@ pub use acme_report::{AcmeReport, Certificate};
 pub use canary::{canary_age, canary_text};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
-pub use input::{InputError, Position};
+pub use input::{InputError, Position, span_of};
 pub use mail_report::{Caught, MailReport};
 pub use plan::{After, Moment, Pass, Plan, Stage, plan};
 pub use recipe::{ImageRecipe, ImageSource};
@@ -34,7 +34,8 @@ pub use restore_report::{
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
     FileType, From, HostNeeds, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query,
-    Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, is_below,
+    Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
+    is_below, is_host_name,
 };
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

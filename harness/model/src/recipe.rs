@@ -47,6 +47,8 @@ struct ImageFile {
 
 /// Below this Debian with a kernel does not fit.
 const SMALLEST_DISK_MIB: u64 = 1024;
+/// 16 TiB, as ext4 has it with blocks of 4 KiB.
+const LARGEST_DISK_MIB: u64 = 16 << 20;
 
 impl ImageSource {
     /// Reads the text of an `image.toml`.
@@ -55,6 +57,10 @@ impl ImageSource {
         if let Some(size) = file.disk_mib.as_ref().filter(|size| *size.get_ref() < SMALLEST_DISK_MIB) {
             let message = "`disk-mib` is too small for a Debian system";
             return Err(InputError::new(size.span(), message, format!("at least {SMALLEST_DISK_MIB}")));
+        }
+        if let Some(size) = file.disk_mib.as_ref().filter(|size| *size.get_ref() > LARGEST_DISK_MIB) {
+            let message = "`disk-mib` is too large for a disk";
+            return Err(InputError::new(size.span(), message, format!("at most {LARGEST_DISK_MIB}")));
         }
         if let Some(mirror) = &file.mirror
             && !(mirror.get_ref().starts_with("http://") || mirror.get_ref().starts_with("https://"))
@@ -158,6 +164,7 @@ mod tests {
     #[test]
     fn mistakes_are_placed() {
         rejects("suite = 'trixie'\npackages = []\ndisk-mib = 12", (3, 12), "too small");
+        rejects("suite = 'trixie'\npackages = []\ndisk-mib = 16777217", (3, 12), "too large");
         rejects("suite = 'trixie'\npackages = ['-oDir=/']\ndisk-mib = 4096", (2, 13), "-oDir=/");
         rejects("suite = 'trixie'\npackages = []\ndisk-mib = 4096\nsize = 1", (4, 1), "unknown field `size`");
         rejects("suite = 'trixie'\npackages = []\ndisk-mib = 4096\nmirror = 'm'", (4, 10), "no URL");

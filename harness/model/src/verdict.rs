@@ -183,7 +183,7 @@ impl ClaimReport {
         findings: Vec<Finding>,
     ) -> Self {
         let open = |severity| findings.iter().any(|f| f.severity == severity && f.waived.is_none());
-        let waived = findings.iter().any(|f| f.severity == Severity::Fails && f.waived.is_some());
+        let waived = findings.iter().any(|f| f.severity >= Severity::Unknown && f.waived.is_some());
         let verdict = if open(Severity::Fails) {
             Verdict::Failed
         } else if open(Severity::Unknown) || declared == 0 || checked < declared {

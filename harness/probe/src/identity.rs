@@ -125,7 +125,12 @@ fn join(lan: &Lan) -> io::Result<()> {
             run("ip", &["link", "set", "dev", &name, "address", mac, "up"])?;
             run("ip", &["address", "replace", &address, "dev", &name])?
         }
-        None => run("ip", &["address", "replace", &address, "dev", "eth0"])?,
+        None => {
+            // A container has a second one, unless its network is open: then the engine's leads to the neighbours too.
+            let name = if Path::new("/sys/class/net/eth1").exists() { "eth1" } else { "eth0" };
+            run("ip", &["link", "set", "dev", name, "up"])?;
+            run("ip", &["address", "replace", &address, "dev", name])?
+        }
     };
     let old = fs::read_to_string(HOSTS).unwrap_or_default();
     fs::write(HOSTS, with_hosts(&old, lan))

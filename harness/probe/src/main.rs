@@ -23,12 +23,14 @@ mod hashing;
 mod identity;
 mod keys;
 mod known;
+mod lan;
 mod locale;
 mod manifest;
 mod modules;
 mod mounted;
 mod mounts;
 mod online;
+mod outside;
 mod packages;
 mod record;
 mod shadow;
@@ -43,11 +45,12 @@ mod trust;
 mod units;
 mod walk;
 mod watch;
+mod wayout;
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] [--base=NAME]... | files ROOT LIST [NAME] | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] [--base=NAME]... | files ROOT LIST [NAME] | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET | outside ADDRESS SOCKET | lan SEAT SOCKET | wayout WORD PORT ADDRESS...";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -71,6 +74,9 @@ fn main() -> ExitCode {
         ["agent"] => agent::serve(),
         ["agent", "-"] => agent::serve_pipe(),
         ["forward", at, socket] => forward::serve(at, socket),
+        ["outside", machine, socket] => outside::serve(machine, socket),
+        ["lan", seat, socket] => lan::join(seat, socket),
+        ["wayout", word, port, addresses @ ..] => wayout::look(word, port, addresses),
         ["still"] => identity::still(),
         ["identity"] => identity::take(),
         ["online", address, port] => online::wait(address, port),

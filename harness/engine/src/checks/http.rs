@@ -1,6 +1,11 @@
-//! Checks over HTTP: one request, made as a user's client would make it, led to the machine by address alone.
+//! Checks over HTTP: one request, made as a user's client would make it, on a connection that was made for it. The client
+//! itself can make none: whatever host the URL names, an address included, nothing is sent to it.
 
 use std::error::Error;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use redrill_machines::{Deadline, Machine, MachineError};
@@ -8,6 +13,8 @@ use redrill_model::{From, HttpCheck};
 use reqwest::header::HOST;
 use reqwest::tls::TlsInfo;
 use reqwest::{Certificate, Client, Response};
+use tokio::net::{TcpStream, UnixListener};
+use tokio::task::JoinHandle;
 
 use super::{Place, Seen};
 use crate::causes::chain;
@@ -34,21 +41,61 @@ pub(super) async fn attempt<M: Machine>(
         }
     };
     let wait = deadline.child("an answer over HTTP", ANSWER).left();
-    let client = match client(check, place, address, wait) {
+    let stream = match tokio::time::timeout(wait, TcpStream::connect(address)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return Ok(Seen::Not(vec![format!("cannot connect: {error}")])),
+        Err(_) => return Ok(Seen::Not(vec!["cannot connect: nobody answered".to_owned()])),
+    };
+    let what = || "cannot lead a request to a machine".to_owned();
+    let way = Way::to(stream).map_err(|source| MachineError::Io { what: what(), source })?;
+    let client = match client(check, place, &way, wait) {
         Ok(client) => client,
         Err(error) => return Ok(Seen::Not(vec![chain(&*error)])),
     };
-    let request = client.get(with_port(check, address.port())).header(HOST, host_header(check));
+    let request = client.get(&check.url).header(HOST, host_header(check));
     Ok(match request.send().await {
         Ok(response) => judge(check, response).await,
         Err(error) => Seen::Not(vec![chain(&error)]),
     })
 }
 
+/// A unix socket that leads to one connection, once. A client that has it has no other way to go: neither to an address
+/// in its URL, which would not be looked up, nor to a proxy of the host.
+struct Way {
+    path: PathBuf,
+    task: JoinHandle<()>,
+    /// Keeps the path short: a socket's has at most 107 bytes.
+    _open: File,
+    _place: tempfile::TempDir,
+}
+
+impl Way {
+    fn to(mut stream: TcpStream) -> io::Result<Self> {
+        stream.set_nodelay(true)?;
+        let place = tempfile::tempdir()?;
+        let open = File::open(place.path())?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/http", open.as_raw_fd()));
+        let listener = UnixListener::bind(&path)?;
+        let task = tokio::spawn(async move {
+            let Ok((mut client, _)) = listener.accept().await else { return };
+            drop(listener);
+            // A broken connection is the client's to notice.
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut stream).await;
+        });
+        Ok(Self { path, task, _open: open, _place: place })
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 fn client<M>(
     check: &HttpCheck,
     place: &Place<'_, M>,
-    address: std::net::SocketAddr,
+    way: &Way,
     wait: Duration,
 ) -> Result<Client, Box<dyn Error + Send + Sync>> {
     // The second call finds a provider in place, and that is what it is for.
@@ -56,7 +103,7 @@ fn client<M>(
     let mut builder = Client::builder()
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
-        .resolve(&check.host, address)
+        .unix_socket(way.path.as_path())
         .timeout(wait)
         .tls_info(true);
     builder = match (&check.ca, place.trusted) {
@@ -67,14 +114,6 @@ fn client<M>(
         (None, None) => builder,
     };
     Ok(builder.build()?)
-}
-
-/// The URL with the forwarded port: the host's name stays, and so do the name in the TLS handshake and the check of the
-/// certificate.
-fn with_port(check: &HttpCheck, port: u16) -> String {
-    let (scheme, rest) = check.url.split_once("://").unwrap_or(("http", &check.url));
-    let path = rest.find(['/', '?', '#']).map_or("", |at| &rest[at..]);
-    format!("{scheme}://{}:{port}{path}", check.host)
 }
 
 /// What a client at the real address would send.
@@ -227,6 +266,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_url_with_an_address_goes_to_the_machine_and_nothing_to_the_address() {
+        let real = TcpListener::bind("127.0.0.2:0").await.expect("a port of an address that is real");
+        let port = real.local_addr().expect("bound").port();
+        for host in ["127.0.0.2", "2130706434", "0x7f000002", "127.2", "0177.0.0.2", "0x7f.2", "[::ffff:127.0.0.2]"] {
+            let check = http(&format!("url = 'http://{host}:{port}/x'\nstatus = 200"));
+            let (seen, head) = ask(&check, ANSWER).await;
+            assert_eq!(seen, Seen::Holds, "{host}");
+            let head = head.to_ascii_lowercase();
+            assert!(head.starts_with("get /x ") && head.contains(&format!("host: {host}:{port}\r\n")), "{head}");
+        }
+        // A redirect to it is an answer.
+        let check = http("url = 'http://web.test/'\nstatus = 302");
+        let answer = format!("HTTP/1.1 302 Found\r\nLocation: http://127.0.0.2:{port}/\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(ask(&check, answer.leak()).await.0, Seen::Holds);
+        let nobody = tokio::time::timeout(Duration::from_millis(50), real.accept()).await;
+        assert!(nobody.is_err(), "the real address was connected to");
+    }
+
+    #[tokio::test]
+    async fn a_certificate_for_an_address_is_held_against_the_address_of_the_url() {
+        let dir = std::env::temp_dir().join(format!("redrill-address-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).expect("made");
+        for (host, because) in [("192.0.2.7", ""), ("192.0.2.8", "not valid for name")] {
+            let (address, root) = over_tls_for("192.0.2.7", 4000).await;
+            std::fs::write(dir.join("ca.pem"), root).expect("written");
+            let check = http(&format!("url = 'https://{host}/'\nstatus = 200\nca = 'ca.pem'"));
+            let mut fake = Fake::default();
+            fake.ports.insert(443, address);
+            let machine = machine(fake).await;
+            let place = Place { directory: &dir, ..at(&machine) };
+            match attempt(&check, &place, &deadline()).await.expect("could be found out") {
+                Seen::Holds => assert_eq!(because, ""),
+                Seen::Not(told) => assert!(!because.is_empty() && told.join("; ").contains(because), "{told:?}"),
+            }
+        }
+        std::fs::remove_dir_all(dir).expect("cleaned up");
+    }
+
+    #[tokio::test]
     async fn redirects_are_answers_and_are_not_followed() {
         let check = http("url = 'http://web.test:8080/'\nstatus = 301\nheader = { location = 'https://web.test/' }");
         let answer = "HTTP/1.1 301 Moved\r\nLocation: https://web.test/\r\nContent-Length: 0\r\n\r\n";
@@ -247,10 +325,14 @@ mod tests {
 
     /// A server for `web.test` that answers once over TLS, until then, and the root of its authority as PEM.
     async fn over_tls(until: i32) -> (std::net::SocketAddr, String) {
+        over_tls_for("web.test", until).await
+    }
+
+    async fn over_tls_for(name: &str, until: i32) -> (std::net::SocketAddr, String) {
         let (mut authority, authority_key) = (CertificateParams::default(), KeyPair::generate().expect("a key"));
         authority.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         let root = authority.self_signed(&authority_key).expect("signed").pem();
-        let mut server = CertificateParams::new(vec!["web.test".to_owned()]).expect("a name");
+        let mut server = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         server.not_after = rcgen::date_time_ymd(until, 1, 1);
         let key = KeyPair::generate().expect("a key");
         let certificate = server.signed_by(&key, &Issuer::new(authority, authority_key)).expect("signed");
@@ -291,7 +373,7 @@ mod tests {
             (BY_CA, 2020, None, None, "certificate expired"),
             (BY_CA, 4000, Some("no certificate"), None, "certificate"),
             (&BY_CA.replace("web.test", "other.test"), 4000, None, None, "not valid for name"),
-            (&BY_CA.replace("30d", "1000000d"), 4000, None, None, "the certificate ends in"),
+            (&BY_CA.replace("30d", "36000d"), 4000, None, None, "the certificate ends in"),
         ] {
             let (address, root) = over_tls(until).await;
             std::fs::write(dir.join("ca.pem"), ca.unwrap_or(&root)).expect("written");

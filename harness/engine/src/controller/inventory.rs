@@ -1,8 +1,11 @@
 //! The hosts of the production inventory, as the deploy tool itself reads them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::path::Path;
 
-use redrill_model::{MachineSpec, Tool};
+use redrill_model::{InputError, MachineSpec, Tool, is_host_name};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -30,10 +33,31 @@ impl InventoryHost {
 
     /// Names under which the tool may look the host up: its own, and the address that the inventory gives it.
     pub(crate) fn names(&self) -> Vec<String> {
-        let said = |key: &str| self.data.get(key).and_then(Value::as_str).map(str::to_owned);
-        let address = ["ssh_hostname", "ansible_host", "ansible_ssh_host"].into_iter().find_map(said);
-        let address = address.filter(|address| *address != self.name && !address.contains(['{', ' ', '\n']));
+        let address = self.address().map(str::to_owned);
+        // Both become words of an `ssh_config`: a pattern there would lead other hosts to this machine. What is computed
+        // only in the deploy (`{{ .. }}`) is no address yet.
+        let address = address.filter(|address| *address != self.name && is_address(address));
         [Some(self.name.clone()), address].into_iter().flatten().collect()
+    }
+
+    /// Its names and its addresses, as a program finds them that reads no configuration of SSH.
+    pub(crate) fn known_as(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let (addresses, names): (Vec<_>, Vec<_>) =
+            self.names().into_iter().partition(|name| internet_address(name).is_some());
+        (names, addresses.iter().filter_map(|text| internet_address(text)).collect())
+    }
+
+    /// Everything that the inventory calls it, addresses that stand in any of its variables included.
+    pub(crate) fn everything(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let (names, mut addresses) = self.known_as();
+        collect_addresses(&Value::Object(self.data.clone()), &mut addresses);
+        (names, addresses)
+    }
+
+    /// The address in production, if the inventory gives one.
+    fn address(&self) -> Option<&str> {
+        let said = |key: &str| self.data.get(key).and_then(Value::as_str);
+        ["ssh_hostname", "ansible_host", "ansible_ssh_host"].into_iter().find_map(said)
     }
 
     /// The port in production, where it is not 22: part of the name in `known_hosts`.
@@ -57,6 +81,28 @@ impl InventoryHost {
     }
 }
 
+/// An address of the internet, with or without the brackets of IPv6 and the length of a network.
+fn internet_address(text: &str) -> Option<IpAddr> {
+    let bare = text.split('/').next().unwrap_or(text).trim_start_matches('[').trim_end_matches(']');
+    bare.parse().ok()
+}
+
+/// Every address in a value that is no loopback, no mask and no group.
+fn collect_addresses(value: &Value, into: &mut Vec<IpAddr>) {
+    match value {
+        Value::String(text) => {
+            let plain = |found: &IpAddr| !found.is_loopback() && !found.is_unspecified() && !found.is_multicast();
+            into.extend(internet_address(text).filter(plain).filter(|found| !found.to_string().starts_with("255.")));
+        }
+        Value::Array(values) => values.iter().for_each(|value| collect_addresses(value, into)),
+        Value::Object(values) => values.values().for_each(|value| collect_addresses(value, into)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// What our helper in pyinfra writes.
+const FILE: &str = "inventory.json";
+
 /// Asks the tool, or reads the file. Also what a reader must know of the hosts.
 pub(super) async fn read(
     controller: &Controller,
@@ -66,12 +112,12 @@ pub(super) async fn read(
     match controller.found.tool {
         Tool::Pyinfra => {
             // `debug-inventory --json` came with 3.10 only: our helper writes it for every version.
-            let file = controller.tools().join("inventory.json");
             let mut command = tools::pyinfra_command(controller);
-            command.env("REDRILL_INVENTORY", &file).args([&inventory, "debug-inventory"]);
+            command.env("REDRILL_INVENTORY", controller.told().join(FILE)).args([&inventory, "debug-inventory"]);
             controller.ask(command, "pyinfra debug-inventory").await?;
-            let text = std::fs::read_to_string(&file).map_err(ControllerError::io("pyinfra told no inventory"))?;
-            Ok((from_pyinfra(&text)?, Vec::new()))
+            let text = redrill_sandbox::read_back(&controller.told(), Path::new(FILE));
+            let text = text.map_err(ControllerError::io("pyinfra told no inventory"))?;
+            Ok((from_pyinfra(&String::from_utf8_lossy(&text))?, Vec::new()))
         }
         Tool::Ansible => {
             let mut command = tools::ansible_command(controller, "ansible-inventory");
@@ -83,9 +129,14 @@ pub(super) async fn read(
             Ok((machines.iter().map(|machine| InventoryHost::plain(&machine.name)).collect(), Vec::new()))
         }
         Tool::Shell => {
-            let file = controller.servers().join(&inventory);
-            let text = std::fs::read_to_string(file).map_err(ControllerError::io("cannot read the inventory"))?;
-            Ok((from_lines(&text), Vec::new()))
+            if !controller.servers().join(&inventory).is_file() {
+                let message = format!("the inventory `{inventory}` is no file");
+                let error = ScenarioError::mismatch(message, "a file with a host a line: a script has no other");
+                return Err(error.into());
+            }
+            let bytes = redrill_sandbox::read_back(controller.servers(), Path::new(&inventory));
+            let bytes = bytes.map_err(ControllerError::io("cannot read the inventory"))?;
+            Ok((from_file(&inventory, &bytes)?, Vec::new()))
         }
     }
 }
@@ -126,12 +177,35 @@ fn holds(groups: &serde_json::Map<String, Value>, group: &str, host: &str, depth
     names("hosts").contains(&host) || (depth < DEEPEST && names("children").iter().any(below))
 }
 
+fn is_address(text: &str) -> bool {
+    is_host_name(text) || text.parse::<IpAddr>().is_ok()
+}
+
+/// Names of hosts become names of files and words of configurations; addresses stand beside them.
+fn sound(hosts: &[InventoryHost], inventory: &Path) -> Result<(), ScenarioError> {
+    let expected = "letters, digits, `.`, `-` and `_`, as a machine's name";
+    let wrong = |what: String| ScenarioError::mismatch(format!("{}: {what}", inventory.display()), expected);
+    for host in hosts {
+        let name = host.name.escape_debug();
+        if !is_host_name(&host.name) {
+            return Err(wrong(format!("the inventory's host `{name}` has no name that a machine can have")));
+        }
+        let odd = |address: &&str| !is_address(address) && !address.contains("{{");
+        if let Some(address) = host.address().filter(odd) {
+            return Err(wrong(format!("the inventory's host `{name}` has the address `{}`", address.escape_debug())));
+        }
+    }
+    Ok(())
+}
+
 /// Of the hosts, those to deploy to, and what a reader must know of the others.
 pub(super) fn limited(
     hosts: Vec<InventoryHost>,
     limit: &[String],
+    inventory: &Path,
 ) -> Result<(Vec<InventoryHost>, Option<String>), ScenarioError> {
     if limit.is_empty() {
+        sound(&hosts, inventory)?;
         return Ok((hosts, None));
     }
     let known: Vec<String> = hosts.iter().map(|host| host.name.clone()).collect();
@@ -140,6 +214,7 @@ pub(super) fn limited(
         return Err(ScenarioError::mismatch(message, format!("one of `{}`", known.join("`, `"))));
     }
     let (kept, left): (Vec<_>, Vec<_>) = hosts.into_iter().partition(|host| limit.contains(&host.name));
+    sound(&kept, inventory)?;
     let left: Vec<String> = left.into_iter().map(|host| host.name).collect();
     let remark = (!left.is_empty()).then(|| format!("not looked at: {}", left.join(", ")));
     Ok((kept, remark))
@@ -159,10 +234,38 @@ fn on_ssh(hosts: Vec<InventoryHost>) -> Result<(Vec<InventoryHost>, Vec<String>)
     Ok((hosts, remarks))
 }
 
-/// A host a line; `#` begins a comment.
-fn from_lines(text: &str) -> Vec<InventoryHost> {
-    let words = text.lines().filter_map(|line| line.split('#').next()?.split_whitespace().next());
-    words.map(InventoryHost::plain).collect()
+/// A plain list; `inventory` is its name in the repo.
+fn from_file(inventory: &str, bytes: &[u8]) -> Result<Vec<InventoryHost>, ScenarioError> {
+    let text = String::from_utf8_lossy(bytes).into_owned();
+    let invalid = |span: Range<usize>, message: String, expected: &str| {
+        let error = InputError { span, message, expected: Some(expected.to_owned()) };
+        ScenarioError::Invalid { path: inventory.into(), text: text.clone(), error }
+    };
+    if let Err(error) = std::str::from_utf8(bytes) {
+        let at = error.valid_up_to();
+        return Err(invalid(at..at + 1, "this is no UTF-8".to_owned(), "a host a line"));
+    }
+    from_lines(&text).map_err(|(span, name)| {
+        let message = format!("`{}` is no name of a host", name.escape_debug());
+        invalid(span, message, "letters, digits, `.`, `-` and `_`")
+    })
+}
+
+/// A host a line; `#` begins a comment. Else the place and the text of what is no host.
+fn from_lines(text: &str) -> Result<Vec<InventoryHost>, (Range<usize>, String)> {
+    let (mut hosts, mut offset) = (Vec::new(), 0);
+    for raw in text.split_inclusive('\n') {
+        let line = raw.split('#').next().unwrap_or_default();
+        if let Some(word) = line.split_whitespace().next() {
+            let at = offset + line.find(word).unwrap_or_default();
+            if !is_host_name(word) {
+                return Err((at..at + word.len(), word.to_owned()));
+            }
+            hosts.push(InventoryHost::plain(word));
+        }
+        offset += raw.len();
+    }
+    Ok(hosts)
 }
 
 /// Every host needs a machine, before anything boots; every machine needs a host, or nothing would be deployed to it.
@@ -204,10 +307,10 @@ mod tests {
     fn a_limit_leaves_hosts_out_and_says_so() {
         let all = || vec![host("a"), host("b")];
         let names = |hosts: &[InventoryHost]| hosts.iter().map(|host| host.name.clone()).collect::<Vec<_>>();
-        let (hosts, remark) = limited(all(), &["b".to_owned()]).expect("known");
+        let (hosts, remark) = limited(all(), &["b".to_owned()], Path::new("i")).expect("known");
         assert_eq!((names(&hosts), remark.as_deref()), (vec!["b".to_owned()], Some("not looked at: a")));
-        assert_eq!(limited(all(), &[]).expect("no limit").0.len(), 2);
-        let unknown = limited(all(), &["c".to_owned()]).expect_err("unknown").to_string();
+        assert_eq!(limited(all(), &[], Path::new("i")).expect("no limit").0.len(), 2);
+        let unknown = limited(all(), &["c".to_owned()], Path::new("i")).expect_err("unknown").to_string();
         assert!(unknown.contains("`c` is no host"), "{unknown}");
     }
 
@@ -267,7 +370,61 @@ mod tests {
 
     #[test]
     fn a_plain_list_of_hosts_is_read() {
-        let hosts = from_lines("# ours\nweb.example.org  # front\n\ndb root\n");
+        let hosts = from_lines("# ours\nweb.example.org  # front\n\ndb root\n").expect("read");
         assert_eq!(hosts.iter().map(|host| host.name.as_str()).collect::<Vec<_>>(), ["web.example.org", "db"]);
+    }
+
+    /// What no machine is called, and no file, and no word of an `ssh_config` may be.
+    const ODD: [&str; 13] = [
+        "../../etc",
+        "a/b",
+        "*",
+        "?",
+        "!web",
+        "-oProxyCommand=x",
+        "a\0b",
+        "a\u{1b}[2J",
+        "a,b",
+        "[web]",
+        "é",
+        "$(x)",
+        "@local",
+    ];
+
+    #[test]
+    fn a_host_that_has_no_name_is_told_with_its_place_in_a_plain_list() {
+        for odd in ODD {
+            let text = format!("web\n  {odd} # x\n");
+            let error = from_file("hosts", text.as_bytes()).expect_err("no name");
+            let ScenarioError::Invalid { path, text, error } = error else { panic!("{error}") };
+            let position = error.position(&text);
+            assert_eq!((path.as_path(), position.line, position.column), (Path::new("hosts"), 2, 3), "{odd:?}");
+            assert!(error.message.ends_with("is no name of a host") && !error.message.contains(char::is_control));
+        }
+        let error = from_file("hosts", b"web\nd\xffb\n").expect_err("no text");
+        let ScenarioError::Invalid { text, error, .. } = error else { panic!("{error}") };
+        assert_eq!((error.position(&text).line, error.position(&text).column), (2, 2));
+    }
+
+    #[test]
+    fn a_host_or_an_address_that_is_none_is_told_with_its_inventory() {
+        let with_address = |address: &str| {
+            let data = serde_json::json!([{"name": "web", "data": {"ansible_host": address}}]);
+            from_pyinfra(&data.to_string()).expect("read")
+        };
+        let inventory = Path::new("inventory/hosts.yml");
+        for odd in ODD.into_iter().chain(["", "a b", "a\nHost *", "web\tx"]) {
+            let error = limited(vec![host(odd)], &[], inventory).expect_err(odd).to_string();
+            assert!(error.starts_with("inventory/hosts.yml: the inventory's host `"), "{error}");
+            assert!(!error.contains(char::is_control), "{error:?}");
+            let error = limited(with_address(odd), &[], inventory).expect_err(odd).to_string();
+            assert!(error.contains("`web` has the address `"), "{error}");
+            assert_eq!(with_address(odd)[0].names(), ["web"], "it never becomes a word of a configuration");
+        }
+        for fine in ["203.0.113.7", "2001:db8::7", "db.example.org", "{{ lookup('x') }}"] {
+            assert!(limited(with_address(fine), &[], inventory).is_ok(), "{fine}");
+        }
+        let limit = ["web".to_owned()];
+        assert!(limited(vec![host("@local"), host("web")], &limit, inventory).is_ok(), "what is left out may be odd");
     }
 }

@@ -1,28 +1,41 @@
 //! The clean environment in which a deploy tool runs: a checkout of one commit, the keys beside it, a fresh home, few
-//! environment variables, and no way to any host but the drill's machines.
+//! environment variables, and a sandbox with no way to any host but the drill's machines.
 
 mod checkout;
+mod environment_key;
+mod index;
 mod inventory;
-mod shims;
+mod sandbox;
 mod ssh_home;
 mod surroundings;
 mod venv;
+mod ways;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use redrill_machines::process::{Guard, RUN_VARIABLE};
+use redrill_machines::process::Guard;
 use redrill_machines::{Address, Home, MachineError};
-use redrill_model::{Claim, Deploy, Pass, Perturbation, SourceReport, Tool};
+use redrill_model::{Claim, Deploy, Pass, SourceReport, Tool};
+use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::keys;
 use crate::loaded::{Loaded, ScenarioError};
 use crate::tools::{self, Found};
 pub(crate) use checkout::changed;
 pub(crate) use inventory::InventoryHost;
+use sandbox::Sandbox;
+pub(crate) use sandbox::{Sealed, ledgers};
 use surroundings::Surroundings;
+use venv::Environment;
+use ways::Ways;
+
+/// Where it lies in the run directory.
+const DIRECTORY: &str = "controller";
 
 /// Is told what goes on.
 pub(crate) type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -36,6 +49,9 @@ pub(crate) enum ControllerError {
     /// A program of the host failed.
     #[error("{what} failed: {said}")]
     Program { what: String, said: String },
+    /// Nothing of the repo runs on a host that cannot seal it.
+    #[error("nothing of the repo is run, since this host cannot seal it: {0}")]
+    Unsealed(Unable),
     /// It could not be started.
     #[error(transparent)]
     Machine(#[from] MachineError),
@@ -52,6 +68,14 @@ impl ControllerError {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
+    }
+
+    /// With its place in the scenario, if it is the scenario's mistake.
+    pub(crate) fn at(self, loaded: &Loaded, key: &[&str]) -> Self {
+        match self {
+            Self::Scenario(error) => Self::Scenario(error.at(loaded, key)),
+            other => other,
+        }
     }
 }
 
@@ -74,12 +98,23 @@ pub(crate) struct Controller {
     pub(crate) tool_version: String,
     /// What a reader must know of it.
     pub(crate) remarks: Vec<String>,
+    /// Names and addresses of every host of the inventory, those that are not deployed to included.
+    pub(crate) production: Production,
     guard: Guard,
-    run: PathBuf,
+    sandbox: Sandbox,
+    ways: Ways,
     directory: PathBuf,
     /// Where the deploy tool is; a script may need none.
-    venv: Option<PathBuf>,
-    key: Option<PathBuf>,
+    venv: Option<Environment>,
+    /// The machines that are connected.
+    addresses: Vec<Address>,
+}
+
+/// What the inventory says of the real hosts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Production {
+    pub(crate) names: Vec<String>,
+    pub(crate) addresses: Vec<IpAddr>,
 }
 
 impl Controller {
@@ -91,23 +126,29 @@ impl Controller {
         run: &Path,
         progress: &Progress,
     ) -> Result<Self, ControllerError> {
-        let directory = run.join("controller");
+        let directory = run.join(DIRECTORY);
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
+        let sandbox = Sandbox::open(guard, &directory).await.map_err(ControllerError::Unsealed)?;
         let here = Surroundings::first(&directory);
-        let repo = loaded.directory.join(&loaded.scenario.servers.path);
-        let source = checkout::checkout(&repo, &loaded.scenario.servers.commit, &here.servers).await?;
+        let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
-            checkout::copy_private(&keys, &directory.join("keys"))?;
+            keys::copy(&keys, &directory.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
         }
-        let found = tools::resolve(&here.servers, &loaded.scenario.deploy)
-            .map_err(|undecided| ScenarioError::mismatch(undecided.message, undecided.expected))?;
+        let found = tools::resolve(&here.servers, &loaded.scenario.deploy).map_err(|undecided| {
+            let error = ScenarioError::mismatch(undecided.message, undecided.expected);
+            undecided.key.into_iter().fold(error, |error, key| error.at(loaded, &["deploy", key]))
+        })?;
+        asks_where(&found, &loaded.scenario.deploy)?;
         let venv = match &found.requirements {
-            Some(file) => Some(venv::make(&here.servers.join(file), &home.cache, guard, run, progress).await?),
+            Some(file) => {
+                let wanted = venv::Wanted { servers: &here.servers, requirements: file };
+                Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)
+            }
             None => None,
         };
         let elsewhere = if loaded.scenario.claims.contains(&Claim::Idempotent) {
-            elsewhere(loaded, &directory, &source.commit, &repo, &here).await?
+            elsewhere(loaded, &directory, &source.commit, &here).await?
         } else {
             here.clone()
         };
@@ -120,19 +161,47 @@ impl Controller {
             hosts: Vec::new(),
             tool_version: String::new(),
             remarks: Vec::new(),
+            production: Production::default(),
             guard: guard.clone(),
-            run: run.to_owned(),
+            sandbox,
+            ways: Ways::new(directory.join("ways"))?,
             directory,
             venv,
-            key: None,
+            addresses: Vec::new(),
         };
         controller.install()?;
         controller.tool_version = controller.version().await?;
         let (hosts, remarks) = inventory::read(&controller, &loaded.scenario.machines).await?;
-        let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
+        for (names, addresses) in hosts.iter().map(InventoryHost::everything) {
+            controller.production.names.extend(names);
+            controller.production.addresses.extend(addresses);
+        }
+        let (hosts, left) = inventory::limited(
+            hosts,
+            &controller.deploy.limit,
+            controller.found.inventory.as_deref().unwrap_or(Path::new("inventory")),
+        )?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
+        controller.hosts.iter().try_for_each(|host| controller.ways.lead_to_machine(host))?;
+        controller.lead_out(loaded)?;
         Ok(controller)
+    }
+
+    /// Opens the ways that the scenario declares.
+    fn lead_out(&mut self, loaded: &Loaded) -> Result<(), ControllerError> {
+        for way in &loaded.scenario.ways_out {
+            if self.production.is(&way.host) {
+                let message =
+                    format!("`[network] controller` leads to `{}`, which is a host of the inventory", way.host);
+                return Err(
+                    ScenarioError::mismatch(message, "no way to production: its machine stands in for it").into()
+                );
+            }
+            self.ways.lead_to_outside(&way.host, way.port)?;
+            self.remarks.push(format!("the controller could reach {}:{}: {}", way.host, way.port, way.why));
+        }
+        Ok(())
     }
 
     /// The same, with a machine for every host and a host for every machine.
@@ -164,11 +233,12 @@ impl Controller {
         self.places[1].differs(&self.places[0])
     }
 
-    /// Lays what we bring beside the checkout: helpers of the tools, and ways to the machines.
+    /// Lays what we bring beside the checkout: helpers of the tools.
     fn install(&self) -> Result<(), ControllerError> {
         let tools = self.tools();
-        std::fs::create_dir_all(&tools).map_err(ControllerError::io("cannot make the controller"))?;
-        shims::install(&self.bin(), &self.ssh_config(), self.guard.program(), &self.contacts_file())?;
+        for directory in [&tools, &self.told()] {
+            std::fs::create_dir_all(directory).map_err(ControllerError::io("cannot make the controller"))?;
+        }
         match self.found.tool {
             Tool::Pyinfra => tools::install_pyinfra_events(&tools),
             Tool::Ansible => tools::install_ansible_events(&tools),
@@ -176,18 +246,30 @@ impl Controller {
         }
     }
 
-    /// Where what we bring lies.
+    /// Where what we bring lies: the tool only reads it.
     pub(crate) fn tools(&self) -> PathBuf {
         self.directory.join("tools")
     }
 
-    fn bin(&self) -> PathBuf {
-        self.tools().join("bin")
+    /// Where our helpers in the tool write; whatever it runs may write there too.
+    pub(crate) fn told(&self) -> PathBuf {
+        self.directory.join("told")
     }
 
     /// Where a tool's events of this run lie, secrets and all: it goes with the controller.
     pub(crate) fn events_file(&self, label: &str) -> PathBuf {
-        self.tools().join(format!("{label}.events.jsonl"))
+        self.told().join(events_name(label))
+    }
+
+    /// The events so far; none if there is no such file, or something else than a file.
+    pub(crate) fn events_told(&self, label: &str) -> Option<String> {
+        self.read_told(&events_name(label))
+    }
+
+    /// What a helper wrote to the file of this name.
+    pub(crate) fn read_told(&self, name: &str) -> Option<String> {
+        let bytes = redrill_sandbox::read_back(&self.told(), Path::new(name)).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     /// What the scenario passes on to the tool.
@@ -201,76 +283,89 @@ impl Controller {
         limit.iter().chain(&self.deploy.args).chain(again).cloned().collect()
     }
 
-    fn contacts_file(&self) -> PathBuf {
-        self.tools().join("contacts")
-    }
-
     /// Forgets which machines were connected to.
     pub(crate) fn forget_contacts(&self) {
-        let _ = std::fs::remove_file(self.contacts_file()); // None may be there yet.
+        self.ways.forget_contacts();
     }
 
     /// Hosts to whose machines a connection was made since, in the order of the inventory.
     pub(crate) fn contacts(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.contacts_file()).unwrap_or_default();
-        let made = |host: &&InventoryHost| text.lines().any(|line| line == host.name);
-        self.hosts.iter().filter(made).map(|host| host.name.clone()).collect()
+        let made = self.ways.contacts();
+        self.hosts.iter().filter(|host| made.contains(&host.name)).map(|host| host.name.clone()).collect()
     }
 
     /// Lets the tool reach these machines, and no others.
     pub(crate) fn connect(&mut self, addresses: &[Address]) -> Result<(), ControllerError> {
-        self.key = addresses.first().map(|address| address.key.clone());
-        let contact = shims::contact(&self.bin());
-        // paramiko starts its proxy for each connection anew; only what a script does is unknown otherwise.
-        let noting = (self.found.tool == Tool::Shell).then_some(contact.as_path());
-        let ways = ssh_home::Ways { redrill: self.guard.program(), noting };
-        self.places.iter().try_for_each(|place| ssh_home::write(&place.home, &self.hosts, addresses, &ways))
+        self.addresses = addresses.to_vec();
+        self.ways.connect(addresses.iter().map(|address| (address.host.clone(), address.port)));
+        self.places
+            .iter()
+            .try_for_each(|place| ssh_home::write(&place.home, &self.hosts, addresses, self.guard.program()))
     }
 
     /// The configuration of every SSH connection, whatever the inventory names.
     pub(crate) fn ssh_config(&self) -> PathBuf {
-        self.here.home.join(".ssh/config")
+        self.ssh("config")
     }
 
     /// The key that every machine admits; known once machines are connected.
     pub(crate) fn key(&self) -> Option<PathBuf> {
-        self.key.clone()
+        (!self.addresses.is_empty()).then(|| self.ssh(ssh_home::KEY))
     }
 
     /// The host keys of the machines.
     pub(crate) fn known_hosts(&self) -> PathBuf {
-        self.here.home.join(".ssh/known_hosts")
+        self.ssh("known_hosts")
     }
 
-    /// A guarded command in the checkout, with an environment that was chosen and not inherited.
-    pub(crate) fn command(&self, program: &str) -> Command {
-        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
+    fn ssh(&self, name: &str) -> PathBuf {
+        self.here.home.join(".ssh").join(name)
+    }
+
+    /// A sealed command in the checkout, with an environment that was chosen and not inherited.
+    pub(crate) fn command(&self, program: &str) -> Sealed {
+        let venv = self.venv.as_ref().map(|venv| venv.directory.join("bin"));
         let in_venv = venv.as_ref().map(|bin| bin.join(program)).filter(|path| path.exists());
         self.command_at(in_venv.unwrap_or_else(|| PathBuf::from(program)))
     }
 
-    fn command_at(&self, program: PathBuf) -> Command {
-        let venv = self.venv.as_ref().map(|venv| venv.join("bin"));
-        let mut command = self.here.command(&self.guard, program);
-        command.env(RUN_VARIABLE, &self.run);
-        let own = [Some(self.bin()), venv].into_iter().flatten();
-        let path: String = own.map(|bin| format!("{}:", bin.display())).collect();
-        command.env("PATH", format!("{path}/usr/local/bin:/usr/bin:/bin"));
+    fn command_at(&self, program: PathBuf) -> Sealed {
+        let mut command = Sealed::new("controller", program, self.cell());
+        let venv =
+            self.venv.as_ref().map(|venv| format!("{}:", venv.directory.join("bin").display())).unwrap_or_default();
+        command.env("PATH", format!("{venv}/usr/local/bin:/usr/bin:/bin"));
         command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1");
         command.envs(&self.deploy.env);
         command
     }
 
+    /// What a program of the deploy sees and reaches.
+    fn cell(&self) -> Cell {
+        let mut cell = self.here.cell();
+        cell.read_only.extend([self.tools(), self.guard.program().to_owned()]);
+        if let Some(venv) = &self.venv {
+            cell.read_only.push(venv.directory.clone());
+            // A checkout that is written to anyway lies upon it.
+            cell.read_only.extend(venv.beside.iter().cloned());
+        }
+        cell.writable.push(self.told());
+        cell.moved.push((self.ways.directory().to_owned(), ways::INSIDE.into()));
+        cell.leads = self.ways.leads().to_vec();
+        let ssh = self.here.home.join(".ssh");
+        cell.ssh = Some(ssh_home::texts(&self.hosts, &self.addresses, self.guard.program(), &ssh));
+        cell
+    }
+
     /// Runs a program of the checkout, of the tool's environment, or of the host, to its end. It finds the way to the
-    /// machines in `REDRILL_SSH_CONFIG`, since OpenSSH looks for its own in the account's home.
+    /// machines in `REDRILL_SSH_CONFIG` too.
     pub(crate) async fn run(&self, words: &[String]) -> Result<redrill_machines::Output, MachineError> {
         let [program, arguments @ ..] = words else {
             return Err(MachineError::Program { program: "controller".into(), said: "nothing to run".into() });
         };
         let here = self.servers().join(program);
         let mut command = if here.is_file() { self.command_at(here) } else { self.command(program) };
-        command.args(arguments).env("REDRILL_SSH_CONFIG", self.ssh_config());
-        let output = crate::process::output(&self.guard, command, program).await?;
+        command.args(arguments).env("REDRILL_SSH_CONFIG", self.ssh_config()).label(program);
+        let output = self.sandbox.output(&command, program).await?;
         Ok(redrill_machines::Output {
             status: output.status.code().unwrap_or(1),
             stdout: output.stdout,
@@ -278,7 +373,12 @@ impl Controller {
         })
     }
 
-    /// Starts what [`Controller::command`] made.
+    /// Makes the cell of a command, and the guarded process that is to run in it.
+    pub(crate) fn seal(&self, command: &Sealed) -> Result<Command, MachineError> {
+        self.sandbox.command(command)
+    }
+
+    /// Starts what [`Controller::seal`] made.
     pub(crate) fn spawn(
         &self,
         command: &mut Command,
@@ -303,15 +403,46 @@ impl Controller {
     }
 
     /// What a program prints on standard output.
-    async fn ask(&self, command: Command, what: &str) -> Result<String, ControllerError> {
-        let failed = |said: String| ControllerError::Program { what: what.to_owned(), said };
-        let output = crate::process::output(&self.guard, command, self.found.tool.name()).await?;
+    async fn ask(&self, mut command: Sealed, what: &str) -> Result<String, ControllerError> {
+        command.label(what);
+        let output = self.sandbox.output(&command, self.found.tool.name()).await?;
         if output.status.success() {
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        } else {
-            Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        Err(self.sandbox.failed(what, what, said))
     }
+}
+
+impl Production {
+    /// Whether this name, or this address, is one of a real host.
+    pub(crate) fn is(&self, host: &str) -> bool {
+        let address = host.parse::<IpAddr>().ok();
+        self.names.iter().any(|name| name.eq_ignore_ascii_case(host))
+            || address.is_some_and(|address| self.addresses.contains(&address.to_canonical()))
+    }
+}
+
+/// Scripts that people run on the server itself, and others on their own machine: their names do not tell.
+const AMBIGUOUS: [&str; 3] = ["install.sh", "setup.sh", "provision.sh"];
+
+/// A script that was found by such a name is not run before somebody has said where it runs.
+fn asks_where(found: &Found, deploy: &Deploy) -> Result<(), ScenarioError> {
+    let name = found.script.file_name().unwrap_or_default().to_string_lossy();
+    if found.tool != Tool::Shell || deploy.script.is_some() || deploy.on.is_some() || !AMBIGUOUS.contains(&&*name) {
+        return Ok(());
+    }
+    let message = format!(
+        "`{name}` was found by its name alone: does it run on each server, or on a controller that reaches them by SSH?"
+    );
+    Err(ScenarioError::mismatch(
+        message,
+        "[deploy] on = \"machine\" or on = \"controller\"; or redrill idempotence --on machine",
+    ))
+}
+
+fn events_name(label: &str) -> String {
+    format!("{label}.events.jsonl")
 }
 
 /// Lays out the place of the second deploy: a checkout of its own where paths may differ, keys beside it, a home.
@@ -319,21 +450,19 @@ async fn elsewhere(
     loaded: &Loaded,
     directory: &Path,
     commit: &str,
-    repo: &Path,
     first: &Surroundings,
 ) -> Result<Surroundings, ControllerError> {
     let deploy = &loaded.scenario.deploy;
-    let rename = !deploy.same.contains_key(&Perturbation::HostName) && surroundings::can_rename().await;
-    let there = Surroundings::second(directory, deploy, rename, SystemTime::now());
+    let there = Surroundings::second(directory, deploy, SystemTime::now());
     std::fs::create_dir_all(&there.home).map_err(ControllerError::io("cannot make the second controller"))?;
     if there.servers != first.servers {
         if let Some(above) = there.servers.parent() {
             std::fs::create_dir_all(above).map_err(ControllerError::io("cannot make the second controller"))?;
             if let Some(keys) = loaded.keys() {
-                checkout::copy_private(&keys, &above.join("keys"))?;
+                keys::copy(&keys, &above.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
             }
         }
-        checkout::checkout(repo, commit, &there.servers).await?;
+        checkout::checkout(loaded, commit, &there.servers).await?;
     }
     Ok(there)
 }

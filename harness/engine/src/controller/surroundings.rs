@@ -4,13 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use redrill_machines::process::Guard;
 use redrill_model::{Deploy, Perturbation};
-use tokio::process::Command;
+use redrill_sandbox::Cell;
 
-/// Gives the process a host name of its own, and becomes the program. No program of the host is needed for it.
-const RENAME: &str = r#"printf %s "$1" > /proc/sys/kernel/hostname && shift && exec "$@""#;
-const HOST: &str = "redrill-elsewhere";
+const HOST: &str = "redrill";
+const OTHER_HOST: &str = "redrill-elsewhere";
+/// What `/etc/machine-id` says: of no host, and as long as one.
+const MACHINE_ID: &str = "72656472696c6c000000000000000001";
+const OTHER_MACHINE_ID: &str = "72656472696c6c000000000000000002";
 
 /// A place to deploy from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub(crate) struct Surroundings {
     /// `HOME`.
     pub(crate) home: PathBuf,
     user: &'static str,
-    /// Another host name than the host's own.
-    host: Option<&'static str>,
+    /// Host name and machine id: never the host's own.
+    host: (&'static str, &'static str),
     time_zone: String,
     language: &'static str,
     hash_seed: &'static str,
@@ -34,16 +35,15 @@ impl Surroundings {
             servers: directory.join("servers"),
             home: directory.join("home"),
             user: "redrill",
-            host: None,
+            host: (HOST, MACHINE_ID),
             time_zone: "UTC".to_owned(),
             language: "C.UTF-8",
             hash_seed: "0",
         }
     }
 
-    /// Those of the second: as the first, but for all that the scenario lets differ. `rename` tells whether this host
-    /// lets a process have a host name of its own.
-    pub(super) fn second(directory: &Path, deploy: &Deploy, rename: bool, now: SystemTime) -> Self {
+    /// Those of the second: as the first, but for all that the scenario lets differ.
+    pub(super) fn second(directory: &Path, deploy: &Deploy, now: SystemTime) -> Self {
         let elsewhere = directory.join("elsewhere");
         let mut there = Self::first(directory);
         for perturbation in Perturbation::ALL.into_iter().filter(|p| !deploy.same.contains_key(p)) {
@@ -51,7 +51,7 @@ impl Surroundings {
                 Perturbation::Path => there.servers = elsewhere.join("work/servers"),
                 Perturbation::Home => there.home = elsewhere.join("home"),
                 Perturbation::User => there.user = "colleague",
-                Perturbation::HostName => there.host = rename.then_some(HOST),
+                Perturbation::HostName => there.host = (OTHER_HOST, OTHER_MACHINE_ID),
                 Perturbation::TimeZone => there.time_zone = another_day(now),
                 Perturbation::Language => there.language = "C",
                 Perturbation::HashSeed => there.hash_seed = "1",
@@ -66,7 +66,7 @@ impl Surroundings {
             (self.servers != first.servers, "checkout path"),
             (self.home != first.home, "HOME"),
             (self.user != first.user, "user name"),
-            (self.host != first.host, "host name"),
+            (self.host != first.host, "host name and machine id"),
             (self.time_zone != first.time_zone, "time zone and day"),
             (self.language != first.language, "LANG"),
             (self.hash_seed != first.hash_seed, "PYTHONHASHSEED"),
@@ -74,38 +74,33 @@ impl Surroundings {
         parts.into_iter().filter(|(other, _)| *other).map(|(_, name)| name).collect()
     }
 
-    /// A guarded command in these surroundings, with nothing else in its environment.
-    pub(super) fn command(&self, guard: &Guard, program: PathBuf) -> Command {
-        let mut command = match self.host {
-            None => guard.command(program),
-            Some(host) => {
-                let mut command = guard.command("unshare");
-                command.args(unshare()).args(["sh", "-c", RENAME, "sh", host]).arg(program);
-                command
-            }
-        };
-        command.env_clear().current_dir(&self.servers);
-        command.env("HOME", &self.home).env("LANG", self.language).env("TZ", &self.time_zone);
-        command.env("USER", self.user).env("LOGNAME", self.user).env("PYTHONHASHSEED", self.hash_seed);
-        command
+    /// A cell with these surroundings, and nothing else in it or in its environment.
+    pub(super) fn cell(&self) -> Cell {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let environment = [
+            ("HOME", text(&self.home)),
+            ("LANG", self.language.to_owned()),
+            ("TZ", self.time_zone.clone()),
+            ("USER", self.user.to_owned()),
+            ("LOGNAME", self.user.to_owned()),
+            ("PYTHONHASHSEED", self.hash_seed.to_owned()),
+            ("TMPDIR", "/tmp".to_owned()),
+        ];
+        let keys = self.servers.parent().map(|above| above.join("keys")).filter(|keys| keys.is_dir());
+        Cell {
+            host_name: self.host.0.to_owned(),
+            machine_id: self.host.1.to_owned(),
+            user: self.user.to_owned(),
+            home: self.home.clone(),
+            directory: self.servers.clone(),
+            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            read_only: Vec::new(),
+            writable: [Some(self.servers.clone()), Some(self.home.clone()), keys].into_iter().flatten().collect(),
+            moved: Vec::new(),
+            leads: Vec::new(),
+            ssh: None,
+        }
     }
-}
-
-/// The arguments that let a process change its host name: only its own.
-fn unshare() -> &'static [&'static str] {
-    if rustix::process::geteuid().is_root() {
-        &["--uts"]
-    } else {
-        &["--user", "--map-current-user", "--keep-caps", "--uts"]
-    }
-}
-
-/// Whether this host lets a process have a host name of its own: found by trying.
-pub(super) async fn can_rename() -> bool {
-    let mut trial = Command::new("unshare");
-    trial.args(unshare()).args(["sh", "-c", RENAME, "sh", HOST, "uname", "-n"]);
-    let output = trial.stdin(std::process::Stdio::null()).kill_on_drop(true).output().await;
-    output.is_ok_and(|output| output.status.success() && output.stdout.trim_ascii() == HOST.as_bytes())
 }
 
 /// A time zone in which it is another day than in UTC, as `TZ` spells it (POSIX: west is positive).
@@ -128,17 +123,16 @@ mod tests {
         deploy
     }
 
-    fn second(same: &[Perturbation], rename: bool) -> Vec<&'static str> {
-        let there = Surroundings::second(Path::new("/c"), &deploy(same), rename, UNIX_EPOCH);
+    fn second(same: &[Perturbation]) -> Vec<&'static str> {
+        let there = Surroundings::second(Path::new("/c"), &deploy(same), UNIX_EPOCH);
         there.differs(&Surroundings::first(Path::new("/c")))
     }
 
     #[test]
-    fn all_differs_that_can_and_may() {
-        assert_eq!(second(&[], true).len(), Perturbation::ALL.len());
-        assert!(!second(&[], false).contains(&"host name"), "what the host cannot do is not claimed");
-        assert!(!second(&[Perturbation::Path], true).contains(&"checkout path"));
-        assert_eq!(second(&Perturbation::ALL, true), [""; 0]);
+    fn all_differs_that_may() {
+        assert_eq!(second(&[]).len(), Perturbation::ALL.len());
+        assert!(!second(&[Perturbation::Path]).contains(&"checkout path"));
+        assert_eq!(second(&Perturbation::ALL), [""; 0]);
     }
 
     #[test]
@@ -148,16 +142,5 @@ mod tests {
             let offset = if another_day(now) == "ELS-14" { 14 } else { -12 };
             assert!(!(0..24).contains(&(hour + offset)), "at {hour} o'clock");
         }
-    }
-
-    #[tokio::test]
-    async fn a_command_runs_where_it_was_told_to() {
-        if !can_rename().await {
-            return; // Told in the report, and tested where CI promised it.
-        }
-        let mut trial = Command::new("unshare");
-        trial.args(unshare()).args(["sh", "-c", RENAME, "sh", HOST, "sh", "-c", "uname -n; echo \"$0\"", "argument"]);
-        let output = trial.output().await.expect("runs");
-        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{HOST}\nargument\n"));
     }
 }

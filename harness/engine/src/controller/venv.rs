@@ -1,30 +1,59 @@
 //! The deploy tool at the versions that the repo pins: a Python virtual environment, cached by what it was made from.
+//!
+//! It is made in the sandbox: packages run programs of their own when they are installed.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use redrill_machines::process::Guard;
+use redrill_machines::environments;
+use redrill_sandbox::Cell;
 use tokio::process::Command;
 
+use super::environment_key::{self, Sources};
+use super::index;
+use super::sandbox::{Sandbox, Sealed};
+use super::ways::Ways;
 use super::{ControllerError, Progress};
-use crate::process;
 
-/// Present in a whole environment. They are built where they stay, since their scripts name their place.
-const WHOLE: &str = "whole";
+/// What an environment is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The checkout.
+    pub(super) servers: &'a Path,
+    /// The requirements, relative to it.
+    pub(super) requirements: &'a Path,
+}
 
-/// The environment for these requirements: from the cache, or made with pip.
+/// An environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Environment {
+    pub(super) directory: PathBuf,
+    /// What it needs beside itself: the interpreter, and the checkout that it uses where it lies.
+    pub(super) beside: Vec<PathBuf>,
+}
+
+/// The environment for the requirements of a checkout: from the cache, or made with pip. One that no other run may use
+/// lies in the run directory, and goes with it.
 pub(super) async fn make(
-    requirements: &Path,
+    wanted: &Wanted<'_>,
     cache: &Path,
-    guard: &Guard,
-    run: &Path,
+    sandbox: &Sandbox,
+    controller: &Path,
     progress: &Progress,
-) -> Result<PathBuf, ControllerError> {
-    let mut text = Vec::new();
-    read_with_included(requirements, &mut text, 0).map_err(ControllerError::io("cannot read the requirements"))?;
-    let python = python().await?;
-    let key = blake3::hash(&[text.as_slice(), b"\0", python.as_bytes()].concat()).to_hex();
+) -> Result<Environment, ControllerError> {
+    let variables: Vec<_> = std::env::vars_os().collect();
+    let sources = environment_key::read(wanted.servers, wanted.requirements, &variables)?;
+    let python = Python::of_host().await?;
+    let beside = python.prefix.iter().cloned().chain(sources.editable.then(|| wanted.servers.to_owned())).collect();
+    if let Some(why) = &sources.own {
+        progress(&format!("installing the deploy tool for this run alone: {why}"));
+        let directory = controller.join("venv");
+        install(wanted, &directory, (&sources, &python), sandbox, controller).await?;
+        return Ok(Environment { directory, beside });
+    }
+    let key = blake3::hash(&[sources.digest.as_bytes().as_slice(), python.about.as_bytes()].concat()).to_hex();
     let venvs = cache.join("venvs");
     fs::create_dir_all(&venvs).map_err(ControllerError::io("cannot use the cache"))?;
     let directory = venvs.join(&key[..32]);
@@ -32,72 +61,224 @@ pub(super) async fn make(
     let lock = tokio::task::spawn_blocking(move || File::create(lock_path).and_then(|file| file.lock().map(|()| file)));
     let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
     let _lock = lock.map_err(ControllerError::io("cannot lock the cache"))?;
-    if directory.join(WHOLE).exists() {
-        return Ok(directory);
+    if directory.join(environments::WHOLE).exists() {
+        return Ok(Environment { directory, beside });
     }
     progress("installing the deploy tool from the repo's requirements");
+    let half = HalfMade(Some(&directory));
     let _ = fs::remove_dir_all(&directory);
-    let guard = Guard::new(guard.program().to_owned(), run.to_owned());
-    let mut venv = guard.command("python3");
-    venv.args(["-m", "venv"]).arg(&directory);
-    must(&guard, venv, "python3 -m venv").await?;
-    let mut pip = guard.command(directory.join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]).arg(requirements);
-    pip.current_dir(requirements.parent().unwrap_or(Path::new("/")));
-    must(&guard, pip, "pip install").await?;
-    fs::write(directory.join(WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
-    Ok(directory)
+    install(wanted, &directory, (&sources, &python), sandbox, controller).await?;
+    fs::write(directory.join(environments::WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
+    half.keep();
+    Ok(Environment { directory, beside })
 }
 
-/// The text of a requirements file and of all that it includes (`-r FILE`, `-c FILE`): each of them picks versions.
-fn read_with_included(file: &Path, text: &mut Vec<u8>, depth: usize) -> std::io::Result<()> {
-    let own = fs::read_to_string(file)?;
-    text.extend_from_slice(own.as_bytes());
-    text.push(0);
-    let options = ["-r", "--requirement", "-c", "--constraint"];
-    let included = own.lines().filter_map(|line| {
-        let (option, rest) = line.trim().split_once([' ', '='])?;
-        options.contains(&option).then(|| rest.trim())
-    });
-    // Files that include each other are pip's to complain about.
-    for name in included.filter(|_| depth < 8) {
-        read_with_included(&file.parent().unwrap_or(Path::new("/")).join(name), text, depth + 1)?;
+/// An environment that goes, however its making ends: with an error, or interrupted. A sweep takes what a kill leaves.
+struct HalfMade<'a>(Option<&'a Path>);
+
+impl HalfMade<'_> {
+    fn keep(mut self) {
+        self.0 = None;
     }
+}
+
+impl Drop for HalfMade<'_> {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0 {
+            let _ = fs::remove_dir_all(directory);
+        }
+    }
+}
+
+/// Makes the environment at `directory`, where it stays.
+async fn install(
+    wanted: &Wanted<'_>,
+    directory: &Path,
+    (sources, python): (&Sources, &Python),
+    sandbox: &Sandbox,
+    controller: &Path,
+) -> Result<(), ControllerError> {
+    let failed = || ControllerError::io("cannot make the deploy tool's environment");
+    let (built_in, home) = (controller.join("pip/build"), controller.join("pip/home"));
+    for made in [directory, &home] {
+        fs::create_dir_all(made).map_err(failed())?;
+    }
+    // What is built from source is built beside its source: in a copy, so that the checkout stays as committed.
+    let source = if sources.builds && !sources.editable {
+        environment_key::copy(wanted.servers, &built_in).map_err(ControllerError::io("cannot copy the checkout"))?;
+        &built_in
+    } else {
+        wanted.servers
+    };
+    let requirements = source.join(wanted.requirements);
+    let index = index::of_host().await;
+    let mut ways = Ways::new(controller.join("pip/ways"))?;
+    index.hosts.iter().try_for_each(|(host, port)| ways.lead_to_outside(host, *port))?;
+    let mut cell = Cell {
+        host_name: "redrill".to_owned(),
+        machine_id: "0".repeat(32),
+        user: "redrill".to_owned(),
+        directory: requirements.parent().unwrap_or(source).to_owned(),
+        environment: BTreeMap::new(),
+        read_only: index.files.iter().filter(|path| path.exists()).cloned().chain(python.prefix.clone()).collect(),
+        writable: vec![directory.to_owned(), source.to_owned(), home.clone()],
+        moved: Vec::new(),
+        leads: ways.leads().to_vec(),
+        ssh: None,
+        home,
+    };
+    for (name, value) in environment(&cell, index.environment) {
+        cell.environment.insert(name, value);
+    }
+    let mut venv = Sealed::new("python3 -m venv", &python.executable, cell.clone());
+    venv.args(["-m", "venv"]).arg(directory);
+    must(sandbox, &venv, "python3 -m venv").await?;
+    let mut pip = Sealed::new("pip install", directory.join("bin/pip"), cell);
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]).arg(&requirements);
+    must(sandbox, &pip, "pip install").await?;
+    let _ = fs::remove_dir_all(built_in); // It goes with the run at the latest.
     Ok(())
 }
 
-async fn must(guard: &Guard, command: Command, what: &str) -> Result<(), ControllerError> {
-    let output = process::output(guard, command, what).await?;
+fn environment(cell: &Cell, pip: Vec<(String, String)>) -> Vec<(String, String)> {
+    let own = [
+        ("HOME", cell.home.to_string_lossy().into_owned()),
+        ("LANG", "C.UTF-8".to_owned()),
+        ("PATH", "/usr/local/bin:/usr/bin:/bin".to_owned()),
+        ("TMPDIR", "/tmp".to_owned()),
+        ("USER", cell.user.clone()),
+        ("PIP_CONFIG_FILE", "/dev/null".to_owned()),
+    ];
+    own.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(pip).collect()
+}
+
+async fn must(sandbox: &Sandbox, command: &Sealed, what: &str) -> Result<(), ControllerError> {
+    let output = sandbox.output(command, what).await?;
     if output.status.success() {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().to_owned();
-    Err(ControllerError::Program { what: what.to_owned(), said })
+    Err(sandbox.failed(what, what, said))
 }
 
-/// Version and place of the interpreter: another one needs another environment.
-async fn python() -> Result<String, ControllerError> {
-    let script = "import sys; print(sys.version, sys.executable)";
-    let output = Command::new("python3").args(["-c", script]).stdin(Stdio::null()).output().await;
-    let output = output.map_err(ControllerError::io("cannot start python3"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+/// The host's interpreter.
+#[derive(Debug)]
+struct Python {
+    /// All that an environment depends on: another one needs another environment.
+    about: String,
+    executable: PathBuf,
+    /// Where it is installed, if that is not among the system's own programs.
+    prefix: Option<PathBuf>,
+}
+
+impl Python {
+    async fn of_host() -> Result<Self, ControllerError> {
+        let script = format!(
+            "import os, sys\nprint(os.path.realpath(sys.executable))\nprint(os.path.realpath(sys.base_prefix))\n{}",
+            environment_key::INTERPRETER
+        );
+        let mut command = Command::new("python3");
+        command.args(["-I", "-c", &script]).current_dir("/").stdin(Stdio::null());
+        let output = command.output().await.map_err(ControllerError::io("cannot start python3"))?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let mut lines = text.lines();
+        let (Some(executable), Some(prefix)) = (lines.next(), lines.next()) else {
+            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(ControllerError::Program { what: "python3".to_owned(), said });
+        };
+        let prefix = Path::new(prefix);
+        let system = prefix.starts_with("/usr") || prefix == Path::new("/");
+        let prefix = (!system).then(|| prefix.to_owned());
+        Ok(Self { executable: executable.into(), prefix, about: text })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::sync::Arc;
+
+    use redrill_machines::process::Guard;
+
     use super::*;
 
-    #[test]
-    fn included_files_are_part_of_the_key() {
-        let directory = std::env::temp_dir().join(format!("redrill-venv-{}", std::process::id()));
-        fs::create_dir_all(&directory).expect("made");
-        fs::write(directory.join("requirements.txt"), "-r base.txt\n-c limits.txt\n").expect("written");
-        fs::write(directory.join("base.txt"), "pyinfra==3.10.0\n").expect("written");
-        fs::write(directory.join("limits.txt"), "click<9\n").expect("written");
-        let mut text = Vec::new();
-        read_with_included(&directory.join("requirements.txt"), &mut text, 0).expect("read");
-        fs::remove_dir_all(&directory).expect("cleaned up");
-        let text = String::from_utf8(text).expect("text");
-        assert!(text.contains("pyinfra==3.10.0") && text.contains("click<9"), "{text}");
+    /// A wheel of the smallest kind, whose module says this.
+    const WHEEL: &str = "\
+import sys, zipfile
+with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
+    wheel.writestr('mylib.py', 'VALUE = %r' % sys.argv[1])
+    wheel.writestr('mylib-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: mylib\\nVersion: 1.0\\n')
+    wheel.writestr('mylib-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    wheel.writestr('mylib-1.0.dist-info/RECORD', '')
+";
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let place = Self(tempfile::tempdir().expect("a directory"));
+            fs::create_dir_all(place.servers()).expect("made");
+            // `redrill guard -- PROGRAM ..` without the guard, and `redrill warden PLACE -- PROGRAM ..` without the warden.
+            let guard = place.0.path().join("guard");
+            let built_in = place.0.path().join("run/controller/pip/build");
+            let script = format!(
+                "#!/bin/sh\n[ $1 = guard ] || shift\nshift 2\ncd {} 2>/dev/null || cd {}\nexec \"$@\" </dev/null\n",
+                built_in.display(),
+                place.servers().display()
+            );
+            fs::write(&guard, script).expect("written");
+            fs::set_permissions(guard, fs::Permissions::from_mode(0o755)).expect("set");
+            place
+        }
+
+        fn servers(&self) -> PathBuf {
+            self.0.path().join("run/controller/servers")
+        }
+
+        fn wheel(&self, value: &str) {
+            let mut python = std::process::Command::new("python3");
+            let made = python.args(["-c", WHEEL, value]).current_dir(self.servers()).status().expect("python3 runs");
+            assert!(made.success());
+        }
+
+        async fn make(&self, requirements: &str) -> Result<PathBuf, ControllerError> {
+            fs::write(self.servers().join("requirements.txt"), requirements).expect("written");
+            let guard = Guard::new(self.0.path().join("guard"), self.0.path().join("run"));
+            let (cache, controller) = (self.0.path().join("cache"), self.0.path().join("run/controller"));
+            let quiet: Progress = Arc::new(|_: &str| {});
+            let sandbox = Sandbox::open(&guard, &controller).await.expect("this host can seal");
+            let wanted = Wanted { servers: &self.servers(), requirements: Path::new("requirements.txt") };
+            make(&wanted, &cache, &sandbox, &controller, &quiet).await.map(|made| made.directory)
+        }
+
+        fn environments(&self) -> usize {
+            let entries = fs::read_dir(self.0.path().join("cache/venvs")).expect("there").flatten();
+            entries.filter(|entry| entry.path().is_dir()).count()
+        }
+    }
+
+    fn value(environment: &Path) -> String {
+        let mut python = std::process::Command::new(environment.join("bin/python"));
+        let output = python.args(["-c", "import mylib; print(mylib.VALUE, end='')"]).output().expect("python runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[tokio::test]
+    async fn another_content_of_a_local_project_is_another_environment_and_a_failed_one_leaves_nothing() {
+        let place = Place::new();
+        let requirements = "--no-index\n./mylib-1.0-py3-none-any.whl\n";
+        place.wheel("one");
+        let one = place.make(requirements).await.expect("made");
+        place.wheel("two");
+        let two = place.make(requirements).await.expect("made");
+        assert_eq!((value(&one), value(&two)), ("one".to_owned(), "two".to_owned()));
+        assert_eq!(place.make(requirements).await.expect("kept"), two);
+        let failed = place.make("--no-index\nnot-there==1.0\n").await.expect_err("there is no such package");
+        assert!(failed.to_string().contains("not-there"), "{failed}");
+        assert_eq!(place.environments(), 2, "of the failed one nothing is left");
+        let slow = place.make("--no-index\nslow==1.0\n");
+        let slow = tokio::time::timeout(std::time::Duration::from_millis(200), slow).await;
+        assert!(slow.is_err() && place.environments() == 2, "nor of one that was interrupted");
+        assert_eq!(fs::read_dir(place.servers()).expect("there").count(), 2, "nothing was built in the checkout");
     }
 }

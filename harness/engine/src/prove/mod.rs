@@ -16,7 +16,7 @@ pub(crate) use crate::prove_restores::restore_reports;
 use crate::prove_restores::{restored_summary, restores, survives_reboot};
 use crate::restore::Restores;
 use crate::resume::Cuts;
-use crate::stages::HOST_FULL;
+use crate::stages::{HOST_FULL, UNSEALED};
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{Again, add_flip_flops, changed_again, is_without_effect, judge_machine};
 pub(crate) use serves::serves;
@@ -60,6 +60,8 @@ pub(crate) struct Evidence {
     pub(crate) checked_again: BTreeMap<After, Vec<Checked>>,
     pub(crate) restores: Restores,
     pub(crate) cuts: Cuts,
+    /// What the repo's programs wanted of the world, as findings.
+    pub(crate) wanted: Vec<Finding>,
     pub(crate) trouble: Option<Trouble>,
 }
 
@@ -82,6 +84,9 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts,
             Claim::Restores => restores(scenario, evidence, host),
             Claim::Resumes => resumes::resumes(evidence),
         };
+        if answers_for_the_sandbox(claim, scenario) {
+            findings.extend(evidence.wanted.iter().cloned());
+        }
         let complete = counts.1 > 0 && counts.0 >= counts.1;
         apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
         let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
@@ -90,6 +95,12 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts,
         reports.push(report);
     }
     reports
+}
+
+/// What was wanted of the world stands under `rebuilds`; where that is not claimed, under the first claim that is.
+fn answers_for_the_sandbox(claim: Claim, scenario: &Scenario) -> bool {
+    let first = Claim::ALL.into_iter().find(|claim| scenario.claims.contains(claim));
+    if scenario.claims.contains(&Claim::Rebuilds) { claim == Claim::Rebuilds } else { Some(claim) == first }
 }
 
 pub(crate) type Counted = ((usize, usize, &'static str), Vec<Finding>);
@@ -164,7 +175,8 @@ pub(crate) fn not_reached(evidence: &Evidence) -> Finding {
         Some(trouble) => (trouble.code, trouble.text.clone(), trouble.evidence.clone()),
         None => ("NOT_RUN", "the drill did not get that far".to_owned(), Vec::new()),
     };
-    let mut finding = Finding::new(code, Severity::Unknown, "drill", text);
+    let subject = if code == UNSEALED { "sandbox" } else { "drill" };
+    let mut finding = Finding::new(code, Severity::Unknown, subject, text);
     finding.evidence = lines;
     finding
 }

@@ -12,12 +12,11 @@ use std::path::{Path, PathBuf};
 use redrill_machines::{Deadline, MachineError};
 use redrill_model::OperationRef;
 use serde_json::json;
-use tokio::process::Command;
 
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Said, Told};
 use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
-use crate::controller::{Controller, ControllerError};
+use crate::controller::{Controller, ControllerError, Sealed};
 use crate::events::Events;
 
 const PLUGIN: &str = include_str!("helpers/ansible_events.py");
@@ -35,10 +34,13 @@ fn plugins(tools: &Path) -> PathBuf {
 }
 
 /// One of Ansible's programs in the checkout, with the repo's configuration where that leads nowhere else.
-pub(crate) fn command(controller: &Controller, program: &str) -> Command {
+pub(crate) fn command(controller: &Controller, program: &str) -> Sealed {
     let mut command = controller.command(program);
     let configuration = configuration(controller.servers(), &controller.found.script);
-    let text = configuration.as_ref().and_then(|file| std::fs::read_to_string(file).ok()).unwrap_or_default();
+    // A deploy may have written to the checkout since.
+    let inside = configuration.as_ref().and_then(|file| file.strip_prefix(controller.servers()).ok());
+    let text = inside.and_then(|file| redrill_sandbox::read_back(controller.servers(), file).ok()).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let mut callbacks = plugins(&controller.tools()).display().to_string();
     if let (Some(own), Some(file)) = (setting(&text, "callback_plugins"), &configuration) {
         let beside = file.parent().unwrap_or(Path::new("/"));
@@ -48,13 +50,13 @@ pub(crate) fn command(controller: &Controller, program: &str) -> Command {
     command.env("ANSIBLE_CALLBACK_PLUGINS", callbacks).env("REDRILL_ROOT", controller.servers());
     // Facts of production, and files outside the run, are no part of a drill.
     command.env("ANSIBLE_CACHE_PLUGIN", "memory").env("ANSIBLE_RETRY_FILES_ENABLED", "0");
-    command.env("ANSIBLE_LOG_PATH", controller.tools().join("ansible.log"));
+    command.env("ANSIBLE_LOG_PATH", controller.told().join("ansible.log"));
     command.env("ANSIBLE_NOCOLOR", "1").env("ANSIBLE_TIMEOUT", CONNECT_SECONDS);
     command
 }
 
-/// Where `ssh` keeps its sockets, which have short paths or none: told relative to the checkout, in which the tool runs.
-const SOCKETS: &str = "../s";
+/// Where `ssh` keeps its sockets, which have short paths or none: the sandbox has a place for such things of its own.
+const SOCKETS: &str = "/tmp";
 
 /// An emulated machine's sshd takes its time.
 const CONNECT_SECONDS: &str = "60";
@@ -85,8 +87,7 @@ pub(super) async fn deploy(
     command.env("REDRILL_EVENTS", controller.events_file(&run.label));
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string()))).envs(pausing(controller, run));
     let variables = controller.tools().join("connection.json");
-    std::fs::create_dir_all(controller.servers().join(SOCKETS))
-        .and_then(|()| std::fs::write(&variables, connection(controller).to_string()))
+    std::fs::write(&variables, connection(controller).to_string())
         .map_err(|source| MachineError::Io { what: "cannot write the controller's tools".into(), source })?;
     if let Some(inventory) = &controller.found.inventory {
         command.arg("--inventory").arg(inventory);
@@ -94,6 +95,7 @@ pub(super) async fn deploy(
     command.args(controller.arguments(run.pass));
     // Last, so that they beat whatever the arguments say of the real hosts.
     command.arg("--extra-vars").arg(format!("@{}", variables.display())).arg(&controller.found.script);
+    command.label(&run.label);
     let log = log_dir.join(format!("{}.log", run.label));
     let finished = running::run(controller, command, Stdout::Lines, &log, events, deadline).await?;
     let told = told::read(&running::events_of(controller, &run.label, log_dir, events)?);

@@ -26,6 +26,8 @@ pub struct Undecided {
     pub message: String,
     /// What to write into `scenario.toml`.
     pub expected: String,
+    /// The key of its table `deploy` that is about it.
+    pub key: Option<&'static str>,
 }
 
 /// Usual names, the most telling first.
@@ -79,6 +81,9 @@ const SHELL_HOSTS: [&str; 4] = ["hosts", "hosts.txt", "inventory", "inventory.tx
 const REQUIREMENTS: [&str; 4] =
     ["requirements.txt", "ansible/requirements.txt", "pyinfra/requirements.txt", "requirements/deploy.txt"];
 
+/// No file that people write a deploy into is larger.
+const LARGEST: u64 = 16 * 1024 * 1024;
+
 /// Finds out how the repo in `directory` is deployed, or says what was seen.
 pub fn detect(directory: &Path) -> Result<Found, Undecided> {
     resolve(directory, &Deploy::default())
@@ -95,7 +100,7 @@ pub(crate) fn resolve(directory: &Path, deploy: &Deploy) -> Result<Found, Undeci
     let found = match seen.as_slice() {
         [] => {
             let message = format!("cannot tell how the servers repo is deployed{named}: {}", listing(directory));
-            return Err(Undecided { message, expected: expected(deploy.tool) });
+            return Err(Undecided { message, expected: expected(deploy.tool), key: None });
         }
         [one] => one.clone(),
         several => match pinned(directory, several) {
@@ -109,6 +114,7 @@ pub(crate) fn resolve(directory: &Path, deploy: &Deploy) -> Result<Found, Undeci
                 return Err(Undecided {
                     message,
                     expected: format!("[deploy] with tool = \"{}\"", names.join("\" or \"")),
+                    key: None,
                 });
             }
         },
@@ -122,11 +128,19 @@ fn complete(directory: &Path, found: Found) -> Result<Found, Undecided> {
     let lacks = |what: &str, expected: String| Undecided {
         message: format!("{name} deploys the servers repo by `{}`, and {what}", found.script.display()),
         expected,
+        key: None,
     };
-    let paths = [Some(&found.script), found.inventory.as_ref(), found.requirements.as_ref()];
-    if let Some(path) = paths.into_iter().flatten().find(|path| !directory.join(path).exists()) {
-        let message = format!("there is no `{}` in the servers repo", path.display());
-        return Err(Undecided { message, expected: "a committed file, relative to the repo".to_owned() });
+    let paths = [
+        ("script", Some(&found.script)),
+        ("inventory", found.inventory.as_ref()),
+        ("requirements", found.requirements.as_ref()),
+    ];
+    for (key, path) in paths.into_iter().filter_map(|(key, path)| Some((key, path?))) {
+        inside(directory, path).map_err(|message| Undecided {
+            message,
+            expected: "a committed file, relative to the repo".to_owned(),
+            key: Some(key),
+        })?;
     }
     if found.tool != Tool::Shell && found.inventory.is_none() {
         return Err(lacks("there is no inventory with a usual name", "[deploy] with inventory = \"PATH\"".to_owned()));
@@ -136,6 +150,18 @@ fn complete(directory: &Path, found: Found) -> Result<Found, Undecided> {
         return Err(lacks("nothing pins its version", expected));
     }
     Ok(found)
+}
+
+/// What a repo names must be part of it: a link out would deploy something of the host that no commit holds.
+fn inside(directory: &Path, path: &Path) -> Result<(), String> {
+    match directory.join(path).canonicalize() {
+        Ok(place) if directory.canonicalize().is_ok_and(|root| place.starts_with(root)) => Ok(()),
+        Ok(_) => Err(format!("`{}` is a link that leads out of the servers repo", path.display())),
+        Err(error) => match std::fs::symlink_metadata(directory.join(path)) {
+            Ok(_) => Err(format!("`{}` is a link that leads nowhere in the servers repo: {error}", path.display())),
+            Err(_) => Err(format!("there is no `{}` in the servers repo", path.display())),
+        },
+    }
 }
 
 fn look_for(directory: &Path, deploy: &Deploy, tool: Tool) -> Option<Found> {
@@ -182,7 +208,7 @@ fn pinned(directory: &Path, several: &[Found]) -> Option<Found> {
 
 /// The tools that a requirements file pins.
 fn tool_of_requirements(file: &Path) -> Vec<Tool> {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = text(file);
     let name = |line: &str| line.trim().split(['=', '<', '>', '~', '!', '[', ' ', ';', '@']).next().map(str::to_owned);
     let names: Vec<String> = text.lines().filter_map(name).map(|name| name.to_lowercase()).collect();
     let has = |wanted: &[&str]| names.iter().any(|name| wanted.contains(&name.as_str()));
@@ -192,7 +218,7 @@ fn tool_of_requirements(file: &Path) -> Vec<Tool> {
 
 /// Whether a YAML file holds plays: a list with `hosts` or an import of another playbook.
 fn is_playbook(file: &Path) -> bool {
-    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let text = text(file);
     let key = |line: &str| line.trim_start_matches(['-', ' ']).split(':').next().map(str::to_owned);
     let keys: Vec<String> = text.lines().filter(|line| line.starts_with(['-', ' '])).filter_map(key).collect();
     keys.iter().any(|key| matches!(key.as_str(), "hosts" | "import_playbook" | "ansible.builtin.import_playbook"))
@@ -207,15 +233,22 @@ fn only_playbook(directory: &Path) -> Option<PathBuf> {
     only.file_name().map(PathBuf::from)
 }
 
+/// What a regular file says. A link may lead to what never ends, or is waited for.
+fn text(file: &Path) -> String {
+    let sensible = std::fs::metadata(file).is_ok_and(|about| about.is_file() && about.len() <= LARGEST);
+    let bytes = if sensible { std::fs::read(file).unwrap_or_default() } else { Vec::new() };
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 /// A script says what runs it.
 fn is_script(file: &Path) -> bool {
     let named = file.extension().is_some_and(|ending| ending == "sh");
-    std::fs::read(file).is_ok_and(|bytes| named || bytes.starts_with(b"#!"))
+    file.is_file() && (named || text(file).starts_with("#!"))
 }
 
 /// The inventory that `ansible.cfg` names.
 fn configured_inventory(directory: &Path) -> Option<PathBuf> {
-    let text = std::fs::read_to_string(directory.join("ansible.cfg")).ok()?;
+    let text = text(&directory.join("ansible.cfg"));
     let named = super::ansible::setting(&text, "inventory")?;
     Some(PathBuf::from(named.trim_start_matches("./"))).filter(|path| directory.join(path).exists())
 }
@@ -310,6 +343,42 @@ mod tests {
         assert!(refused(&[("site.yml", PLAY)]).expected.contains("inventory = "));
         assert!(refused(&[("site.yml", PLAY), ("hosts", "")]).expected.contains("ansible-core==VERSION"));
         assert!(refused(&[("site.yml", "key: value")]).message.contains("cannot tell how"), "no play in it");
+    }
+
+    #[test]
+    fn what_never_ends_is_not_read() {
+        let place = tempfile::tempdir().expect("a directory");
+        for name in ["deploy.py", "site.yml", "x.yml", "deploy.sh", "requirements.txt", "ansible.cfg", "hosts"] {
+            std::os::unix::fs::symlink("/dev/zero", place.path().join(name)).expect("linked");
+        }
+        assert!(detect(place.path()).expect_err("nothing to deploy by").message.contains("cannot tell how"));
+    }
+
+    #[test]
+    fn a_link_out_of_the_repo_is_refused_with_the_key_that_is_about_it() {
+        let place = tempfile::tempdir().expect("a directory");
+        let repo = place.path().join("repo");
+        std::fs::create_dir(&repo).expect("made");
+        std::fs::write(place.path().join("outside"), "#!/bin/sh\n").expect("written");
+        let refused = |script: &str, target: &Path| {
+            let _ = std::fs::remove_file(repo.join(script));
+            std::os::unix::fs::symlink(target, repo.join(script)).expect("linked");
+            let deploy = Deploy { tool: Some(Tool::Shell), script: Some(script.into()), ..Deploy::default() };
+            resolve(&repo, &deploy).expect_err("refused")
+        };
+        for target in [Path::new("../outside"), Path::new("/etc/passwd"), &place.path().join("outside")] {
+            let error = refused("deploy.sh", target);
+            assert!(error.message.contains("`deploy.sh` is a link that leads out of the servers repo"), "{error}");
+            assert_eq!(error.key, Some("script"));
+            assert!(detect(&repo).is_err());
+        }
+        assert!(refused("deploy.sh", Path::new("deploy.sh")).message.contains("leads nowhere"), "a loop");
+        std::fs::remove_file(repo.join("deploy.sh")).expect("removed");
+        std::fs::write(repo.join("real.sh"), "#!/bin/sh\n").expect("written");
+        std::os::unix::fs::symlink("real.sh", repo.join("deploy.sh")).expect("linked");
+        assert!(detect(&repo).is_ok(), "inside they are welcome");
+        std::os::unix::fs::symlink("../outside", repo.join("hosts")).expect("linked");
+        assert_eq!(detect(&repo).expect_err("refused").key, Some("inventory"));
     }
 
     #[test]

@@ -66,6 +66,19 @@ fn pyinfra_is_told_with_places_conditions_and_what_commands_hide() {
     assert_eq!((fails.said, fails.depends, fails.output.len()), (Said::Failed, true, 1));
 }
 
+#[test]
+fn pyinfras_document_is_kept_apart_from_what_a_deploy_prints() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (mut python, events) = python(&pyinfra_words());
+    let output = python.env("REDRILL_RESULTS", place.path().join("results")).output().expect("python3 runs");
+    std::fs::remove_file(events).expect("cleaned up");
+    let kept = std::fs::read_to_string(place.path().join("results")).expect("kept");
+    assert_eq!(kept, r#"{"plan": [], "results": {"operations": [], "failed_hosts": ["web"]}}"#);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(printed.contains(&kept) && printed.ends_with("at exit"), "{printed}");
+    assert_eq!(std::fs::read_dir(place.path()).expect("there").count(), 1);
+}
+
 /// With paramiko's own method a deploy that reboots its machine may stand still for ever.
 #[test]
 fn the_end_of_a_proxys_stream_is_an_end_and_a_late_answer_is_none() {

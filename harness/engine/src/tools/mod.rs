@@ -216,14 +216,12 @@ impl Deployed {
 
 /// The operation that a deploy which still runs is at, as its events tell it.
 pub(crate) fn at_work(controller: &Controller, label: &str) -> Option<OperationRef> {
-    let text = std::fs::read_to_string(controller.events_file(label)).ok()?;
-    told::read(&text).unfinished.map(|(operation, _)| operation)
+    told::read(&controller.events_told(label)?).unfinished.map(|(operation, _)| operation)
 }
 
 /// Numbers of the pauses that a deploy has come to, in this order, and the names of the operations that it has told of.
 pub(crate) fn paused(controller: &Controller, label: &str) -> (Vec<usize>, Vec<String>) {
-    let text = std::fs::read_to_string(controller.events_file(label)).unwrap_or_default();
-    let told = told::read(&text);
+    let told = told::read(&controller.events_told(label).unwrap_or_default());
     (told.paused, told.names)
 }
 

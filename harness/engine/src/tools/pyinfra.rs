@@ -1,8 +1,8 @@
 //! pyinfra 3: the version that the repo pins.
 //!
-//! Three sources. The events of `helpers/pyinfra_events.py` tell time, file and line. Standard output is, from 3.10 on,
-//! one JSON object with the outcome of every operation, or nothing at all when the last host failed; the plan in it is
-//! empty under `-y` and means nothing. Standard error tells the same story line by line, and before 3.10 a table.
+//! Three sources. The events of `helpers/pyinfra_events.py` tell time, file and line. From 3.10 on pyinfra prints one JSON
+//! object with the outcome of every operation, or nothing at all when the last host failed; the plan in it is empty under
+//! `-y` and means nothing. The deploy may print, too: the helper keeps the object in a file. Standard error tells the same story line by line, and before 3.10 a table.
 
 use std::path::{Path, PathBuf};
 
@@ -10,13 +10,12 @@ use redrill_machines::{Deadline, MachineError};
 use redrill_model::OperationRef;
 use redrill_state::Outcome;
 use serde::Deserialize;
-use tokio::process::Command;
 
 use super::running::{self, Finished, Stdout};
 use super::told::{self, Execution, Said, Told};
 use super::transcript::{self, Line};
 use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
-use crate::controller::{Controller, ControllerError};
+use crate::controller::{Controller, ControllerError, Sealed};
 use crate::events::Events;
 
 const HELPER: &str = include_str!("helpers/pyinfra_events.py");
@@ -33,7 +32,7 @@ fn helper(tools: &Path) -> PathBuf {
 }
 
 /// pyinfra with its helper, in the checkout.
-pub(crate) fn command(controller: &Controller) -> Command {
+pub(crate) fn command(controller: &Controller) -> Sealed {
     let mut command = controller.command("python");
     command.arg(helper(&controller.tools())).env("REDRILL_ROOT", controller.servers());
     command
@@ -47,6 +46,9 @@ pub(super) async fn deploy(
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
     let mut command = command(controller);
+    let results = format!("{}.results.json", run.label);
+    let _ = std::fs::remove_file(controller.told().join(&results)); // None may be there yet.
+    command.env("REDRILL_RESULTS", controller.told().join(&results));
     command.env("REDRILL_EVENTS", controller.events_file(&run.label)).arg("-y");
     command.envs(run.cut.map(|cut| ("REDRILL_CUT", cut.to_string()))).envs(pausing(controller, run));
     let json = has_json(&controller.tool_version);
@@ -59,9 +61,12 @@ pub(super) async fn deploy(
         command.arg("--data").arg(format!("ssh_key={}", key.display()));
     }
     command.args(controller.arguments(run.pass));
-    command.args(&controller.found.inventory).arg(&controller.found.script);
+    command.args(&controller.found.inventory).label(&run.label).arg(&controller.found.script);
     let log = log_dir.join(format!("{}.log", run.label));
-    let finished = running::run(controller, command, Stdout::Document, &log, events, deadline).await?;
+    let mut finished = running::run(controller, command, Stdout::Document, &log, events, deadline).await?;
+    if let Some(document) = controller.read_told(&results).or_else(|| last_document(&finished.document)) {
+        finished.document = document;
+    }
     running::keep(&log_dir.join(format!("{}.json", run.label)), &finished.document, events)?;
     let told = told::read(&running::events_of(controller, &run.label, log_dir, events)?);
     Ok(understand(run, json, &finished, told))
@@ -72,6 +77,9 @@ fn has_json(version: &str) -> bool {
     let mut numbers = version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= JSON_SINCE
 }
+
+/// More braces than any document of results has: each is tried as the beginning of one.
+const MOST_OBJECTS: usize = 100_000;
 
 #[derive(Debug, Deserialize)]
 struct Printed {
@@ -94,6 +102,16 @@ struct PrintedOperation {
     error: Vec<String>,
     #[serde(default)]
     no_change: Vec<String>,
+}
+
+/// The last whole document among what was printed.
+fn last_document(printed: &str) -> Option<String> {
+    let starts = printed.rmatch_indices('{').map(|(at, _)| &printed[at..]);
+    starts.take(MOST_OBJECTS).find_map(|rest| {
+        let mut documents = serde_json::Deserializer::from_str(rest).into_iter::<Printed>();
+        documents.next()?.ok()?.results?;
+        Some(rest[..documents.byte_offset()].to_owned())
+    })
 }
 
 impl PrintedOperation {
@@ -298,6 +316,26 @@ mod tests {
         assert_eq!((deployed.run.operations, deployed.run.changed, deployed.run.unchanged), (4, 4, 0));
         assert!(deployed.windows.iter().all(|w| w.window.end > w.window.start), "{:?}", deployed.windows);
         assert_eq!(deployed.remarks, [""; 0]);
+    }
+
+    #[test]
+    fn what_a_deploy_prints_does_not_spoil_the_document() {
+        let document = include_str!("../../fixtures/pyinfra-3.10-run1.json").trim();
+        for (before, after) in [
+            ("hello\n", ""),
+            ("no newline", ""),
+            ("", "bye"),
+            ("{", "}"),
+            ("{\"results\": ", ""),
+            ("{\"results\": null}", "{\"results\": null}{\"a\": {}}"),
+            ("{\"results\": {\"operations\": []}}", "{\"other\": [1]}"),
+            ("[{}", "{\"results\": {\"operations\": ["),
+        ] {
+            let printed = format!("{before}{document}{after}");
+            assert_eq!(last_document(&printed).as_deref(), Some(document), "{before:?} {after:?}");
+        }
+        assert_eq!(last_document(&document[..document.len() - 2]), None, "what is cut is no document");
+        assert_eq!(last_document(""), None);
     }
 
     #[test]

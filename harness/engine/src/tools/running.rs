@@ -7,12 +7,11 @@ use std::time::SystemTime;
 use redrill_machines::{Deadline, MachineError};
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
 use tokio::sync::Mutex;
 
 use super::Span;
 use super::transcript::Line;
-use crate::controller::Controller;
+use crate::controller::{Controller, Sealed};
 use crate::events::{Event, Events};
 
 /// What standard output is for.
@@ -56,13 +55,14 @@ impl Finished {
 /// Runs `command` to its end, or kills it at its deadline. Lines go to the events and to `LABEL.log` as they come.
 pub(super) async fn run(
     controller: &Controller,
-    mut command: Command,
+    command: Sealed,
     stdout: Stdout,
     log: &Path,
     events: &Events,
     deadline: &Deadline,
 ) -> Result<Finished, MachineError> {
     let name = controller.found.tool.name();
+    let mut command = controller.seal(&command)?;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let began = now();
     let mut process = controller.spawn(&mut command, name)?;
@@ -104,8 +104,7 @@ pub(super) fn events_of(
     events: &Events,
 ) -> Result<String, MachineError> {
     // None at all is for the reader of the events to judge.
-    let bytes = std::fs::read(controller.events_file(label)).unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    let text = controller.events_told(label).unwrap_or_default();
     keep(&log_dir.join(format!("{label}.events.jsonl")), &text, events)?;
     Ok(text)
 }

@@ -9,13 +9,12 @@ use std::path::Path;
 
 use redrill_machines::{Deadline, MachineError, PROBE};
 use redrill_model::RunsOn;
-use tokio::process::Command;
 
 use super::running::{self, Finished, Stdout};
 use super::told::{Execution, Said};
 use super::transcript::Line;
 use super::{Deployed, Ended, QUOTED, Run, failure, record};
-use crate::controller::Controller;
+use crate::controller::{Controller, Sealed};
 use crate::events::Events;
 
 const OPERATION: &str = "redrill-op:";
@@ -31,7 +30,9 @@ pub(super) async fn deploy(
     deadline: &Deadline,
 ) -> Result<Deployed, MachineError> {
     let script = controller.found.script.display().to_string();
-    let text = std::fs::read_to_string(controller.servers().join(&script)).unwrap_or_default();
+    // A deploy may have put anything in its place since.
+    let text = redrill_sandbox::read_back(controller.servers(), &controller.found.script).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
     let log = log_dir.join(format!("{}.log", run.label));
     let began = running::now();
     if run.cut.is_some() {
@@ -40,7 +41,7 @@ pub(super) async fn deploy(
     }
     let told = Script { name: &script, text: &text };
     let (mut executions, mut ended, mut exit) = (Vec::new(), Ended::Well, Some(0));
-    match controller.deploy.on {
+    match controller.deploy.on.unwrap_or_default() {
         RunsOn::Controller => {
             controller.forget_contacts();
             let command = on_controller(controller, run, &text);
@@ -79,16 +80,16 @@ fn interpreter(text: &str) -> Vec<String> {
     words.split_whitespace().map(str::to_owned).collect()
 }
 
-fn on_controller(controller: &Controller, run: &Run, text: &str) -> Command {
+fn on_controller(controller: &Controller, run: &Run, text: &str) -> Sealed {
     let words = interpreter(text);
     let mut command = controller.command(&words[0]);
     command.args(&words[1..]).arg(controller.servers().join(&controller.found.script));
-    command.args(controller.arguments(run.pass));
+    command.args(controller.arguments(run.pass)).label(&run.label);
     command
 }
 
 /// The checkout and the keys go into a directory that is gone when the script has ended.
-fn on_machine(controller: &Controller, run: &Run, host: &str, text: &str) -> Command {
+fn on_machine(controller: &Controller, run: &Run, host: &str, text: &str) -> Sealed {
     let base = controller.servers().parent().unwrap_or(Path::new("/"));
     let checkout = controller.servers().file_name().unwrap_or_default().to_string_lossy().into_owned();
     let keys = if base.join("keys").is_dir() { "keys" } else { "" };
@@ -104,7 +105,7 @@ fn on_machine(controller: &Controller, run: &Run, host: &str, text: &str) -> Com
     );
     let mut command = controller.command("sh");
     command.args(["-c", "tar -C \"$1\" -cf - \"$2\" $3 | ssh \"$4\" \"$5\"", "sh"]);
-    command.arg(base).args([&checkout, keys, host, &there]);
+    command.arg(base).args([checkout.as_str(), keys, host, &there]).label(&run.label);
     command
 }
 

@@ -138,16 +138,12 @@ impl Engine {
         Ok((name, tag))
     }
 
-    /// A network. Unless it is `open`, there is no way out: what leaves it has an address that nobody answers.
-    pub(super) async fn network(&self, name: &str, open: bool, run: &Path) -> Result<(), MachineError> {
+    /// A network that leads out, for machines whose scenario wants that.
+    pub(super) async fn network(&self, name: &str, run: &Path) -> Result<(), MachineError> {
         let request = NetworkCreateRequest {
             name: name.to_owned(),
             driver: Some("bridge".to_owned()),
             labels: Some(labels(run)),
-            options: Some(HashMap::from([(
-                "com.docker.network.bridge.enable_ip_masquerade".to_owned(),
-                open.to_string(),
-            )])),
             ..NetworkCreateRequest::default()
         };
         self.docker.create_network(request).await.map(drop).map_err(failed("cannot make a network"))

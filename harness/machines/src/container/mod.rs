@@ -3,10 +3,14 @@
 //! What they cannot do, being processes of the host's kernel, is in their [`Capabilities`].
 
 mod engine;
+mod lan;
+mod outside;
+mod sealed;
 mod start;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,11 +18,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use redrill_model::{ImageSource, ImageUsed, MachineSpec};
+use redrill_model::{ImageSource, ImageUsed, MachineSpec, Network};
 use testcontainers::{ContainerAsync, GenericImage};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 
@@ -32,6 +36,7 @@ use crate::personal::{self, Person};
 use crate::process::{Guard, RUN_VARIABLE};
 use crate::ssh::ClientKey;
 use engine::{Engine, Gone};
+use lan::Lans;
 use start::Making;
 pub use sweep::left;
 pub use sweep::{Copy, engine_socket, engine_version, forget_copies};
@@ -44,9 +49,11 @@ const FINISH: Duration = Duration::from_secs(30);
 /// How often to look whether kept machines still run.
 const KEPT: Duration = Duration::from_secs(20);
 /// Told to the reaper: stay when the harness goes.
-const KEEP: &[u8; 1] = b"k";
+const KEEP: &[u8] = b"k\n";
 /// How long the engine may take to tell of an end.
 const TOLD: Duration = Duration::from_secs(2);
+/// Of a list of digests, the longest that is believed: of a Debian it is some 2 MiB.
+const LARGEST_LIST: u64 = 256 << 20;
 /// How long a connection may stay unanswered before it counts as dropped.
 const DROPPED: Duration = Duration::from_secs(3);
 
@@ -58,11 +65,23 @@ pub struct Containers {
     images: BTreeMap<String, (Image, String, String)>,
 }
 
-/// Outlives us if we are killed, and then removes what we made.
+/// Outlives us if we are killed, and then removes what we made. Ports of the host lead through it to machines, since it
+/// also stays with those that are kept.
 struct Reaper {
     process: Child,
     /// What it waits at.
     leash: ChildStdin,
+    answers: BufReader<ChildStdout>,
+}
+
+impl Reaper {
+    /// A port of loopback that leads to `port` of the machine whose neighbour listens at `socket`.
+    async fn forward(&mut self, socket: &Path, port: u16) -> std::io::Result<u16> {
+        self.leash.write_all(&outside::order(socket, port)).await?;
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).await?;
+        answer.trim().parse().map_err(|_| std::io::Error::other(format!("no port to listen on: {}", answer.trim())))
+    }
 }
 
 /// What every machine of a drill is made with.
@@ -75,6 +94,7 @@ struct Means {
     frozen: Arc<AtomicU32>,
     /// Those that there are: an engine makes a second one of the same name.
     networks: Arc<tokio::sync::Mutex<BTreeSet<String>>>,
+    lans: Lans,
     reaper: Arc<tokio::sync::Mutex<Option<Reaper>>>,
     /// Held by whatever the engine is making.
     making: Arc<RwLock<()>>,
@@ -82,12 +102,12 @@ struct Means {
 }
 
 impl Means {
-    /// The network of a group, made when its first machine comes.
-    async fn network(&self, group: &str, open: bool) -> Result<String, MachineError> {
+    /// The open network of a group, made when its first machine comes.
+    async fn network(&self, group: &str) -> Result<String, MachineError> {
         let (mut networks, name) = (self.networks.lock().await, self.name(group));
         if !networks.contains(&name) {
             let (engine, own, run) = (self.engine.clone(), name.clone(), self.run.clone());
-            self.to_the_end(async move { engine.network(&own, open, &run).await }).await?;
+            self.to_the_end(async move { engine.network(&own, &run).await }).await?;
             networks.insert(name.clone());
         }
         Ok(name)
@@ -98,6 +118,19 @@ impl Means {
         let making = Arc::clone(&self.making).read_owned().await;
         let done = tokio::spawn(async move { (work.await, drop(making)).0 }).await;
         done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Ports of the host's loopback that lead to these of the machine whose neighbour listens at `socket`.
+    async fn forward(&self, socket: &Path, ports: &[u16]) -> Result<HashMap<u16, u16>, MachineError> {
+        let mut reaper = self.reaper.lock().await;
+        let gone = || MachineError::Monitor("the reaper is gone".to_owned());
+        let reaper = reaper.as_mut().ok_or_else(gone)?;
+        let mut all = HashMap::new();
+        for port in ports {
+            let here = reaper.forward(socket, *port).await;
+            all.insert(*port, here.map_err(MachineError::io(format!("cannot lead to port {port} of a machine")))?);
+        }
+        Ok(all)
     }
 
     /// A name that no other run has.
@@ -120,8 +153,9 @@ impl Containers {
         std::fs::write(run.join(sweep::ENGINE), engine_socket().display().to_string())
             .map_err(MachineError::io("cannot write the run directory"))?;
         let reaper = Arc::new(tokio::sync::Mutex::new(Some(reaper(&guard, &run)?)));
-        let (frozen, networks, witnesses) = (Arc::default(), Arc::default(), Witnesses::default());
-        let means = Means { guard, engine, client, run, frozen, networks, reaper, making: Arc::default(), witnesses };
+        let (frozen, networks, lans, witnesses) = Default::default();
+        let making = Arc::default();
+        let means = Means { guard, engine, client, run, frozen, networks, lans, reaper, making, witnesses };
         Ok(Self { means, catalog, store, images: BTreeMap::new() })
     }
 }
@@ -145,26 +179,28 @@ fn reaper(guard: &Guard, run: &Path) -> Result<Reaper, MachineError> {
         command.arg("--place").arg(place);
     }
     command.arg(run).env(RUN_VARIABLE, run).process_group(0).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let failed = |source| MachineError::Spawn { program: "redrill reap".to_owned(), source };
     let mut process = command.spawn().map_err(failed)?;
-    let leash = process.stdin.take().ok_or_else(|| failed(std::io::Error::other("it has no standard input")))?;
-    Ok(Reaper { process, leash })
+    let (Some(leash), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
+        return Err(failed(std::io::Error::other("it has no pipes")));
+    };
+    Ok(Reaper { process, leash, answers: BufReader::new(answers) })
 }
 
-/// `redrill reap RUN`: waits until whoever holds our standard input is gone, then removes what the run made. A run that
-/// keeps its machines says so first: then its place in the budget is held for as long as they run.
+/// `redrill reap RUN`: leads ports of the host to machines, until whoever holds our standard input is gone, then removes
+/// what the run made. A run that keeps its machines says so first: then their ports stay, and the run's place in the
+/// budget is held, for as long as they run.
 pub fn reap(run: &Path, place: Option<&Path>) {
-    let held = place.and_then(admission::hold);
-    let mut byte = [0];
-    let kept = matches!(std::io::Read::read(&mut std::io::stdin(), &mut byte), Ok(1) if byte == *KEEP);
-    if !kept {
+    let _held = place.and_then(admission::hold);
+    let last = outside::take_orders(std::io::stdin().lock(), std::io::stdout().lock());
+    if last != KEEP.trim_ascii_end() {
         // An engine that does not answer, or is still making something, is asked again by the next sweep.
         let _ = sweep::remove_what_comes(run);
         return;
     }
     // `redrill clean` ends us with the machines; somebody else may end them too.
-    while held.is_some() && sweep::running(run) > 0 {
+    while sweep::running(run) > 0 {
         std::thread::sleep(KEPT);
     }
 }
@@ -329,7 +365,11 @@ impl Machine for ContainerMachine {
         let (left, known) = (start::digests(&self.dir), self.image.container_digests());
         // Whole or not at all: two drills may end here at once.
         let whole = known.with_extension(std::process::id().to_string());
-        let _ = std::fs::copy(left, &whole).and_then(|_| std::fs::rename(&whole, known));
+        let copied = outside::plain_file(&left).and_then(|from| {
+            let from = from.take(LARGEST_LIST);
+            std::io::copy(&mut { from }, &mut std::fs::File::create(&whole)?)
+        });
+        let _ = copied.and_then(|_| std::fs::rename(&whole, known));
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {
@@ -353,10 +393,13 @@ impl Machine for ContainerMachine {
         self.needs.lan.as_ref().map(|seat| seat.address)
     }
 
-    /// The engine's proxy accepts every connection, and closes it when the machine refuses: what a server that says
-    /// nothing and one that is not there have in common. So the machine's own address is tried, from the host, which is
-    /// its neighbour on the engine's network.
+    /// A forwarded port accepts every connection, and closes it when the machine refuses: what a server that says nothing
+    /// and one that is not there have in common. So the machine's own address is tried, from a neighbour: in a network of
+    /// the engine that is the host.
     async fn reach(&self, port: u16, deadline: &Deadline) -> Result<Reach, MachineError> {
+        if self.needs.network != Network::Open {
+            return self.reach_sealed(port, deadline).await;
+        }
         let address = self.means.engine.address(self.container.id()).await?;
         let limit = deadline.child("a connection", DROPPED);
         let connected = tokio::time::timeout(DROPPED.min(limit.left()), TcpStream::connect((address, port))).await;
@@ -425,6 +468,23 @@ impl Machine for ContainerMachine {
 }
 
 impl ContainerMachine {
+    async fn reach_sealed(&self, port: u16, deadline: &Deadline) -> Result<Reach, MachineError> {
+        let socket = start::outside(&self.dir);
+        let asked = tokio::task::spawn_blocking(move || outside::ask(&socket, port).map(|(_, word)| word));
+        let failed = || MachineError::io(format!("port {port} of `{}`", self.name));
+        let word = deadline.limit(asked).await.map_err(|limit| MachineError::TimedOut {
+            machine: self.name.clone(),
+            command: format!("connect {port}"),
+            limit,
+        })?;
+        match word.map_err(|error| failed()(error.into()))?.map_err(failed())?.as_str() {
+            "open" => Ok(Reach::Open),
+            "refused" => Ok(Reach::Closed("refused".to_owned())),
+            "silent" => Ok(Reach::Closed("nobody answered".to_owned())),
+            other => Err(failed()(std::io::Error::other(other.to_owned()))),
+        }
+    }
+
     fn unable(&self, what: &str) -> MachineError {
         MachineError::Unable { machine: self.name.clone(), what: what.to_owned() }
     }

@@ -12,11 +12,11 @@ use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
 
 use super::engine::{Gone, labels, not_started};
-use super::{ContainerMachine, KIND, Means};
+use super::{ContainerMachine, KIND, Means, outside, sealed};
 use crate::deadline::Deadline;
 use crate::evidence::Screen;
 use crate::image::Image;
-use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY};
+use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY, Seat};
 use crate::personal::Person;
 use crate::relay::{self, Rules};
 use crate::ssh::{self, write_private};
@@ -29,49 +29,105 @@ const IDENTITY: &str = "identity.json";
 const RELAY_SOCKET: &str = "relay.sock";
 
 /// Runs before systemd: the cgroup file system becomes the container's own (on hosts with cgroup v1 too); files that
-/// the engine mounts become files that can be renamed; the network's switches can be thrown; there is no default route;
-/// the machine learns who it is, and which servers are stood in for.
+/// the engine mounts become files that can be renamed; the network's switches can be thrown; the machine gets a network,
+/// and learns who it is, and which servers are stood in for.
+///
+/// The engine gives it no network, unless the scenario opens it. Its one neighbour is a namespace of its own, where
+/// connections come from outside and servers are stood in for; the other is the bridge of its group, if there is one.
+/// What of that goes wrong ends the machine: there is no other way out that it could fall back to.
 const ENTRY: &str = r#"#!/bin/sh
 set -e
 umount -R -l /sys/fs/cgroup
 mount -t cgroup2 -o nosuid,nodev,noexec cgroup2 /sys/fs/cgroup
+shared=/run/redrill
 for file in hosts hostname resolv.conf; do
     text=$(cat /etc/$file; echo .)
     umount /etc/$file
-    rm -f /etc/$file
-    printf %s "${text%.}" > /etc/$file
+    # A fork has the file that the deploy may have written.
+    if [ ! -e $shared/again ]; then
+        rm -f /etc/$file
+        printf %s "${text%.}" > /etc/$file
+    fi
 done
 mount --bind /proc/sys/net /proc/sys/net
 mount -o remount,bind,rw /proc/sys/net
-[ -e /run/redrill/open ] || ip route del default || true
-/run/redrill/probe identity < /run/redrill/identity.json
-rm -f /run/redrill/identity.json
-if [ -e /run/redrill/relay.sock ]; then
-    setsid /run/redrill/probe forward 3128 /run/redrill/relay.sock > /dev/null 2>&1 &
+# A namespace of its own, with a link of this name to it.
+neighbour() {
+    setsid unshare --net sh -c "until ip link set $1 up; do sleep 0.01; done; $2" > /dev/null 2>&1 &
+    until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.01; done
+}
+stand_in='for way in WAYS; do
+    [ ! -e /run/redrill/${way#*:} ] || /run/redrill/probe forward STAND_IN:${way%:*} /run/redrill/${way#*:} &
+done'
+if [ -e $shared/open ]; then
+    if [ -e $shared/mail.sock ] || [ -e $shared/acme.sock ]; then
+        # A server of the machine may want these ports at all of its addresses.
+        neighbour elsewhere "
+            ip address add STAND_IN/32 dev elsewhere
+            ip route add default dev elsewhere
+            $stand_in
+            wait"
+        ip link add redrill type veth peer name elsewhere netns $!
+        ip link set redrill up
+        ip route add STAND_IN/32 dev redrill
+    fi
+else
+    neighbour elsewhere "
+        ip address add NEIGHBOUR/24 dev elsewhere
+        ip address add STAND_IN/24 dev elsewhere
+        $stand_in
+        exec $shared/probe outside OWN $shared/outside.sock"
+    # Engines take IPv6 away from whoever has no network: servers listen on [::] as anywhere.
+    for which in all default lo; do
+        [ ! -e /proc/sys/net/ipv6 ] || echo 0 > /proc/sys/net/ipv6/conf/$which/disable_ipv6
+    done
+    ip link add eth0 type veth peer name elsewhere netns $!
+    ip address add OWN/24 dev eth0
+    ip link set lo up
+    ip link set eth0 up
+    if [ ! -e $shared/again ]; then
+        name=$(hostname)
+        printf 'OWN\t%s %s\n' "$name" "${name%%.*}" >> /etc/hosts
+        # Whoever asks for a name is refused at once. That the host knows a server is nothing for a machine to know.
+        printf 'nameserver 127.0.0.1\n' > /etc/resolv.conf
+    fi
 fi
-if [ -e /run/redrill/mail.sock ] || [ -e /run/redrill/acme.sock ]; then
-    # A server of the machine may want these ports at all of its addresses: what stands in has a network of its own.
-    setsid unshare --net sh -c '
-        until ip link set elsewhere up; do sleep 0.05; done
-        ip address add ADDRESS/32 dev elsewhere
-        ip route add default dev elsewhere
-        for way in WAYS; do
-            [ ! -e /run/redrill/${way#*:} ] || /run/redrill/probe forward ADDRESS:${way%:*} /run/redrill/${way#*:} &
-        done
-        wait' > /dev/null 2>&1 &
-    until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; do sleep 0.02; done
-    ip link add redrill type veth peer name elsewhere netns $!
-    ip link set redrill up
-    ip route add ADDRESS/32 dev redrill
+if [ -e $shared/lan.sock ]; then
+    setsid unshare --net $shared/probe lan SEAT $shared/lan.sock > /dev/null 2>&1 &
+    tries=0
+    until [ -e /sys/class/net/eth1 ]; do
+        tries=$((tries + 1))
+        [ $tries -lt 1000 ]
+        sleep 0.01
+    done
+fi
+$shared/probe identity < $shared/identity.json
+rm -f $shared/identity.json
+if [ -e $shared/relay.sock ]; then
+    setsid $shared/probe forward 3128 $shared/relay.sock > /dev/null 2>&1 &
 fi
 exec /sbin/init systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket \
     systemd.mask=systemd-networkd-wait-online.service systemd.mask=systemd-resolved.service \
     systemd.mask=systemd-remount-fs.service
 "#;
 
-fn entry() -> String {
+/// The machine's address on the link to its neighbour: the same network as a virtual machine's.
+const OWN: &str = "10.0.2.15";
+/// Where connections from outside come from.
+const NEIGHBOUR: &str = "10.0.2.2";
+
+fn entry(seat: Option<&Seat>) -> String {
     let ways: Vec<String> = stand_in::ports().map(|(port, socket)| format!("{port}:{socket}")).collect();
-    ENTRY.replace("ADDRESS", &stand_in::ADDRESS.to_string()).replace("WAYS", &ways.join(" "))
+    let seat = seat.map_or(0, |seat| seat.address.octets()[3]);
+    [
+        ("STAND_IN", stand_in::ADDRESS.to_string()),
+        ("WAYS", ways.join(" ")),
+        ("NEIGHBOUR", NEIGHBOUR.to_owned()),
+        ("OWN", OWN.to_owned()),
+        ("SEAT", seat.to_string()),
+    ]
+    .iter()
+    .fold(ENTRY.to_owned(), |text, (word, value)| text.replace(word, value))
 }
 
 /// systemd and what it starts need the first; firewalls and addresses the second; probes that look at other users'
@@ -95,10 +151,13 @@ impl Making<'_> {
     pub(super) async fn run(&self, person: Person, new: bool) -> Result<ContainerMachine, MachineError> {
         let began = Instant::now();
         let relays = self.share(&person, new)?;
+        let open = self.needs.network == Network::Open;
         let group = self.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
-        // Alone or not, it is in no network but that of its group.
-        let network = self.means.network(group, self.needs.network == Network::Open).await?;
-        let request = self.request(&network);
+        let network = match open {
+            true => Some(self.means.network(group).await?),
+            false => None,
+        };
+        let request = self.request(network.as_deref());
         let start = self.means.to_the_end(async move { request.start().await });
         let started = self.deadline.limit(start).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
@@ -113,8 +172,16 @@ impl Making<'_> {
         let ready = async {
             agent.ready(&mut |last_seen| check(last_seen)).await?;
             let boot_seconds = began.elapsed().as_secs_f64();
-            self.settle(&agent, &ended).await?;
-            let ports = self.means.engine.ports(container.id()).await?;
+            let ports = if open {
+                self.settle(&agent, &ended).await?;
+                self.means.engine.ports(container.id()).await?
+            } else {
+                // While the system starts: it is nobody's yet.
+                let sealed = sealed::hold(&agent, &self.spec.name, self.deadline);
+                let (sealed, settled) = tokio::join!(sealed, self.settle(&agent, &ended));
+                sealed.and(settled)?;
+                self.means.forward(&outside(self.dir), &self.ports()).await?
+            };
             let port =
                 ports.get(&22).copied().ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
             let name = &self.spec.name;
@@ -152,8 +219,10 @@ impl Making<'_> {
         let shared = self.dir.join(SHARED);
         let failed = || MachineError::io("cannot write what is shared with the machine");
         std::fs::create_dir_all(&shared).map_err(failed())?;
+        // The machine's root can leave programs and devices there for whoever comes by.
+        std::fs::set_permissions(self.dir, std::fs::Permissions::from_mode(0o700)).map_err(failed())?;
         std::fs::write(self.dir.join(CONSOLE), "").map_err(failed())?;
-        let entry = entry();
+        let entry = entry(self.needs.lan.as_ref());
         for (name, content) in [("probe", PROBE_BINARY), ("entry", entry.as_bytes())] {
             let path = shared.join(name);
             std::fs::write(&path, content).map_err(failed())?;
@@ -170,6 +239,9 @@ impl Making<'_> {
         identity.clock = None;
         let text = serde_json::to_vec(&identity).map_err(|error| MachineError::Monitor(error.to_string()))?;
         write_private(&shared.join(IDENTITY), &text)?;
+        if !new {
+            std::fs::write(shared.join("again"), "").map_err(failed())?;
+        }
         let mut tasks = Vec::new();
         if self.needs.network == Network::Open {
             std::fs::write(shared.join("open"), "").map_err(failed())?;
@@ -178,16 +250,30 @@ impl Making<'_> {
                 allowed: self.image.mirror_hosts(),
                 upstream: self.image.upstream_proxy(),
                 log: self.dir.join("network.log"),
+                what: relay::MIRROR_ONLY,
             };
             let served = relay::serve(&shared, RELAY_SOCKET, rules);
             tasks.push(served.map_err(MachineError::io("cannot serve the package mirror"))?);
+            if let Some(seat) = &self.needs.lan {
+                let served = self.means.lans.serve(&shared, &seat.group);
+                tasks.push(served.map_err(MachineError::io("cannot make the private network"))?);
+            }
         }
         tasks.extend(stand_in::serve(&shared, self.dir, self.needs)?);
         Ok(tasks)
     }
 
-    fn request(&self, network: &str) -> testcontainers::ContainerRequest<GenericImage> {
-        let ports: Vec<u16> = std::iter::once(22).chain(self.needs.ports.iter().copied()).collect();
+    /// Those that are reached from outside.
+    fn ports(&self) -> Vec<u16> {
+        let mut ports: Vec<u16> = std::iter::once(22).chain(self.needs.ports.iter().copied()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
+    /// In this network of the engine, or in none: then the machine has nothing but what its first process makes.
+    fn request(&self, network: Option<&str>) -> testcontainers::ContainerRequest<GenericImage> {
+        let ports = if network.is_some() { self.ports() } else { Vec::new() };
         let memory = i64::try_from(self.spec.memory_mib << 20).ok();
         // An engine refuses more than there are.
         let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -199,7 +285,6 @@ impl Making<'_> {
             .with_cmd(["/bin/sh", "/run/redrill/entry"])
             .with_container_name(self.means.name(&self.file_name()))
             .with_hostname(&self.spec.name)
-            .with_network(network)
             .with_labels(labels(&self.means.run))
             .with_cgroupns_mode(CgroupnsMode::Private)
             // The default profiles refuse systemd its mounts; a machine of a drill is no boundary of security.
@@ -212,10 +297,16 @@ impl Making<'_> {
                 host.memory = memory;
                 host.nano_cpus = Some(cpus);
                 host.publish_all_ports = Some(false);
+                // Else that of the request.
+                host.network_mode = host.network_mode.take().or_else(|| Some("none".to_owned()));
                 let loopback = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(String::new()) };
                 let bindings = ports.iter().map(|port| (format!("{port}/tcp"), Some(vec![loopback.clone()])));
                 host.port_bindings = Some(bindings.collect());
             });
+        let request = match network {
+            Some(network) => request.with_network(network),
+            None => request,
+        };
         let request = CAPABILITIES.into_iter().fold(request, |request, capability| request.with_cap_add(capability));
         request.with_startup_timeout(self.deadline.left())
     }
@@ -264,6 +355,11 @@ impl Making<'_> {
     fn timed_out(&self, command: &str, limit: crate::TimedOut) -> MachineError {
         MachineError::TimedOut { machine: self.spec.name.clone(), command: command.to_owned(), limit }
     }
+}
+
+/// Where a machine's neighbour answers, as the host sees it.
+pub(super) fn outside(dir: &Path) -> PathBuf {
+    dir.join(SHARED).join(outside::SOCKET)
 }
 
 /// Where a machine's probe keeps its digests, as the host sees it.

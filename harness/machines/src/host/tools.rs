@@ -31,6 +31,8 @@ const TOOLS: &[(&str, &str, &str, &[&str])] = &[
     ("mke2fs", "builds images", "e2fsprogs", &["-V"]),
     ("git", "checks the servers repo out", "git", &["--version"]),
     ("ssh", "reaches the machines", "openssh-client", &["-V"]),
+    ("bwrap", "seals the deploy tool", "bubblewrap", &["--version"]),
+    ("ip", "seals the deploy tool", "iproute2", &["-V"]),
     ("python3", "runs the deploy tool", "python3", &["--version"]),
 ];
 

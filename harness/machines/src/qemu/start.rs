@@ -217,7 +217,8 @@ pub(super) async fn run(mut command: Command, program: &str) -> Result<(), Machi
 
 fn serve_mirror(image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>, MachineError> {
     let allowed: BTreeSet<String> = image.mirror_hosts();
-    let rules = Rules { allowed, upstream: image.upstream_proxy(), log: dir.join("network.log") };
+    let rules =
+        Rules { allowed, upstream: image.upstream_proxy(), log: dir.join("network.log"), what: relay::MIRROR_ONLY };
     relay::serve(dir, RELAY_SOCKET, rules).map_err(MachineError::io("cannot serve the package mirror"))
 }
 

@@ -207,7 +207,7 @@ fn http(file: &Spanned<HttpFile>, machines: &[MachineSpec]) -> Result<CheckKind,
     Ok(CheckKind::Http(HttpCheck { from, url, host, port, ca, status, header, contains, json, valid_for }))
 }
 
-/// Host and port of an `http` or `https` URL; the rest of it is left to the client.
+/// Host and port of an `http` or `https` URL; the rest of it is left to the client. An address of IPv6 keeps its brackets.
 fn host_and_port(url: &Spanned<String>) -> Result<(String, u16), InputError> {
     let wrong =
         || InputError::new(url.span(), format!("`{}` is no web address", url.get_ref()), "https://HOST[:PORT]/PATH");
@@ -219,14 +219,16 @@ fn host_and_port(url: &Spanned<String>) -> Result<(String, u16), InputError> {
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let (host, port) = match authority.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| wrong())?),
-        None => (authority, default),
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().map_err(|_| wrong())?),
+        _ => (authority, default),
     };
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
-    if host.is_empty() || !host.chars().all(plain) {
-        return Err(wrong());
+    let is_address = |host: &str| host.parse::<std::net::Ipv6Addr>().is_ok();
+    let named = !host.is_empty() && host.chars().all(plain);
+    if named || host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).is_some_and(is_address) {
+        return Ok((host.to_owned(), port));
     }
-    Ok((host.to_owned(), port))
+    Err(wrong())
 }
 
 /// `outside`, `inside`, or another machine.

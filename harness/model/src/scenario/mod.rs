@@ -19,6 +19,7 @@ pub use backups::{
     Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, Rest, Run, Sftp, Site, Target, View,
     is_below,
 };
+pub use parse::is_host_name;
 
 /// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,6 +44,8 @@ pub struct Scenario {
     pub network: Network,
     /// Names of mail servers: what machines send there is caught.
     pub mail: Vec<String>,
+    /// Where the controller may go beside the machines and its package index.
+    pub ways_out: Vec<WayOut>,
     /// Names of ACME servers: machines that ask there get certificates of the drill's own.
     pub acme: Vec<String>,
     /// The longest that things may take on a host with hardware virtualization.
@@ -91,6 +94,17 @@ impl Tool {
     }
 }
 
+/// A way out of the controller's sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WayOut {
+    /// A name in small letters, or an address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Why the deploy needs it.
+    pub why: String,
+}
+
 /// Where a shell script runs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -114,8 +128,8 @@ pub struct Deploy {
     pub script: Option<PathBuf>,
     /// Pinned Python requirements that bring the tool.
     pub requirements: Option<PathBuf>,
-    /// Where a shell script runs.
-    pub on: RunsOn,
+    /// Where a shell script runs, if its author says so.
+    pub on: Option<RunsOn>,
     /// Passed on to the tool.
     pub args: Vec<String>,
     /// Passed on as well when the tool runs again.

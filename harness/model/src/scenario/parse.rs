@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
     BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn,
-    Scenario, Servers, Tool,
+    Scenario, Servers, Tool, WayOut,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
@@ -73,11 +74,11 @@ struct DeployFile {
     requirements: Option<Spanned<PathBuf>>,
     on: Option<Spanned<RunsOn>>,
     #[serde(default)]
-    args: Vec<String>,
+    args: Vec<Spanned<String>>,
     #[serde(default)]
-    again_args: Vec<String>,
+    again_args: Vec<Spanned<String>>,
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    env: BTreeMap<Spanned<String>, Spanned<String>>,
     #[serde(default)]
     limit: Vec<String>,
     #[serde(default)]
@@ -109,6 +110,15 @@ struct NetworkFile {
     mail: Vec<Spanned<String>>,
     #[serde(default)]
     acme: Vec<Spanned<String>>,
+    #[serde(default)]
+    controller: Vec<WayOutFile>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WayOutFile {
+    to: Spanned<String>,
+    why: Spanned<String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -144,6 +154,10 @@ const DRILL: Duration = Duration::from_secs(60 * 60);
 const MEMORY_MIB: u64 = 1024;
 /// Below this the kernel and systemd of a current Debian do not start reliably.
 const LEAST_MEMORY_MIB: u64 = 256;
+/// 16 TiB: more than hosts have, and in bytes, twice and for many machines still a number.
+const MOST_MEMORY_MIB: u64 = 16 << 20;
+/// What QEMU gives a machine without settings of its own.
+const MOST_CPUS: u64 = 255;
 
 impl Scenario {
     /// Reads the text of a `scenario.toml`.
@@ -184,6 +198,7 @@ impl Scenario {
             backend: file.backend,
             needs: needs(&file.needs, file.backend)?,
             mail: caught(file.network.mail, &machines, "the name of the mail server that the machines send by")?,
+            ways_out: ways_out(file.network.controller, &machines)?,
             acme: caught(file.network.acme, &machines, "the name of the ACME server that machines ask")?,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
@@ -252,8 +267,12 @@ fn claims(written: Option<Spanned<Vec<Claim>>>) -> Result<Vec<Claim>, InputError
 fn servers(file: ServersFile) -> Result<Servers, InputError> {
     let commit = match file.commit {
         None => "HEAD".to_owned(),
-        // Git would take it for an option.
-        Some(commit) if commit.get_ref().starts_with('-') || commit.get_ref().is_empty() => {
+        // Git would take it for an option, or end at a NUL.
+        Some(commit)
+            if commit.get_ref().starts_with('-')
+                || commit.get_ref().trim().is_empty()
+                || commit.get_ref().contains(char::is_control) =>
+        {
             return Err(InputError::new(commit.span(), "`commit` names no commit", "a branch, tag or commit id"));
         }
         Some(commit) => commit.into_inner(),
@@ -270,14 +289,42 @@ fn deploy(file: DeployFile) -> Result<Deploy, InputError> {
         inventory: file.inventory.map(inside_checkout).transpose()?,
         script: file.script.map(inside_checkout).transpose()?,
         requirements: file.requirements.map(inside_checkout).transpose()?,
-        on: file.on.map(Spanned::into_inner).unwrap_or_default(),
-        args: file.args,
-        again_args: file.again_args,
-        env: file.env,
+        on: file.on.map(Spanned::into_inner),
+        args: words(file.args, "args")?,
+        again_args: words(file.again_args, "again-args")?,
+        env: variables(file.env)?,
         limit: file.limit,
         same: file.same.into_iter().map(|(what, why)| reason(why).map(|why| (what, why))).collect::<Result<_, _>>()?,
         strict: file.strict,
     })
+}
+
+/// Arguments of a program, which end at a NUL.
+fn words(written: Vec<Spanned<String>>, key: &str) -> Result<Vec<String>, InputError> {
+    let word = |word: Spanned<String>| match word.get_ref().contains('\0') {
+        true => {
+            Err(InputError::new(word.span(), format!("a NUL stands in `{key}`"), "text that a program can be given"))
+        }
+        false => Ok(word.into_inner()),
+    };
+    written.into_iter().map(word).collect()
+}
+
+/// Variables as a process can have them, and a shell can name them.
+fn variables(written: BTreeMap<Spanned<String>, Spanned<String>>) -> Result<BTreeMap<String, String>, InputError> {
+    let variable = |(name, value): (Spanned<String>, Spanned<String>)| {
+        let text = name.get_ref();
+        if text.is_empty() || text.contains('=') || text.contains(|c: char| c.is_control() || c.is_whitespace()) {
+            let message = format!("`{}` is no name of a variable", text.escape_debug());
+            return Err(InputError::new(name.span(), message, "letters, digits and `_`"));
+        }
+        if value.get_ref().contains('\0') {
+            let message = format!("a NUL stands in the variable `{text}`");
+            return Err(InputError::new(value.span(), message, "text that a program can be given"));
+        }
+        Ok((name.into_inner(), value.into_inner()))
+    };
+    written.into_iter().map(variable).collect()
 }
 
 fn needs(file: &NeedsFile, backend: BackendKind) -> Result<HostNeeds, InputError> {
@@ -318,12 +365,43 @@ fn caught(written: Vec<Spanned<String>>, machines: &[MachineSpec], expected: &st
     written.into_iter().map(name).collect()
 }
 
+/// Where the controller may go. Never to a host that is a machine of the drill: that would be the real one.
+fn ways_out(written: Vec<WayOutFile>, machines: &[MachineSpec]) -> Result<Vec<WayOut>, InputError> {
+    let way = |file: WayOutFile| {
+        let wrong = |why: &str| {
+            let message = format!("`{}` {why}", file.to.get_ref());
+            InputError::new(file.to.span(), message, "a host and a port, such as `git.example.org:443`")
+        };
+        let (host, port) = file.to.get_ref().rsplit_once(':').ok_or_else(|| wrong("names no port"))?;
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("names no port"))?;
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_lowercase();
+        if machines.iter().any(|machine| machine.name == host) {
+            return Err(wrong("is a machine of this drill: a way there would lead to the real one"));
+        }
+        if !is_host_name(&host) && host.parse::<IpAddr>().is_err() {
+            return Err(wrong("names no host"));
+        }
+        if host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()) {
+            return Err(wrong("is the sandbox itself"));
+        }
+        match file.why.get_ref().trim() {
+            "" => Err(InputError::new(file.why.span(), "a way out of the sandbox needs a reason", "a few words")),
+            why => Ok(WayOut { host, port, why: why.to_owned() }),
+        }
+    };
+    written.into_iter().map(way).collect()
+}
+
 /// What is deployed must come from the checkout: no way out of it.
 fn inside_checkout(path: Spanned<PathBuf>) -> Result<PathBuf, InputError> {
     let inner = |path: &Path| path.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
-    let odd = |path: &Path| path.as_os_str().is_empty() || path.to_string_lossy().starts_with('-');
+    let odd = |path: &Path| {
+        let text = path.to_string_lossy();
+        text.is_empty() || text.starts_with('-') || text.contains(char::is_control)
+    };
     if !inner(path.get_ref()) || odd(path.get_ref()) {
-        let message = format!("`{}` does not lie inside the servers repo", path.get_ref().display());
+        let told = path.get_ref().to_string_lossy().escape_debug().to_string();
+        let message = format!("`{told}` does not lie inside the servers repo");
         return Err(InputError::new(path.span(), message, "a path relative to the repo, without `..`"));
     }
     Ok(path.into_inner())
@@ -351,26 +429,30 @@ fn machines(written: Vec<Spanned<MachineFile>>) -> Result<Vec<MachineSpec>, Inpu
             let message = format!("`{}` is no image name", file.image.get_ref());
             return Err(InputError::new(file.image.span(), message, "the name of a directory under `images`"));
         }
-        let memory_mib = at_least(file.memory_mib, MEMORY_MIB, LEAST_MEMORY_MIB, "memory-mib")?;
-        let cpus = at_least(file.cpus.map(|c| Spanned::new(c.span(), u64::from(c.into_inner()))), 2, 1, "cpus")?;
+        let memory_mib = size(file.memory_mib, MEMORY_MIB, LEAST_MEMORY_MIB..=MOST_MEMORY_MIB, "memory-mib")?;
+        let cpus =
+            size(file.cpus.map(|c| Spanned::new(c.span(), u64::from(c.into_inner()))), 2, 1..=MOST_CPUS, "cpus")?;
         let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
         machines.push(MachineSpec { name, image: file.image, memory_mib, cpus });
     }
     Ok(machines)
 }
 
-fn at_least(written: Option<Spanned<u64>>, default: u64, least: u64, key: &str) -> Result<u64, InputError> {
+fn size(written: Option<Spanned<u64>>, default: u64, range: RangeInclusive<u64>, key: &str) -> Result<u64, InputError> {
     match written {
         None => Ok(default),
-        Some(value) if *value.get_ref() < least => {
-            Err(InputError::new(value.span(), format!("`{key}` is too small"), format!("at least {least}")))
+        Some(value) if value.get_ref() < range.start() => {
+            Err(InputError::new(value.span(), format!("`{key}` is too small"), format!("at least {}", range.start())))
+        }
+        Some(value) if value.get_ref() > range.end() => {
+            Err(InputError::new(value.span(), format!("`{key}` is too large"), format!("at most {}", range.end())))
         }
         Some(value) => Ok(value.into_inner()),
     }
 }
 
-/// Names become file names, host names and words of an `ssh_config`.
-fn is_host_name(name: &str) -> bool {
+/// Whether this can be a machine's name: names become file names, host names and words of an `ssh_config`.
+pub fn is_host_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.len() <= 253
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-._".contains(c))

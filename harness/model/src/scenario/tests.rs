@@ -69,6 +69,41 @@ fn checks_keep_the_order_of_the_file_across_kinds() {
 }
 
 #[test]
+fn what_no_program_can_be_given_is_placed() {
+    let deploy = |line: &str| format!("{HEAD}{line}\n{MACHINE}{CHECK}");
+    rejects(&deploy("args = ['a', \"b\\u0000c\"]"), "args", "a NUL stands in `args`");
+    rejects(&deploy("again-args = [\"\\u0000\"]"), "again-args", "a NUL stands in `again-args`");
+    rejects(&deploy("env = { A = \"x\\u0000\" }"), "env", "a NUL stands in the variable `A`");
+    for name in ["", "A=B", "A\\nB", "A B", "\\u0000", "A\\u0000"] {
+        rejects(&deploy(&format!("env = {{ \"{name}\" = 'x' }}")), "env", "is no name of a variable");
+    }
+    let fine = valid(&deploy("args = ['']\nenv = { A-1 = \"x\\ny=\", b = '' }"));
+    assert_eq!((fine.deploy.args, fine.deploy.env.len()), (vec![String::new()], 2));
+    rejects(&deploy("requirements = \"a\\u0000\""), "requirements", "does not lie inside");
+    for commit in ["a\\u0000", "a\\nb", " ", "--upload-pack=x"] {
+        let text = format!("{HEAD}{MACHINE}{CHECK}").replace("'servers'", &format!("'servers'\ncommit = \"{commit}\""));
+        rejects(&text, "commit", "names no commit");
+    }
+}
+
+#[test]
+fn sizes_and_durations_that_no_host_has_are_placed() {
+    let machine = |line: &str| format!("{HEAD}{MACHINE}{line}\n{CHECK}");
+    for huge in ["16777217", "17592186044416", "9223372036854775807"] {
+        rejects(&machine(&format!("memory-mib = {huge}")), "memory-mib", "`memory-mib` is too large");
+    }
+    rejects(&machine("memory-mib = 18446744073709551616"), "memory-mib", "");
+    rejects(&machine("memory-mib = -1"), "memory-mib", "");
+    rejects(&machine("cpus = 256"), "cpus", "`cpus` is too large");
+    rejects(&machine("cpus = 4294967296"), "cpus", "");
+    assert_eq!(valid(&machine("memory-mib = 16777216\ncpus = 255")).machines[0].cpus, 255);
+    for long in ["10100y", "584542046090y", "99999999999999999999s", "18446744073709551615s"] {
+        rejects(&format!("{HEAD}{MACHINE}{CHECK}[limits]\ndrill = '{long}'\n"), "drill", "");
+    }
+    assert!(valid(&format!("{HEAD}{MACHINE}{CHECK}[limits]\ndrill = '99y'\n")).limits.drill.as_secs() > 0);
+}
+
+#[test]
 fn unknown_keys_are_placed() {
     rejects(&format!("{HEAD}{MACHINE}memory-mb = 1024\n{CHECK}"), "memory-mb", "memory-mib");
     rejects(&format!("titel = 'x'\n{HEAD}{MACHINE}{CHECK}"), "titel", "unknown field `titel`");
@@ -149,7 +184,31 @@ fn machines_are_told_apart() {
 
 #[test]
 fn values_that_cannot_be_meant_are_refused() {
-    rejects(&check("[[check.http]]\nurl = 'ftp://web/'\nstatus = 200"), "url", "no web address");
+    for url in [
+        "ftp://web/",
+        "http://",
+        "http://user@web/",
+        "http://web:22@192.0.2.1/",
+        "http://web:99999/",
+        "http://web:/",
+        "http://web\\@192.0.2.1/",
+        "http://[::1/",
+        "http://::1/",
+        "http://[fe80::1%25eth0]/",
+        "http://[web]/",
+        "web/",
+    ] {
+        rejects(&check(&format!("[[check.http]]\nurl = '{url}'\nstatus = 200")), "url", "no web address");
+    }
+    for (url, host, port) in
+        [("http://[::1]:81/", "[::1]", 81), ("https://[::1]", "[::1]", 443), ("http://a.b:80?x", "a.b", 80)]
+    {
+        let text = check(&format!("[[check.http]]\nurl = '{url}'\nstatus = 200"));
+        let CheckKind::Http(check) = Scenario::parse(&text).expect("valid").checks.remove(0).kind else {
+            panic!("{url}")
+        };
+        assert_eq!((check.host.as_str(), check.port), (host, port));
+    }
     rejects(&check("[[check.http]]\nurl = 'http://web/'\nstatus = 20"), "status", "100 to 599");
     rejects(&check("[[check.http]]\nurl = 'http://web/'\nvalid-for = '30d'"), "url", "https://");
     rejects(&check("[[check.http]]\nurl = 'http://web/'\njson = { 'a' = 1 }"), "json", "no JSON pointer");
@@ -177,7 +236,7 @@ fn the_deploy_may_be_left_to_be_found_in_the_repo() {
     assert_eq!(scenario.deploy, Deploy::default());
     let shell = "[servers]\npath = 's'\n[deploy]\ntool = 'shell'\non = 'machine'\nagain-args = ['-v']\n";
     let deploy = valid(&format!("{shell}{MACHINE}{CHECK}")).deploy;
-    assert_eq!((deploy.on, deploy.again_args), (RunsOn::Machine, vec!["-v".to_owned()]));
+    assert_eq!((deploy.on, deploy.again_args), (Some(RunsOn::Machine), vec!["-v".to_owned()]));
     rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "ansible")), "on =", "for `tool = \"shell\"`");
     rejects(&format!("{}{MACHINE}{CHECK}", shell.replace("shell", "chef")), "tool", "unknown variant `chef`");
 }
@@ -308,4 +367,15 @@ fn a_deploy_waits_for_a_restore_where_its_tool_can_and_data_is_there() {
     let shell = HEAD.replace("pyinfra", "shell");
     rejects(&format!("claims = ['restores']\n{shell}{MACHINE}{between}"), "claims", "a script does not wait");
     rejects(&format!("claims = ['restores', 'resumes']\n{HEAD}{MACHINE}{between}"), "claims", "`resumes` cuts off");
+}
+
+#[test]
+fn a_way_out_of_the_sandbox_leads_to_no_machine_and_has_a_reason() {
+    let network = |way: &str| format!("{HEAD}{MACHINE}{CHECK}[network]\ncontroller = [{way}]\n");
+    let ways = valid(&network("{ to = 'Git.example.org:443', why = 'the roles' }")).ways_out;
+    assert_eq!((ways[0].host.as_str(), ways[0].port), ("git.example.org", 443));
+    rejects(&network("{ to = 'git.example.org', why = 'x' }"), "controller", "names no port");
+    rejects(&network("{ to = 'web:22', why = 'x' }"), "controller", "the real one");
+    rejects(&network("{ to = '127.0.0.1:8200', why = 'x' }"), "controller", "the sandbox itself");
+    rejects(&network("{ to = 'git.example.org:443', why = ' ' }"), "controller", "needs a reason");
 }

@@ -10,6 +10,7 @@ REDRILL_ROOT       the checkout; places are told relative to it
 REDRILL_CUT        end at once, as a killed controller would, before the operation with this number (from 1)
 REDRILL_PAUSE      wait after the first operation of each of these names, a list in JSON
 REDRILL_GATE       the directory where a file named by the pause's number (from 1) lets it go on
+REDRILL_RESULTS    file that gets pyinfra's own document of results (from 3.10 on), whole or not at all
 REDRILL_INVENTORY  instead of a deploy: write the inventory's hosts and their data to this file, and end
 """
 
@@ -196,6 +197,26 @@ def end_with_the_stream():
     proxy.ProxyCommand.recv = recv
 
 
+def keep_results():
+    """Has pyinfra's document in a file of its own: on standard output it stands among whatever the deploy prints."""
+    file = os.environ.get("REDRILL_RESULTS")
+    try:
+        from pyinfra_cli import prints
+    except ImportError:
+        return
+    told = getattr(prints, "print_json", None)
+    if not file or told is None:
+        return
+
+    def keep_and_print(payload):
+        with open(file + ".tmp", "w", encoding="utf-8") as out:
+            out.write(prints.jsonify(payload, default=prints.json_encode))
+        os.replace(file + ".tmp", file)
+        told(payload)
+
+    prints.print_json = keep_and_print
+
+
 def write_inventory(state):
     file = os.environ.get("REDRILL_INVENTORY")
     if not file:
@@ -218,6 +239,7 @@ def main():
     from pyinfra.api.state import BaseStateCallback, State
 
     end_with_the_stream()
+    keep_results()
     tell(e="begin", v=1, tool="pyinfra", version=version("pyinfra"))
     seen = Watch()
     watch(seen, State, OperationMeta, BaseStateCallback)

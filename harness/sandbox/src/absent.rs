@@ -1,0 +1,269 @@
+//! The root of a sealed file system: it holds the places at which others are mounted, and sees what else is looked for.
+//!
+//! A path that is not there costs one question to the warden; all others are answered by what is mounted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, UNIX_EPOCH};
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory,
+    ReplyEntry, Request, Session, SessionACL,
+};
+use rustix::mount::MountFlags;
+
+use crate::ledger::{Attempt, Protocol, Writer};
+use crate::watch::now;
+
+/// What is there stays as it is.
+const FOREVER: Duration = Duration::from_secs(1 << 20);
+
+/// What programs of the system look for by themselves, and do without: no wish of the repo's.
+const LOOKED_FOR: &[&str] = &[
+    "/etc/.pwd.lock",
+    "/etc/bash.bashrc",
+    "/etc/gai.conf",
+    "/etc/gitconfig",
+    "/etc/gss",
+    "/etc/host.conf",
+    "/etc/inputrc",
+    "/etc/krb5.conf",
+    "/etc/ld.so.preload",
+    "/etc/libnl",
+    "/etc/localtime",
+    "/etc/locale.alias",
+    "/etc/nscd.conf",
+    "/etc/perl",
+    "/etc/pip.conf",
+    "/etc/profile",
+    "/etc/selinux",
+    "/etc/ssh",
+    "/etc/ssl",
+    "/etc/xdg",
+    "/run/mount",
+    "/run/nscd",
+    "/run/systemd",
+    "/sys",
+    "/var/cache",
+    "/var/lib/sss",
+    "/var/run",
+];
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Node {
+    Directory(BTreeMap<OsString, u64>),
+    File,
+    Link(PathBuf),
+}
+
+/// The places of a sealed file system, by number; the first is the root.
+#[derive(Debug, Clone)]
+pub(crate) struct Tree {
+    nodes: Vec<(PathBuf, Node)>,
+}
+
+impl Tree {
+    pub(crate) fn new() -> Self {
+        Self { nodes: vec![(PathBuf::from("/"), Node::Directory(BTreeMap::new()))] }
+    }
+
+    pub(crate) fn directory(&mut self, path: &Path) {
+        self.add(path, Node::Directory(BTreeMap::new()));
+    }
+
+    pub(crate) fn file(&mut self, path: &Path) {
+        self.add(path, Node::File);
+    }
+
+    pub(crate) fn link(&mut self, path: &Path, target: &Path) {
+        self.add(path, Node::Link(target.to_owned()));
+    }
+
+    /// What lies above is made where it is missing; what is there already stays.
+    fn add(&mut self, path: &Path, node: Node) {
+        let mut above = 0;
+        let parts: Vec<&OsStr> = path.iter().skip(1).collect();
+        for (number, part) in parts.iter().enumerate() {
+            let last = number + 1 == parts.len();
+            let next = self.nodes.len() as u64;
+            let Node::Directory(children) = &mut self.nodes[above].1 else { return };
+            let here = *children.entry((*part).to_owned()).or_insert(next);
+            if here == next {
+                let path = self.nodes[above].0.join(part);
+                let node = if last { node.clone() } else { Node::Directory(BTreeMap::new()) };
+                self.nodes.push((path, node));
+            }
+            above = usize::try_from(here).unwrap_or(0);
+        }
+    }
+
+    fn get(&self, inode: INodeNo) -> Option<&(PathBuf, Node)> {
+        self.nodes.get(usize::try_from(inode.0.checked_sub(1)?).ok()?)
+    }
+
+    fn attributes(&self, number: u64) -> Option<FileAttr> {
+        let (_, node) = self.nodes.get(usize::try_from(number).ok()?)?;
+        let (kind, perm, size) = match node {
+            Node::Directory(_) => (FileType::Directory, 0o755, 0),
+            Node::File => (FileType::RegularFile, 0o444, 0),
+            Node::Link(target) => (FileType::Symlink, 0o777, target.as_os_str().len() as u64),
+        };
+        let epoch = UNIX_EPOCH;
+        Some(FileAttr {
+            ino: INodeNo(number + 1),
+            size,
+            blocks: 0,
+            atime: epoch,
+            mtime: epoch,
+            ctime: epoch,
+            crtime: epoch,
+            kind,
+            perm,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            blksize: 4096,
+            flags: 0,
+        })
+    }
+}
+
+/// Serves a [`Tree`], and writes down what else is looked for and is there on the host.
+struct Absent {
+    tree: Tree,
+    told: Mutex<BTreeSet<PathBuf>>,
+    ledger: Arc<Mutex<Writer>>,
+}
+
+impl Absent {
+    /// Something asked for `path`, or for what lies below it: that is told if it is there on the host.
+    fn missed(&self, path: &Path, process: u32) {
+        if std::fs::symlink_metadata(path).is_err() {
+            return; // What the host has not, nobody could have read there.
+        }
+        let whole = asked_for(process, path);
+        let path = whole.as_deref().unwrap_or(path);
+        if is_looked_for(path)
+            || std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+        {
+            return;
+        }
+        if !self.told.lock().expect("no panic while it is held").insert(path.to_owned()) {
+            return;
+        }
+        let name = Some(path.to_string_lossy().into_owned());
+        let attempt = Attempt { time: now(), protocol: Protocol::File, address: None, port: 0, name };
+        // A ledger that cannot be written has no end, and whoever reads it knows.
+        let _ = self.ledger.lock().expect("no panic while it is held").attempt(attempt);
+    }
+}
+
+fn is_looked_for(path: &Path) -> bool {
+    LOOKED_FOR.iter().any(|known| path.starts_with(known)) || path.to_string_lossy().starts_with("/etc/python")
+}
+
+/// Longer than any path.
+const LONGEST: usize = 4096;
+/// A path is among the first arguments of every call that takes one.
+const ARGUMENTS: usize = 3;
+
+/// The whole path that a process is asking for, of which `start` is not there: read from the call that waits for us.
+/// Nothing, where the kernel does not let us.
+fn asked_for(process: u32, start: &Path) -> Option<PathBuf> {
+    let call = std::fs::read_to_string(format!("/proc/{process}/syscall")).ok()?;
+    let memory = std::fs::File::open(format!("/proc/{process}/mem")).ok()?;
+    let pointers = call.split(' ').skip(1).take(ARGUMENTS);
+    let pointers = pointers.filter_map(|word| u64::from_str_radix(word.trim_start_matches("0x"), 16).ok());
+    let start = start.to_str()?;
+    pointers.filter(|pointer| *pointer > 0xffff).find_map(|pointer| {
+        let mut text = vec![0; LONGEST];
+        let length = FileExt::read_at(&memory, &mut text, pointer).ok()?;
+        // The address of a socket begins with its family.
+        [0, 2].into_iter().find_map(|at| {
+            let path = text.get(at..length)?.split(|byte| *byte == 0).next()?;
+            let path = std::str::from_utf8(path).ok()?;
+            (path == start || path.strip_prefix(start)?.starts_with('/')).then(|| PathBuf::from(path))
+        })
+    })
+}
+
+impl Filesystem for Absent {
+    fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let Some((path, Node::Directory(children))) = self.tree.get(parent) else { return reply.error(Errno::ENOENT) };
+        match children.get(name).and_then(|number| self.tree.attributes(*number)) {
+            Some(attributes) => reply.entry(&FOREVER, &attributes, Generation(0)),
+            None => {
+                self.missed(&path.join(name), request.pid());
+                reply.error(Errno::ENOENT);
+            }
+        }
+    }
+
+    fn getattr(&self, _: &Request, inode: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match inode.0.checked_sub(1).and_then(|number| self.tree.attributes(number)) {
+            Some(attributes) => reply.attr(&FOREVER, &attributes),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn readlink(&self, _: &Request, inode: INodeNo, reply: ReplyData) {
+        match self.tree.get(inode) {
+            Some((_, Node::Link(target))) => reply.data(target.as_os_str().as_encoded_bytes()),
+            _ => reply.error(Errno::EINVAL),
+        }
+    }
+
+    fn readdir(&self, _: &Request, inode: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        let Some((_, Node::Directory(children))) = self.tree.get(inode) else { return reply.error(Errno::ENOTDIR) };
+        let entries = children.iter().filter_map(|(name, number)| Some((name, self.tree.attributes(*number)?)));
+        for (at, (name, attributes)) in entries.enumerate().skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            if reply.add(attributes.ino, at as u64 + 1, attributes.kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+}
+
+/// Mounts `tree` at `place`, for as long as this process lives. An error where this host or this user has no FUSE.
+pub(crate) fn mount(tree: Tree, place: &Path, ledger: &Arc<Mutex<Writer>>) -> io::Result<()> {
+    std::fs::create_dir_all(place)?;
+    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse")?;
+    let number = std::os::fd::AsRawFd::as_raw_fd(&device);
+    let options = std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0"))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    rustix::mount::mount("redrill", place, "fuse", flags, Some(options.as_c_str()))?;
+    let absent = Absent { tree, told: Mutex::default(), ledger: Arc::clone(ledger) };
+    let session = Session::from_fd(absent, device.into(), SessionACL::All, fuser::Config::default())?;
+    // It ends with the process; the mount goes with the process's namespace.
+    std::mem::forget(session.spawn()?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_hold_what_lies_above_them_and_the_first_word_counts() {
+        let mut tree = Tree::new();
+        tree.directory(Path::new("/home/ann/runs/x"));
+        tree.file(Path::new("/etc/passwd"));
+        tree.link(Path::new("/bin"), Path::new("usr/bin"));
+        tree.directory(Path::new("/etc/passwd/never"));
+        tree.file(Path::new("/home/ann"));
+        let paths: Vec<String> = tree.nodes.iter().map(|(path, _)| path.display().to_string()).collect();
+        assert_eq!(
+            paths,
+            ["/", "/home", "/home/ann", "/home/ann/runs", "/home/ann/runs/x", "/etc", "/etc/passwd", "/bin"]
+        );
+        assert!(matches!(tree.nodes[2].1, Node::Directory(_)));
+        assert_eq!(tree.attributes(7).expect("there").kind, FileType::Symlink);
+        assert!(tree.attributes(8).is_none() && tree.get(INodeNo(0)).is_none());
+    }
+}

@@ -1,0 +1,133 @@
+//! The file system of a sealed program: what is mounted where, as the arguments of bubblewrap.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::absent::Tree;
+use crate::cell::{Cell, USER_ID};
+use crate::etc;
+
+/// Directories of programs, which are links into `/usr` on most hosts.
+const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+
+/// One place of the file system.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    ReadOnly(PathBuf, PathBuf),
+    Writable(PathBuf),
+    Link(PathBuf, PathBuf),
+    /// In memory, gone with the program.
+    Scratch(PathBuf),
+    Processes(PathBuf),
+    Devices(PathBuf),
+}
+
+impl Part {
+    /// Where it comes to lie in the tree of places.
+    fn mark(&self, tree: &mut Tree) {
+        match self {
+            Self::ReadOnly(from, to) if from.is_dir() => tree.directory(to),
+            Self::ReadOnly(_, to) => tree.file(to),
+            Self::Writable(path) | Self::Scratch(path) | Self::Processes(path) | Self::Devices(path) => {
+                tree.directory(path);
+            }
+            Self::Link(path, target) => tree.link(path, target),
+        }
+    }
+
+    /// The arguments; links are part of a tree that has them.
+    fn words(&self, rooted: bool) -> Vec<OsString> {
+        let words: &[&dyn AsRef<std::ffi::OsStr>] = match self {
+            Self::ReadOnly(from, to) => &[&"--ro-bind", from, to],
+            Self::Writable(path) => &[&"--bind", path, path],
+            Self::Link(..) if rooted => &[],
+            Self::Link(path, target) => &[&"--symlink", target, path],
+            Self::Scratch(path) => &[&"--perms", &"1777", &"--tmpfs", path],
+            Self::Processes(path) => &[&"--proc", path],
+            Self::Devices(path) => &[&"--dev", path],
+        };
+        words.iter().map(|word| word.as_ref().to_owned()).collect()
+    }
+}
+
+/// Everything that is mounted, in order: what comes later lies upon what came before.
+fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
+    let same = |path: &Path| Part::ReadOnly(path.to_owned(), path.to_owned());
+    let mut parts = vec![same(Path::new("/usr"))];
+    for directory in PROGRAMS.map(Path::new) {
+        match std::fs::read_link(directory) {
+            Ok(target) => parts.push(Part::Link(directory.to_owned(), target)),
+            Err(_) => parts.extend(directory.is_dir().then(|| same(directory))),
+        }
+    }
+    parts.extend(etc::SHARED.iter().map(Path::new).filter(|path| path.exists()).map(same));
+    for (name, _) in etc::files(cell) {
+        parts.push(Part::ReadOnly(place.join("etc").join(name), Path::new("/etc").join(name)));
+    }
+    parts.extend([Part::Processes("/proc".into()), Part::Devices("/dev".into())]);
+    parts.extend(["/tmp", "/var/tmp"].map(|path| Part::Scratch(path.into())));
+    parts.extend(cell.read_only.iter().map(|path| same(path)));
+    parts.extend(cell.writable.iter().cloned().map(Part::Writable));
+    parts.extend(cell.moved.iter().cloned().map(|(from, to)| Part::ReadOnly(from, to)));
+    parts
+}
+
+/// The places at which something is mounted.
+pub(crate) fn tree(cell: &Cell, place: &Path) -> Tree {
+    let mut tree = Tree::new();
+    parts(cell, place).iter().for_each(|part| part.mark(&mut tree));
+    tree.directory(Path::new("/run"));
+    tree
+}
+
+/// The arguments up to the program; `filter` is the open descriptor of the system call filter, `root` where the tree of
+/// places is mounted, if it is.
+pub(crate) fn arguments(cell: &Cell, place: &Path, root: Option<&Path>, filter: i32) -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut add =
+        |parts: &[&dyn AsRef<std::ffi::OsStr>]| words.extend(parts.iter().map(|part| part.as_ref().to_owned()));
+    for namespace in ["--unshare-user", "--unshare-pid", "--unshare-uts", "--unshare-ipc", "--unshare-cgroup-try"] {
+        add(&[&namespace]);
+    }
+    let user = USER_ID.to_string();
+    add(&[&"--uid", &user, &"--gid", &user, &"--cap-drop", &"ALL", &"--die-with-parent", &"--new-session"]);
+    add(&[&"--hostname", &cell.host_name, &"--seccomp", &filter.to_string()]);
+    if let Some(root) = root {
+        add(&[&"--ro-bind", &root, &"/"]);
+    }
+    words.extend(parts(cell, place).iter().flat_map(|part| part.words(root.is_some())));
+    let mut add =
+        |parts: &[&dyn AsRef<std::ffi::OsStr>]| words.extend(parts.iter().map(|part| part.as_ref().to_owned()));
+    add(&[&"--remount-ro", &"/", &"--clearenv"]);
+    for (name, value) in &cell.environment {
+        add(&[&"--setenv", name, value]);
+    }
+    add(&[&"--chdir", &cell.directory]);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cell::tests::cell;
+
+    #[test]
+    fn nothing_of_the_host_is_mounted_but_programs_and_what_the_cell_names() {
+        let mut cell = cell(Vec::new());
+        cell.writable = vec!["/runs/x/servers".into()];
+        cell.environment.insert("A".to_owned(), "b c".to_owned());
+        let words = arguments(&cell, Path::new("/place"), None, 9);
+        let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+        let mut binds = words.windows(3).filter(|words| ["--bind", "--ro-bind"].contains(&words[0].as_str()));
+        let allowed = |from: &str| {
+            let system = ["/usr", "/bin", "/sbin", "/lib", "/place/etc/", "/runs/x/servers"];
+            system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from)
+        };
+        assert!(binds.all(|words| allowed(&words[1])), "{words:?}");
+        assert!(words.windows(3).any(|words| words == ["--bind", "/runs/x/servers", "/runs/x/servers"]));
+        assert!(words.windows(3).any(|words| words == ["--setenv", "A", "b c"]));
+        let rooted = arguments(&cell, Path::new("/place"), Some(Path::new("/place/root")), 9);
+        assert!(rooted.windows(3).any(|words| words == ["--ro-bind", "/place/root", "/"]));
+        assert!(!rooted.contains(&OsString::from("--symlink")), "the tree has them");
+    }
+}

@@ -6,6 +6,7 @@
 mod acme;
 mod admission;
 mod agent;
+pub mod bounded;
 pub mod container;
 mod deadline;
 mod evidence;

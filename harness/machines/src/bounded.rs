@@ -69,9 +69,18 @@ pub fn cut_line(kept: &str, missing: u64) -> String {
     format!("{kept}{}", left_out(missing, " of this line").trim_matches('\n'))
 }
 
+/// How [`killed`] begins.
+const KILLED: &str = "redrill: it was killed, since it printed more than ";
+
 /// Why a writer was ended, for the end of its standard error.
 pub fn killed(limit: usize) -> String {
-    format!("redrill: it was killed, since it printed more than {} MiB\n", limit >> 20)
+    format!("{KILLED}{} MiB\n", limit >> 20)
+}
+
+/// That reason, if this standard error ends with it.
+pub fn why_killed(stderr: &str) -> Option<&str> {
+    let last = &stderr[stderr.rfind(KILLED)?..];
+    last.strip_suffix('\n').filter(|last| !last.contains('\n'))?.strip_prefix("redrill: ")
 }
 
 /// Thousands apart.
@@ -115,6 +124,13 @@ mod tests {
         let mut small = Bounded::new(10);
         small.feed(b"0123456789ab");
         assert_eq!(String::from_utf8_lossy(&small.into_bytes()), "01234\n[... 0 bytes left out ...]\n56789ab");
+    }
+
+    #[test]
+    fn the_reason_is_found_at_the_end_alone() {
+        let text = format!("words without an end of a line{}", killed(Bounded::LIMIT));
+        assert_eq!(why_killed(&text), Some("it was killed, since it printed more than 64 MiB"));
+        assert_eq!((why_killed(&format!("{text}and on\n")), why_killed("")), (None, None));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod image;
 mod machine;
 mod mail;
 mod personal;
+pub mod plain;
 pub mod process;
 pub mod qemu;
 mod random;

@@ -10,7 +10,6 @@ mod start;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -33,6 +32,7 @@ use crate::evidence::Witnesses;
 use crate::image::{Builder, Catalog, Image, Progress, Recipe, Store};
 use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 use crate::personal::{self, Person};
+use crate::plain;
 use crate::process::{Guard, RUN_VARIABLE};
 use crate::ssh::ClientKey;
 use engine::{Engine, Gone};
@@ -365,11 +365,8 @@ impl Machine for ContainerMachine {
         let (left, known) = (start::digests(&self.dir), self.image.container_digests());
         // Whole or not at all: two drills may end here at once.
         let whole = known.with_extension(std::process::id().to_string());
-        let copied = outside::plain_file(&left).and_then(|from| {
-            let from = from.take(LARGEST_LIST);
-            std::io::copy(&mut { from }, &mut std::fs::File::create(&whole)?)
-        });
-        let _ = copied.and_then(|_| std::fs::rename(&whole, known));
+        let copied = plain::read(&left, LARGEST_LIST).and_then(|list| std::fs::write(&whole, list));
+        let _ = copied.and_then(|()| std::fs::rename(&whole, known));
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {

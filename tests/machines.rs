@@ -342,6 +342,6 @@ async fn sealed(world: &World, machine: &impl Machine) {
     }
     assert!(served.accept().is_err(), "the machine reached its host");
     assert!(datagrams.recv(&mut [0; 16]).is_err(), "a datagram of the machine reached its host");
-    let neighbour = "nsenter --net=/proc/$(pgrep -f 'probe outside')/ns/net ip -o link | grep -vc ': lo:'";
+    let neighbour = "nsenter --net=/proc/$(pgrep -f '[p]robe outside')/ns/net ip -o link | grep -vc ': lo:'";
     assert_eq!(world.shell(machine, neighbour).await, "1", "the neighbour has no other link");
 }

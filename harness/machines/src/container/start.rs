@@ -382,3 +382,22 @@ pub(super) fn remove_files(dir: &Path) {
     let _ = std::fs::remove_dir_all(dir.join(SHARED));
     debug_assert!(PROBE.starts_with("/run/redrill/"));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_entry_has_addresses_where_the_script_has_words_and_is_a_script() {
+        let seat = Seat { group: "main".to_owned(), address: [10, 77, 0, 12].into(), hosts: Vec::new() };
+        let text = entry(Some(&seat));
+        for word in ["STAND_IN", "WAYS", "NEIGHBOUR", "OWN", "SEAT"] {
+            assert!(!text.contains(word), "{word} is left");
+        }
+        assert!(
+            text.contains("probe lan 12 $shared/lan.sock") && text.contains("outside 10.0.2.15 $shared/outside.sock")
+        );
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.args(["-n", "-c", &text]).status().expect("a shell").success());
+    }
+}

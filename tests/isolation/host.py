@@ -3,15 +3,17 @@
     host.py DIRECTORY
 
 It ends with its standard input. DIRECTORY/markers holds `NAME TEXT` lines: what each socket answers with. It leaves
-`ports` (`NAME PORT`) and `came.log` (`NAME WHAT-WAS-SENT`).
+`ports` (`NAME NUMBER`; `victim` is a process) and `came.log` (`NAME WHAT-WAS-SENT`).
 """
 
 import ctypes
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
+import time
 
 directory = sys.argv[1]
 with open(os.path.join(directory, "markers"), encoding="utf-8") as lines:
@@ -70,6 +72,13 @@ text = markers["shm"].encode()
 memory = libc.shmget(int(markers["shm-key"]), len(text) + 1, IPC_CREAT | OPEN_TO_ROOT)
 at = libc.shmat(memory, None, 0)
 ctypes.memmove(at, text + b"\0", len(text) + 1)
+
+# What ends with this program: an agent for SSH, and somebody to kill.
+agent = ["ssh-agent", "-D", "-a", os.path.join(directory, "agent.sock")]
+subprocess.Popen(agent, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+ports["victim"] = subprocess.Popen(["sleep", "100000"], stdin=subprocess.DEVNULL).pid
+while not os.path.exists(os.path.join(directory, "agent.sock")):
+    time.sleep(0.02)
 
 with open(os.path.join(directory, "ports.new"), "w", encoding="utf-8") as file:
     file.writelines(f"{name} {port}\n" for name, port in ports.items())

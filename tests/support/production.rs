@@ -186,10 +186,11 @@ pub struct Host {
     directory: TempDir,
     /// Outside of /tmp.
     elsewhere: Vec<TempDir>,
-    programs: Vec<Child>,
+    /// It serves all that is no file, and is there from [`Host::serve`] on.
+    program: Option<Child>,
     mark: String,
     files: BTreeMap<&'static str, PathBuf>,
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<String, u32>,
 }
 
 /// What lies over the host's own directories, and what it is called in tests.
@@ -219,7 +220,7 @@ impl Host {
         let mut host = Self {
             directory,
             elsewhere: Vec::new(),
-            programs: Vec::new(),
+            program: None,
             mark,
             files: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -231,8 +232,6 @@ impl Host {
         host.write_files();
         host.serve();
         host.agent(key);
-        let victim = Command::new("sleep").arg("100000").process_group(0).spawn().expect("sleep runs");
-        host.programs.push(victim);
         host
     }
 
@@ -256,7 +255,7 @@ impl Host {
         let mut words = vec![
             ("@mark@".to_owned(), self.mark.clone()),
             ("@ran@".to_owned(), self.ran().display().to_string()),
-            ("@victim@".to_owned(), self.programs.last().expect("the last one").id().to_string()),
+            ("@victim@".to_owned(), self.ports["victim"].to_string()),
             ("@ONLYHERE@".to_owned(), ONLY_HERE.to_owned()),
             ("@secret:agent@".to_owned(), self.at("agent.sock").display().to_string()),
             ("@secret:unix@".to_owned(), self.at("unix.sock").display().to_string()),
@@ -353,7 +352,7 @@ impl Host {
         self.write("markers", &format!("{lines}abstract-name {}\nshm-key {}\n", self.abstract_name(), self.shm_key()));
         let mut command = Command::new("python3");
         command.arg(root().join("tests/isolation/host.py")).arg(self.directory.path());
-        self.programs.push(command.process_group(0).stdin(Stdio::piped()).spawn().expect("python3 runs"));
+        self.program = Some(command.process_group(0).stdin(Stdio::piped()).spawn().expect("python3 runs"));
         let ports = self.at("ports");
         assert!(wait_for(START, || ports.exists()), "the host's sockets are not there");
         let text = fs::read_to_string(ports).expect("there");
@@ -364,13 +363,9 @@ impl Host {
         self.ports = text.lines().filter_map(port).collect();
     }
 
-    fn agent(&mut self, key: &Path) {
-        let socket = self.at("agent.sock");
-        let mut command = Command::new("ssh-agent");
-        command.arg("-D").arg("-a").arg(&socket).process_group(0).stdout(Stdio::null());
-        self.programs.push(command.spawn().expect("ssh-agent runs"));
-        assert!(wait_for(START, || socket.exists()), "the agent does not answer");
-        let added = Command::new("ssh-add").arg("-q").arg(key).env("SSH_AUTH_SOCK", &socket).status();
+    fn agent(&self, key: &Path) {
+        let mut add = Command::new("ssh-add");
+        let added = add.arg("-q").arg(key).env("SSH_AUTH_SOCK", self.at("agent.sock")).status();
         assert!(added.expect("ssh-add runs").success());
     }
 
@@ -385,13 +380,11 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        for program in &mut self.programs {
-            // One that has a pipe ends by itself, and takes back what the kernel would keep.
-            drop(program.stdin.take());
-            let ended = || program.try_wait().is_ok_and(|status| status.is_some());
-            if !wait_for(Duration::from_millis(500), ended) {
-                end(program);
-            }
+        let Some(program) = &mut self.program else { return };
+        // It ends with its input, and takes back what the kernel would keep.
+        drop(program.stdin.take());
+        if !wait_for(Duration::from_secs(2), || program.try_wait().is_ok_and(|status| status.is_some())) {
+            end(program);
         }
     }
 }

@@ -299,14 +299,49 @@ async fn commit(world: &mut World) {
     let machine = containers.boot(&spec, &needs(0, true), &dir, &world.deadline).await.expect("boots");
     assert_eq!(world.shell(&machine, "systemctl is-system-running").await, "running");
     assert!(matches!(machine.reboot(&world.deadline).await, Err(MachineError::Unable { .. })), "it has no kernel");
-    sees(world, &["/containers/json?all=1 ", "/networks ", "process "]);
-    world.shell(&machine, "echo kept > /root/kept").await;
+    sees(world, &["/containers/json?all=1 ", "process "]);
+    sealed(world, &machine).await;
+    world.shell(&machine, "echo kept > /root/kept; echo '192.0.2.9 named.by.the.deploy' >> /etc/hosts").await;
     let identity = "hostname; cat /etc/machine-id /etc/ssh/ssh_host_ed25519_key.pub";
     let who = world.shell(&machine, identity).await;
     let frozen = containers.freeze(machine, &world.deadline).await.expect("frozen");
     let fork = containers.fork(&frozen, "main", &world.dir("fork"), &world.deadline).await.expect("forks");
     assert_eq!(world.shell(&fork, "cat /root/kept").await, "kept");
+    assert_eq!(world.shell(&fork, "grep -c named.by.the.deploy /etc/hosts; hostname -f").await, "1\nc.example.org");
     assert_eq!(world.shell(&fork, identity).await, who);
+    sealed(world, &fork).await;
     fork.destroy().await.expect("ends");
     drop(frozen);
+}
+
+/// The machine does all that its rights allow to get out, and what this host serves hears nothing of it.
+async fn sealed(world: &World, machine: &impl Machine) {
+    let served = std::net::TcpListener::bind("0.0.0.0:0").expect("a port");
+    served.set_nonblocking(true).expect("set");
+    let port = served.local_addr().expect("bound").port();
+    let datagrams = std::net::UdpSocket::bind(("0.0.0.0", port)).expect("the same port");
+    datagrams.set_nonblocking(true).expect("set");
+    let table = std::fs::read_to_string("/proc/net/fib_trie").expect("read");
+    let lines: Vec<&str> = table.lines().map(|line| line.trim().trim_start_matches("|-- ")).collect();
+    let local = lines.windows(2).filter(|pair| pair[1] == "/32 host LOCAL" && !pair[0].starts_with("127."));
+    let mut own: Vec<&str> = local.map(|pair| pair[0]).collect();
+    own.push("198.51.100.7");
+    let interfaces = world.shell(machine, "ls /sys/class/net | grep -v '^lo$' | xargs").await;
+    assert_eq!(interfaces, "eth0");
+    assert_eq!(world.shell(machine, "ip route show default; ip -6 route show default").await, "");
+    for gateway in ["10.0.2.2", "10.0.2.1", "172.17.0.1", "172.18.0.1"] {
+        for address in &own {
+            let script = format!(
+                "ip route replace default via {gateway} dev eth0 onlink
+                 timeout 0.2 bash -c '(echo GET / > /dev/tcp/{address}/{port}) 2> /dev/null'
+                 timeout 0.2 bash -c '(echo x > /dev/udp/{address}/{port}) 2> /dev/null'
+                 ip route del default"
+            );
+            world.shell(machine, &script).await;
+        }
+    }
+    assert!(served.accept().is_err(), "the machine reached its host");
+    assert!(datagrams.recv(&mut [0; 16]).is_err(), "a datagram of the machine reached its host");
+    let neighbour = "nsenter --net=/proc/$(pgrep -f '[p]robe outside')/ns/net ip -o link | grep -vc ': lo:'";
+    assert_eq!(world.shell(machine, neighbour).await, "1", "the neighbour has no other link");
 }

@@ -14,11 +14,18 @@ use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use crate::bounded::{self, Bounded};
 use crate::deadline::Deadline;
 use crate::machine::{Exec, MachineError, Output, PROBE};
 
 /// What goes into one frame.
 const PIECE: usize = 32 * 1024;
+/// The probe's documents are needed whole: a manifest of ten million rows is smaller.
+const LARGEST_DOCUMENT: usize = 256 << 20;
+/// A capture is compressed: one of a hundred million files is smaller.
+const LARGEST_FILE: u64 = 4 << 30;
+/// How a shell tells that a command was killed.
+const KILLED: i32 = 137;
 /// An agent that begins anew after a reboot has not heard the question of before.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
@@ -101,31 +108,45 @@ impl Agent {
         Session { agent: Arc::clone(self), channel, said, over: false }
     }
 
+    /// What a command prints without an end is cut, and it is killed: see [`crate::Machine::exec`].
     pub(crate) async fn exec(
         self: &Arc<Self>,
         command: &Exec,
         input: &[u8],
         deadline: &Deadline,
     ) -> Result<Output, MachineError> {
-        let mut output = Output::default();
+        let whole = command.0.first().is_some_and(|program| program == PROBE);
+        let limit = if whole { LARGEST_DOCUMENT } else { Bounded::LIMIT };
+        let (mut stdout, mut stderr) = (Bounded::new(limit), Bounded::new(Bounded::LIMIT));
         let mut session = self.start(command);
         session.input(input);
         session.end_input();
         let run = async {
             while let Some(said) = session.next().await {
                 match said {
-                    Said::Output(data) => output.stdout.extend(data),
-                    Said::Errors(data) => output.stderr.push_str(&String::from_utf8_lossy(&data)),
+                    Said::Output(data) => stdout.feed(&data),
+                    Said::Errors(data) => stderr.feed(&data),
                     Said::Exit(status) => return Ok(status),
+                }
+                if stdout.is_over() || stderr.is_over() {
+                    return Ok(KILLED);
                 }
             }
             Err(self.lost())
         };
-        output.status = deadline.limit(run).await.map_err(|limit| self.timed_out(command, limit))??;
-        Ok(output)
+        let status = deadline.limit(run).await.map_err(|limit| self.timed_out(command, limit))??;
+        if whole && stdout.is_over() {
+            return Err(self.too_much(command, limit as u64));
+        }
+        let over = [(stdout.is_over(), limit), (stderr.is_over(), Bounded::LIMIT)].into_iter().find(|(over, _)| *over);
+        let mut stderr = String::from_utf8_lossy(&stderr.into_bytes()).into_owned();
+        if let Some((_, limit)) = over {
+            stderr.push_str(&bounded::killed(limit));
+        }
+        Ok(Output { status, stdout: stdout.into_bytes(), stderr })
     }
 
-    /// Like [`Agent::exec`], with standard output in a file.
+    /// Like [`Agent::exec`], with standard output in a file: all of it, or an error.
     pub(crate) async fn exec_to_file(
         self: &Arc<Self>,
         command: &Exec,
@@ -135,25 +156,32 @@ impl Agent {
     ) -> Result<Output, MachineError> {
         let failed = || MachineError::io(format!("cannot write `{}`", to.display()));
         let mut file = tokio::fs::File::create(to).await.map_err(failed())?;
-        let mut output = Output::default();
+        let (mut written, mut stderr) = (0, Bounded::new(Bounded::LIMIT));
         let mut session = self.start(command);
         session.input(input);
         session.end_input();
         let run = async {
             while let Some(said) = session.next().await {
                 match said {
-                    Said::Output(data) => file.write_all(&data).await.map_err(failed())?,
-                    Said::Errors(data) => output.stderr.push_str(&String::from_utf8_lossy(&data)),
+                    Said::Output(data) => {
+                        written += data.len() as u64;
+                        file.write_all(&data).await.map_err(failed())?;
+                    }
+                    Said::Errors(data) => stderr.feed(&data),
                     Said::Exit(status) => {
                         file.flush().await.map_err(failed())?;
                         return Ok(status);
                     }
                 }
+                if written > LARGEST_FILE || stderr.is_over() {
+                    return Err(self.too_much(command, LARGEST_FILE));
+                }
             }
             Err(self.lost())
         };
-        output.status = deadline.limit(run).await.map_err(|limit| self.timed_out(command, limit))??;
-        Ok(output)
+        let status = deadline.limit(run).await.map_err(|limit| self.timed_out(command, limit))??;
+        let stderr = String::from_utf8_lossy(&stderr.into_bytes()).into_owned();
+        Ok(Output { status, stdout: Vec::new(), stderr })
     }
 
     /// Nanoseconds that the machine's clock is ahead: the best of a few questions, taken at half of the round trip.
@@ -199,6 +227,10 @@ impl Agent {
 
     fn lost(&self) -> MachineError {
         MachineError::Lost { machine: self.machine.clone(), said: "the agent's port was closed".to_owned() }
+    }
+
+    fn too_much(&self, command: &Exec, limit: u64) -> MachineError {
+        MachineError::TooMuch { machine: self.machine.clone(), command: command.0.join(" "), mib: limit >> 20 }
     }
 
     fn timed_out(&self, command: &Exec, limit: crate::TimedOut) -> MachineError {
@@ -422,6 +454,39 @@ pub(crate) mod tests {
         let error = agent.exec(&Exec::new(["sleep", "9"]), b"", &deadline(30)).await.expect_err("too long");
         assert!(matches!(error, MachineError::TimedOut { .. }), "{error}");
         killed.recv().await.expect("it was killed");
+    }
+
+    /// What came of a command in a machine that prints 300 MiB whatever it is asked, and whether it was killed.
+    async fn flood(program: &str) -> (Result<Output, MachineError>, bool) {
+        let (tell, mut killed) = mpsc::unbounded_channel();
+        let agent = with_machine(move |frame| match frame {
+            Frame::Exec(channel, _) => vec![Frame::Output(channel, vec![b'y'; PIECE]); 300 * 32],
+            Frame::Kill(_) => {
+                let _ = tell.send(());
+                vec![]
+            }
+            _ => vec![],
+        });
+        let ended = agent.exec(&Exec::new([program]), b"", &deadline(60_000)).await;
+        let killed = tokio::time::timeout(Duration::from_secs(20), killed.recv()).await;
+        (ended, killed.is_ok_and(|killed| killed.is_some()))
+    }
+
+    #[tokio::test]
+    async fn a_command_that_prints_without_an_end_is_killed_and_its_ends_are_kept() {
+        let (ended, killed) = flood("yes").await;
+        let output = ended.expect("an answer");
+        assert!(killed);
+        assert_eq!(output.status, 137);
+        assert!(output.stderr.contains("printed more than 64 MiB"), "{}", output.stderr);
+        assert!(output.stdout.len() < 3 << 20 && output.text().contains("bytes left out ...]"));
+    }
+
+    #[tokio::test]
+    async fn a_document_of_the_probe_that_is_too_large_is_an_error() {
+        let (ended, killed) = flood(PROBE).await;
+        assert!(matches!(ended, Err(MachineError::TooMuch { mib: 256, .. })), "{ended:?}");
+        assert!(killed);
     }
 
     #[tokio::test]

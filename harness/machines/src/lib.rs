@@ -6,6 +6,7 @@
 mod acme;
 mod admission;
 mod agent;
+pub mod bounded;
 pub mod container;
 mod deadline;
 pub mod environments;
@@ -16,6 +17,7 @@ pub mod image;
 mod machine;
 mod mail;
 mod personal;
+pub mod plain;
 pub mod process;
 pub mod qemu;
 mod random;

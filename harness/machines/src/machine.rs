@@ -105,6 +105,16 @@ pub enum MachineError {
         #[source]
         limit: TimedOut,
     },
+    /// A document that was needed whole is larger than any that was thought of.
+    #[error("`{machine}`: `{command}` printed more than {mib} MiB, and what is cut is no answer")]
+    TooMuch {
+        /// Machine.
+        machine: String,
+        /// Command.
+        command: String,
+        /// The most that is taken.
+        mib: u64,
+    },
     /// The way into the machine broke.
     #[error("lost the connection to `{machine}`: {said}")]
     Lost {
@@ -263,14 +273,16 @@ pub trait Machine: Send + Sync + Sized {
     fn name(&self) -> &str;
     /// What the boot reported, in seconds from start to the first answer.
     fn boot_seconds(&self) -> f64;
-    /// Runs a command to its end. A status other than 0 is an answer and no error.
+    /// Runs a command to its end. A status other than 0 is an answer and no error. One that prints more than
+    /// [`Bounded::LIMIT`](crate::bounded::Bounded::LIMIT) is killed (status 137): then of its output there are the two
+    /// ends. The probe's output is whole, or an error.
     fn exec(
         &self,
         command: &Exec,
         input: &[u8],
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Output, MachineError>> + Send;
-    /// Like `exec`, with standard output in a file of the host.
+    /// Like `exec`, with standard output in a file of the host: whole, or an error.
     fn exec_to_file(
         &self,
         command: &Exec,

@@ -108,7 +108,8 @@ fn obey(frame: Frame, port: &Port, channels: &Channels) -> io::Result<()> {
             }
         }
         Frame::Kill(channel) => {
-            if let Some(channel) = locked(channels).get(&channel) {
+            // Whatever it still prints, in a group of its own too, is told to nobody.
+            if let Some(channel) = locked(channels).remove(&channel) {
                 let _ = rustix::process::kill_process_group(channel.group, Signal::KILL);
             }
         }
@@ -137,7 +138,7 @@ fn exec(channel: u32, words: &[String], port: &Port, channels: &Channels) -> io:
     locked(channels).insert(channel, Channel { group, input: Some(sender) });
     let (port, channels) = (Arc::clone(port), Arc::clone(channels));
     thread::spawn(move || {
-        let status = finish(channel, &mut child, &port);
+        let status = finish(channel, &mut child, &port, &channels);
         locked(&channels).remove(&channel);
         let _ = send(&port, &Frame::Exit(channel, status));
     });
@@ -161,16 +162,20 @@ fn start(words: &[String]) -> io::Result<Child> {
 }
 
 /// Sends what the command prints, and waits for its end.
-fn finish(channel: u32, child: &mut Child, port: &Port) -> i32 {
+fn finish(channel: u32, child: &mut Child, port: &Port, channels: &Channels) -> i32 {
+    let listens = |channels: &Channels| {
+        let channels = Arc::clone(channels);
+        move || locked(&channels).contains_key(&channel)
+    };
     let (done, ended) = mpsc::channel::<()>();
     let mut pipes = 0;
     if let Some(pipe) = child.stdout.take() {
         pipes += 1;
-        carry(pipe, port, done.clone(), move |data| Frame::Output(channel, data));
+        carry(pipe, port, done.clone(), listens(channels), move |data| Frame::Output(channel, data));
     }
     if let Some(pipe) = child.stderr.take() {
         pipes += 1;
-        carry(pipe, port, done, move |data| Frame::Errors(channel, data));
+        carry(pipe, port, done, listens(channels), move |data| Frame::Errors(channel, data));
     }
     let status = child.wait();
     let until = Instant::now() + LAST_WORDS;
@@ -180,17 +185,20 @@ fn finish(channel: u32, child: &mut Child, port: &Port) -> i32 {
     status.map_or(1, |status| status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1))
 }
 
+/// Reads to the end in any case: what a command left behind would be killed by a pipe that nobody reads. That nobody
+/// listens any more is no reason to tell it.
 fn carry(
     mut pipe: impl Read + Send + 'static,
     port: &Port,
     done: Sender<()>,
+    listens: impl Fn() -> bool + Send + 'static,
     frame: impl Fn(Vec<u8>) -> Frame + Send + 'static,
 ) {
     let port = Arc::clone(port);
     thread::spawn(move || {
         let mut buffer = vec![0; PIECE];
         while let Ok(length @ 1..) = pipe.read(&mut buffer) {
-            if send(&port, &frame(buffer[..length].to_vec())).is_err() {
+            if listens() && send(&port, &frame(buffer[..length].to_vec())).is_err() {
                 break;
             }
         }

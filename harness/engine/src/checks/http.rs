@@ -373,7 +373,7 @@ mod tests {
             (BY_CA, 2020, None, None, "certificate expired"),
             (BY_CA, 4000, Some("no certificate"), None, "certificate"),
             (&BY_CA.replace("web.test", "other.test"), 4000, None, None, "not valid for name"),
-            (&BY_CA.replace("30d", "36000d"), 4000, None, None, "the certificate ends in"),
+            (&BY_CA.replace("30d", "36000d"), 2100, None, None, "the certificate ends in"),
         ] {
             let (address, root) = over_tls(until).await;
             std::fs::write(dir.join("ca.pem"), ca.unwrap_or(&root)).expect("written");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrill_machines::{Deadline, Exec, Machine, MachineError, Output};
+use redrill_machines::{Deadline, Exec, Machine, MachineError, Output, bounded};
 use redrill_model::{CommandCheck, FileCheck, FileType, UnitCheck};
 
 use super::Seen;
@@ -48,7 +48,9 @@ pub(super) async fn command<M: Machine>(
 ) -> Result<Seen, MachineError> {
     let output = machine.exec(&Exec(check.run.clone()), b"", deadline).await?;
     let mut complaints = Vec::new();
-    if output.status != check.exit {
+    if let Some(why) = bounded::why_killed(&output.stderr) {
+        complaints.push(why.to_owned());
+    } else if output.status != check.exit {
         complaints.push(format!("exit status {}, expected {}: {}", output.status, check.exit, quoted(&output.stderr)));
     }
     let text = output.text();

@@ -225,6 +225,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_command_that_was_killed_for_what_it_printed_does_not_hold_and_says_so() {
+        let stderr = redrill_machines::bounded::killed(64 << 20);
+        let flood = Output { status: 137, stdout: b"y\n".to_vec(), stderr };
+        let answers = BTreeMap::from([("flood".to_owned(), vec![flood])]);
+        let table = "[[check.command]]\nrun = ['flood']\nexit = 137\ncontains = 'y'";
+        let said = complaints(run(table, Fake { answers, ..Fake::default() }).await);
+        assert_eq!(said, "it was killed, since it printed more than 64 MiB");
+    }
+
+    #[tokio::test]
     async fn a_file_is_judged_by_every_named_property() {
         let table = "[[check.file]]\npath = '/f'\nmode = '0640'\nowner = 'notes'\ngroup = 'notes'";
         let stat = "stat --format=%F|%a|%U|%G -- /f";

@@ -78,7 +78,10 @@ impl Sandbox {
     pub(crate) async fn open(guard: &Guard, directory: &Path) -> Result<Self, Unable> {
         let probe = tokio::task::spawn_blocking(Means::probe).await;
         let means = probe.unwrap_or_else(|error| Err(Unable::Refused(error.to_string())))?;
-        Ok(Self { guard: guard.clone(), means, cells: directory.join(CELLS), made: AtomicUsize::new(0) })
+        let cells = directory.join(CELLS);
+        // Those of an earlier controller in this directory keep their ledgers.
+        let made = std::fs::read_dir(&cells).into_iter().flatten().count();
+        Ok(Self { guard: guard.clone(), means, cells, made: AtomicUsize::new(made) })
     }
 
     /// Makes the cell, and the guarded command that runs in it. Its environment is empty: what the warden and bubblewrap

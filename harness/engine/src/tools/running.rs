@@ -2,17 +2,37 @@
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use redrill_machines::{Deadline, MachineError};
+use redrill_machines::{Deadline, MachineError, bounded};
 use tokio::fs::File;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
 
 use super::Span;
 use super::transcript::Line;
 use crate::controller::{Controller, Sealed};
 use crate::events::{Event, Events};
+
+/// The most that a tool may print, in the memory that its lines take; what it printed up to there is in its log. A larger
+/// deploy than any that was seen, told in every detail, prints a tenth.
+const LARGEST: usize = 128 << 20;
+/// What a line takes beside its text.
+const LINE: usize = 64;
+/// Of a longer line there is the beginning.
+const LONGEST_LINE: usize = 300 * 1000;
+
+/// What a tool may still print.
+type Budget = AtomicUsize;
+
+/// It printed more.
+struct TooMuch;
+
+fn spend(budget: &Budget, bytes: usize) -> Result<(), TooMuch> {
+    let rest = budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rest| rest.checked_sub(bytes));
+    rest.map(drop).map_err(|_| TooMuch)
+}
 
 /// What standard output is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +48,9 @@ pub(super) enum Stdout {
 /// A process that came to its end.
 #[derive(Debug, Default)]
 pub(super) struct Finished {
-    /// Absent if the time ran out and it was killed.
+    /// Absent if it was killed.
     pub(super) status: Option<ExitStatus>,
-    /// Why it was killed.
+    /// Why it was killed: its time ran out, or it printed without an end.
     pub(super) late: Option<String>,
     /// The document on standard output.
     pub(super) document: String,
@@ -52,7 +72,7 @@ impl Finished {
     }
 }
 
-/// Runs `command` to its end, or kills it at its deadline. Lines go to the events and to `LABEL.log` as they come.
+/// Runs `command` to its end, or kills it at its deadline, or when it prints without an end. Lines go to the events and to `LABEL.log` as they come.
 pub(super) async fn run(
     controller: &Controller,
     command: Sealed,
@@ -68,26 +88,33 @@ pub(super) async fn run(
     let mut process = controller.spawn(&mut command, name)?;
     let (out, err) = (process.child().stdout.take(), process.child().stderr.take());
     let log = Mutex::new(File::options().create(true).append(true).open(log).await.ok());
+    let budget = Budget::new(LARGEST);
     let both = async {
-        match stdout {
+        let stderr = follow(err, false, &log, events, &budget);
+        let told = match stdout {
             Stdout::Document => {
-                let (document, stderr) = tokio::join!(collect(out), follow(err, false, &log, events));
+                let (document, stderr) = tokio::try_join!(collect(out, &budget), stderr)?;
                 (document, Vec::new(), stderr)
             }
-            Stdout::Lines => {
-                let (stdout, stderr) = tokio::join!(follow(out, false, &log, events), follow(err, false, &log, events));
+            Stdout::Lines | Stdout::Stamped => {
+                let stamped = stdout == Stdout::Stamped;
+                let (stdout, stderr) = tokio::try_join!(follow(out, stamped, &log, events, &budget), stderr)?;
                 (String::new(), stdout, stderr)
             }
-            Stdout::Stamped => {
-                let (stdout, stderr) = tokio::join!(follow(out, true, &log, events), follow(err, false, &log, events));
-                (String::new(), stdout, stderr)
-            }
-        }
+        };
+        Ok::<_, TooMuch>(told)
     };
-    let Ok((document, stdout, stderr)) = deadline.limit(both).await else {
-        let _ = process.kill().await; // The deadline is the answer; what the kill says changes nothing.
-        let late = Some(format!("{}; it was killed", deadline.error()));
-        return Ok(Finished { late, span: (began, now()), ..Finished::default() });
+    let late = match deadline.limit(both).await {
+        Ok(Ok(told)) => Ok(told),
+        Ok(Err(TooMuch)) => Err(format!("it printed more than {} MiB; it was killed", LARGEST >> 20)),
+        Err(limit) => Err(format!("{limit}; it was killed")),
+    };
+    let (document, stdout, stderr) = match late {
+        Ok(told) => told,
+        Err(late) => {
+            let _ = process.kill().await; // Why it was killed is the answer; what the kill says changes nothing.
+            return Ok(Finished { late: Some(late), span: (began, now()), ..Finished::default() });
+        }
     };
     let status = process.wait().await.map_err(|source| MachineError::Spawn { program: name.to_owned(), source })?;
     if let Some(log) = log.lock().await.as_mut() {
@@ -115,13 +142,18 @@ pub(super) fn keep(file: &Path, text: &str, events: &Events) -> Result<(), Machi
     written.map_err(|source| MachineError::Io { what: "cannot write the deploy's output".into(), source })
 }
 
-async fn collect(pipe: Option<impl AsyncRead + Unpin>) -> String {
+/// A document whole: half of one would be misread.
+async fn collect(pipe: Option<impl AsyncRead + Unpin>, budget: &Budget) -> Result<String, TooMuch> {
     let mut bytes = Vec::new();
     if let Some(mut pipe) = pipe {
+        let mut buffer = vec![0; 64 * 1024];
         // A broken pipe ends the output: what is missing is noticed when it is parsed.
-        let _ = pipe.read_to_end(&mut bytes).await;
+        while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
+            spend(budget, length)?;
+            bytes.extend_from_slice(&buffer[..length]);
+        }
     }
-    String::from_utf8_lossy(&bytes).into_owned()
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Passes every line on as it comes.
@@ -130,14 +162,15 @@ async fn follow(
     stamped: bool,
     log: &Mutex<Option<File>>,
     events: &Events,
-) -> Vec<Line> {
+    budget: &Budget,
+) -> Result<Vec<Line>, TooMuch> {
     let mut lines = Vec::new();
     let mut stamps = Vec::new();
-    let Some(pipe) = pipe else { return lines };
-    let mut segments = BufReader::new(pipe).split(b'\n');
-    while let Ok(Some(segment)) = segments.next_segment().await {
+    let Some(pipe) = pipe else { return Ok(lines) };
+    let mut pipe = BufReader::new(pipe);
+    while let Some(text) = next_line(&mut pipe).await {
+        spend(budget, text.len() + LINE)?;
         let time = now();
-        let text = String::from_utf8_lossy(&segment).trim_end().to_owned();
         let (stamp, raw) = if stamped { unstamp(text) } else { (None, text) };
         stamps.push(stamp);
         let line = events.redactor().clean(&raw);
@@ -149,7 +182,35 @@ async fn follow(
         // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
         lines.push((time, raw));
     }
-    in_time(lines, &stamps)
+    Ok(in_time(lines, &stamps))
+}
+
+/// The next line without its end; of one that is too long the beginning, and how much is missing. A broken pipe ends the
+/// output: the exit status tells the rest.
+async fn next_line(pipe: &mut (impl AsyncBufRead + Unpin)) -> Option<String> {
+    let (mut kept, mut missing, mut any) = (Vec::new(), 0, false);
+    loop {
+        let read = pipe.fill_buf().await.unwrap_or_default();
+        if read.is_empty() {
+            break;
+        }
+        any = true;
+        let end = read.iter().position(|byte| *byte == b'\n');
+        let piece = &read[..end.unwrap_or(read.len())];
+        let (keep, rest) = piece.split_at(piece.len().min(LONGEST_LINE - kept.len()));
+        kept.extend_from_slice(keep);
+        missing += rest.len() as u64;
+        let used = piece.len() + usize::from(end.is_some());
+        pipe.consume(used);
+        if end.is_some() {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&kept);
+    match missing {
+        0 => any.then(|| text.trim_end().to_owned()),
+        missing => Some(bounded::cut_line(&text, missing)),
+    }
 }
 
 /// A line and the time before it.
@@ -179,6 +240,55 @@ pub(super) fn now() -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
+
+    fn told() -> (Events, tokio::sync::mpsc::UnboundedReceiver<Event>) {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        (Events::new(sender, Arc::new(crate::redact::Redactor::default())), receiver)
+    }
+
+    #[tokio::test]
+    async fn of_a_very_long_line_there_is_the_beginning_and_the_next_one_is_whole() {
+        let long = "x".repeat(2_000_000);
+        let text = format!("first  \n{long}\r\n\nlast");
+        let (events, mut receiver) = told();
+        let budget = Budget::new(LARGEST);
+        let log = Mutex::new(None);
+        let lines = follow(Some(text.as_bytes()), false, &log, &events, &budget).await.ok().expect("not too much");
+        let texts: Vec<&str> = lines.iter().map(|(_, text)| text.as_str()).collect();
+        let cut = format!("{}[... 1,700,001 bytes of this line left out ...]", &long[..LONGEST_LINE]);
+        assert_eq!(texts, ["first", &cut, "", "last"]);
+        drop(events);
+        let mut sent = Vec::new();
+        while let Some(Event::Output { text }) = receiver.recv().await {
+            sent.push(text);
+        }
+        assert_eq!(sent, texts);
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_prints_without_an_end_is_too_much() {
+        let (events, receiver) = told();
+        drop(receiver);
+        let (budget, log) = (Budget::new(1_000_000), Mutex::new(None));
+        let short_lines = tokio::io::repeat(b'\n');
+        assert!(follow(Some(short_lines), false, &log, &events, &budget).await.is_err());
+        let budget = Budget::new(1_000_000);
+        assert!(collect(Some(tokio::io::repeat(b'y')), &budget).await.is_err());
+        assert_eq!(collect(Some(&b"whole"[..]), &Budget::new(5)).await.ok().as_deref(), Some("whole"));
+        assert!(collect(Some(&b"whole"[..]), &Budget::new(4)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn one_line_without_an_end_takes_no_memory() {
+        use crate::process::tests::peak_mib;
+        let before = peak_mib();
+        let mut endless = BufReader::new(tokio::io::repeat(b'y').take(1_500_000_000));
+        let line = next_line(&mut endless).await.expect("a line");
+        let peak = peak_mib();
+        assert!(line.ends_with("[... 1,499,700,000 bytes of this line left out ...]"));
+        assert!(peak < before.max(32) + 50, "the peak was {before} MiB before, and {peak} MiB with it");
+    }
 
     #[test]
     fn stamps_tell_when_a_line_was_written_and_not_when_it_came() {

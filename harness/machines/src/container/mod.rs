@@ -10,7 +10,6 @@ mod start;
 mod sweep;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -33,6 +32,7 @@ use crate::evidence::Witnesses;
 use crate::image::{Builder, Catalog, Image, Progress, Recipe, Store};
 use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
 use crate::personal::{self, Person};
+use crate::plain;
 use crate::process::{Guard, RUN_VARIABLE};
 use crate::ssh::ClientKey;
 use engine::{Engine, Gone};
@@ -229,6 +229,7 @@ pub struct FrozenContainer {
     tag: String,
     spec: MachineSpec,
     needs: Needs,
+    kept: Option<Vec<u8>>,
     image: Image,
     person: Person,
     engine: Engine,
@@ -289,12 +290,17 @@ impl Backend for Containers {
             program: "image".to_owned(),
             said: format!("`{}` has not been built", spec.image.get_ref()),
         })?;
-        let making = Making { means: &self.means, image, from: (name, tag), spec, needs, dir, deadline };
+        let making = Making { means: &self.means, image, from: (name, tag), spec, needs, kept: None, dir, deadline };
         let made = async { making.run(Person::make(dir).await?, true).await };
         made.await.map_err(|error| error.or_full("a machine", dir))
     }
 
-    async fn freeze(&self, machine: ContainerMachine, _deadline: &Deadline) -> Result<FrozenContainer, MachineError> {
+    async fn freeze(&self, machine: ContainerMachine, deadline: &Deadline) -> Result<FrozenContainer, MachineError> {
+        let kept = match machine.needs.network {
+            // There the engine's own file names the new address.
+            Network::Open => None,
+            _ => start::kept_files(&machine.agent, deadline).await,
+        };
         let number = self.means.frozen.fetch_add(1, Ordering::Relaxed);
         let (name, tag) = ("redrill-frozen".to_owned(), format!("{}-{number}", self.means.name("stage")));
         let tag = tag.trim_start_matches("redrill-").to_owned();
@@ -304,7 +310,7 @@ impl Backend for Containers {
         let (spec, needs) = (machine.spec.clone(), machine.needs.clone());
         let (image, person) = (machine.image.clone(), machine.person.clone());
         machine.destroy().await?;
-        Ok(FrozenContainer { name, tag, spec, needs, image, person, engine: self.means.engine.clone() })
+        Ok(FrozenContainer { name, tag, spec, needs, kept, image, person, engine: self.means.engine.clone() })
     }
 
     async fn fork(
@@ -319,7 +325,8 @@ impl Backend for Containers {
         if let Some(seat) = &mut needs.lan {
             group.clone_into(&mut seat.group);
         }
-        let making = Making { means: &self.means, image, from: (name, tag), spec, needs: &needs, dir, deadline };
+        let (from, kept, needs) = ((name.as_str(), tag.as_str()), frozen.kept.as_deref(), &needs);
+        let making = Making { means: &self.means, image, from, spec, needs, kept, dir, deadline };
         making.run(person.clone(), false).await
     }
 }
@@ -365,11 +372,8 @@ impl Machine for ContainerMachine {
         let (left, known) = (start::digests(&self.dir), self.image.container_digests());
         // Whole or not at all: two drills may end here at once.
         let whole = known.with_extension(std::process::id().to_string());
-        let copied = outside::plain_file(&left).and_then(|from| {
-            let from = from.take(LARGEST_LIST);
-            std::io::copy(&mut { from }, &mut std::fs::File::create(&whole)?)
-        });
-        let _ = copied.and_then(|_| std::fs::rename(&whole, known));
+        let copied = plain::read(&left, LARGEST_LIST).and_then(|list| std::fs::write(&whole, list));
+        let _ = copied.and_then(|()| std::fs::rename(&whole, known));
     }
 
     async fn clock_offset(&self, deadline: &Deadline) -> Result<i64, MachineError> {

@@ -1,7 +1,6 @@
 //! Connections to a machine from outside. Its network has one neighbour, a namespace in which the probe makes them for
 //! whoever asks at a unix socket: no link leads from the machine to the host, and no packet needs one.
 
-use std::fs::File;
 use std::io::{self, BufRead, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -115,18 +114,6 @@ pub(super) fn take_orders(mut from: impl BufRead, mut to: impl Write) -> Vec<u8>
     }
 }
 
-/// A file that the machine left, if it is one: no link, no device and no pipe is followed, opened or waited for.
-pub(super) fn plain_file(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let inode = open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    if !rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&inode)?.st_mode).is_file() {
-        return Err(io::Error::other(format!("`{}` is no file", path.display())));
-    }
-    // By the inode that was looked at: the name may be another's by now.
-    let path = format!("/proc/self/fd/{}", inode.as_raw_fd());
-    Ok(File::from(open(path, flags.difference(OFlags::NOFOLLOW), Mode::empty())?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,20 +177,5 @@ mod tests {
         assert!(ask(&engine, 22).is_ok());
         let error = ask(&link, 22).expect_err("it leads elsewhere");
         assert!(UnixStream::connect(&link).is_ok(), "anybody else would follow it: {error}");
-    }
-
-    #[test]
-    fn of_what_a_machine_left_only_plain_files_are_read() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let place = |name: &str| dir.path().join(name);
-        std::fs::write(place("file"), "text").expect("written");
-        std::os::unix::fs::symlink(place("file"), place("link")).expect("linked");
-        rustix::fs::mknodat(rustix::fs::CWD, place("pipe"), rustix::fs::FileType::Fifo, Mode::RUSR, 0).expect("made");
-        let mut text = String::new();
-        plain_file(&place("file")).expect("a file").read_to_string(&mut text).expect("read");
-        assert_eq!(text, "text");
-        for wrong in ["link", "pipe", ".", "absent"] {
-            plain_file(&place(wrong)).expect_err(wrong);
-        }
     }
 }

@@ -43,11 +43,8 @@ shared=/run/redrill
 for file in hosts hostname resolv.conf; do
     text=$(cat /etc/$file; echo .)
     umount /etc/$file
-    # A fork has the file that the deploy may have written.
-    if [ ! -e $shared/again ]; then
-        rm -f /etc/$file
-        printf %s "${text%.}" > /etc/$file
-    fi
+    rm -f /etc/$file
+    printf %s "${text%.}" > /etc/$file
 done
 mount --bind /proc/sys/net /proc/sys/net
 mount -o remount,bind,rw /proc/sys/net
@@ -85,7 +82,10 @@ else
     ip address add OWN/24 dev eth0
     ip link set lo up
     ip link set eth0 up
-    if [ ! -e $shared/again ]; then
+    if [ -e $shared/etc.tar ]; then
+        # A fork has what the deploy made of them: engines leave these files out of what they keep.
+        tar -xpf $shared/etc.tar -C /etc
+    else
         name=$(hostname)
         printf 'OWN\t%s %s\n' "$name" "${name%%.*}" >> /etc/hosts
         # Whoever asks for a name is refused at once. That the host knows a server is nothing for a machine to know.
@@ -142,6 +142,8 @@ pub(super) struct Making<'a> {
     pub(super) from: (&'a str, &'a str),
     pub(super) spec: &'a MachineSpec,
     pub(super) needs: &'a Needs,
+    /// Of a fork, the files that the engine lays its own over: see [`kept_files`].
+    pub(super) kept: Option<&'a [u8]>,
     pub(super) dir: &'a Path,
     pub(super) deadline: &'a Deadline,
 }
@@ -239,8 +241,8 @@ impl Making<'_> {
         identity.clock = None;
         let text = serde_json::to_vec(&identity).map_err(|error| MachineError::Monitor(error.to_string()))?;
         write_private(&shared.join(IDENTITY), &text)?;
-        if !new {
-            std::fs::write(shared.join("again"), "").map_err(failed())?;
+        if let Some(kept) = self.kept {
+            std::fs::write(shared.join("etc.tar"), kept).map_err(failed())?;
         }
         let mut tasks = Vec::new();
         if self.needs.network == Network::Open {
@@ -357,6 +359,14 @@ impl Making<'_> {
     }
 }
 
+/// What a fork needs and an engine does not keep: the files over which it lays its own. A machine that cannot tell them
+/// any more has them made anew.
+pub(super) async fn kept_files(agent: &Arc<crate::agent::Agent>, deadline: &Deadline) -> Option<Vec<u8>> {
+    let words = ["tar", "-cf", "-", "-C", "/etc", "hosts", "hostname", "resolv.conf"];
+    let output = agent.exec(&Exec::new(words), b"", deadline).await.ok()?;
+    (output.status == 0).then_some(output.stdout)
+}
+
 /// Where a machine's neighbour answers, as the host sees it.
 pub(super) fn outside(dir: &Path) -> PathBuf {
     dir.join(SHARED).join(outside::SOCKET)
@@ -371,4 +381,23 @@ pub(super) fn digests(dir: &Path) -> PathBuf {
 pub(super) fn remove_files(dir: &Path) {
     let _ = std::fs::remove_dir_all(dir.join(SHARED));
     debug_assert!(PROBE.starts_with("/run/redrill/"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_entry_has_addresses_where_the_script_has_words_and_is_a_script() {
+        let seat = Seat { group: "main".to_owned(), address: [10, 77, 0, 12].into(), hosts: Vec::new() };
+        let text = entry(Some(&seat));
+        for word in ["STAND_IN", "WAYS", "NEIGHBOUR", "OWN", "SEAT"] {
+            assert!(!text.contains(word), "{word} is left");
+        }
+        assert!(
+            text.contains("probe lan 12 $shared/lan.sock") && text.contains("outside 10.0.2.15 $shared/outside.sock")
+        );
+        let mut shell = std::process::Command::new("sh");
+        assert!(shell.args(["-n", "-c", &text]).status().expect("a shell").success());
+    }
 }

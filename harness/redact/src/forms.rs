@@ -155,9 +155,11 @@ fn escaped(text: &str) -> Vec<String> {
     // As it stands in an `sh -c '..'` that is logged as a string of JSON or Python.
     all.push(self::json(&text.replace('\'', "'\"'\"'")));
     all.push(self::json(&shell(text)));
-    all.push(json);
     all.extend(html(text));
     all.extend(wrapped(text));
+    // Logs in JSON hold whole lines; other forms with blanks are not thought of as broken at one.
+    all.extend(wrapped(&json));
+    all.push(json);
     all.retain(|form| form != text);
     all
 }

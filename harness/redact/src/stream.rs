@@ -19,12 +19,14 @@ pub struct Stream<'r> {
     pending: Vec<u8>,
     /// How much at its beginning belongs to a secret whose mark is written.
     covered: usize,
+    /// What was written last is a mark.
+    marked: bool,
 }
 
 impl<'r> Stream<'r> {
     /// A new stream.
     pub fn new(redactor: &'r Redactor, style: Style<'r>) -> Self {
-        Self { redactor, style, pending: Vec::new(), covered: 0 }
+        Self { redactor, style, pending: Vec::new(), covered: 0, marked: false }
     }
 
     /// Takes what comes next; what is sure to be clean is added to `out`.
@@ -51,7 +53,7 @@ impl<'r> Stream<'r> {
         let pending = std::mem::take(&mut self.pending);
         let flat = Flat::of(&pending);
         self.write(&pending, &flat, pending.len(), out);
-        self.covered = 0;
+        self.marked = false;
     }
 
     /// Whether something is held back.
@@ -72,37 +74,37 @@ impl<'r> Stream<'r> {
                 cut = line;
             }
         }
-        self.covered = self.write(&pending, &flat, cut, out);
+        self.write(&pending, &flat, cut, out);
         drop(flat);
         pending.drain(..cut);
         self.pending = pending;
     }
 
-    /// Writes what comes before `cut`; returns how much behind it belongs to a secret whose mark is written.
-    fn write(&self, pending: &[u8], flat: &Flat<'_>, cut: usize, out: &mut Vec<u8>) -> usize {
-        let (mut from, mut covered) = (0, self.covered);
-        if covered > 0 {
-            rest_of_mark(&pending[..covered.min(cut)], self.style, out);
-            from = covered.min(cut);
-        }
+    /// Writes what comes before `cut`.
+    fn write(&mut self, pending: &[u8], flat: &Flat<'_>, cut: usize, out: &mut Vec<u8>) {
+        // Up to where a secret reaches whose mark is written, and up to where all is written.
+        let mut covered = self.covered;
+        let mut from = covered.min(cut);
+        rest_of_mark(&pending[..from], self.style, out);
         for span in self.redactor.spans_in(pending, flat) {
-            if span.start >= cut && span.start > covered {
+            let goes_on = self.marked && span.start <= covered;
+            if span.start >= cut && !goes_on {
                 break;
             }
-            let (start, end) = (span.start.max(from), span.end.min(cut));
-            if start < end {
-                out.extend_from_slice(&pending[from..start]);
-                if span.start <= covered && covered > 0 {
-                    rest_of_mark(&pending[start..end], self.style, out);
-                } else {
-                    write_mark(&pending[start..end], self.style, out);
-                }
-                from = end;
+            let end = span.end.min(cut).max(from);
+            if goes_on {
+                rest_of_mark(&pending[from..end], self.style, out);
+            } else {
+                out.extend_from_slice(&pending[from..span.start]);
+                write_mark(&pending[span.start..end], self.style, out);
             }
-            covered = covered.max(span.end);
+            (from, covered, self.marked) = (end, covered.max(span.end), true);
         }
-        out.extend_from_slice(&pending[from..cut]);
-        covered.saturating_sub(cut)
+        if from < cut {
+            out.extend_from_slice(&pending[from..cut]);
+            self.marked = false;
+        }
+        self.covered = covered.saturating_sub(cut);
     }
 }
 

@@ -86,7 +86,7 @@ pub(crate) fn looks_secret(word: &str) -> bool {
     let odd = any(|c| "!@#$%^&*+=~?|".contains(c));
     let plain = word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c));
     let path = word.starts_with(['/', '.', '~']) || word.contains("://");
-    let long = word.len() >= 16 && digits >= 3 && !word.contains(['.', '/']);
+    let long = word.len() >= 16 && (digits >= 3 || (upper && !lower)) && !word.contains(['.', '/']);
     let mixed = (lower && upper) || (odd && (lower || upper));
     word.len() >= 8 && !path && !is_date(word) && digits > 0 && ((mixed && !plain) || (long && (lower || upper)))
 }

@@ -6,6 +6,8 @@ use redrill_machines::image::{Catalog, CatalogError};
 use redrill_model::{CheckKind, InputError, Scenario};
 use thiserror::Error;
 
+use crate::redact::{self, Redactor};
+
 /// A scenario and where it lies.
 #[derive(Debug, Clone)]
 pub struct Loaded {
@@ -117,6 +119,9 @@ impl Loaded {
                 }
             }
         }
+        if let Some(error) = redact::wrong_pattern(self) {
+            return Err(ScenarioError::Invalid { path: self.file.clone(), text: text.to_owned(), error });
+        }
         let servers = self.directory.join(&self.scenario.servers.path);
         if !servers.is_dir() {
             let message = format!("the servers repo `{}` does not exist", servers.display());
@@ -135,6 +140,11 @@ impl Loaded {
             }
         }
         Ok(())
+    }
+
+    /// What knows the scenario's secrets: whatever lies in its keys now.
+    pub fn redactor(&self) -> Result<Redactor, ScenarioError> {
+        redact::redactor(self).map_err(|error| ScenarioError::mismatch(error.to_string(), "another pattern"))
     }
 
     /// The directory of the keys.

@@ -59,6 +59,19 @@ impl Redactor {
         }
     }
 
+    /// A text in whatever form it is: a document of JSON, lines of JSON, or text.
+    pub fn clean_document(&self, text: &str) -> String {
+        if let Ok(mut value) = serde_json::from_str::<Value>(text) {
+            return if self.clean_json_with(&mut value, Style::Mark) { format!("{value:#}\n") } else { text.to_owned() };
+        }
+        let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        if serde_json::from_str::<Value>(first).is_err() {
+            return self.clean(text);
+        }
+        let clean = |line: &str| self.clean_json_line(line, Style::Mark).unwrap_or_else(|| line.to_owned());
+        text.lines().map(|line| clean(line) + "\n").collect()
+    }
+
     fn walk(&self, name: &str, value: &mut Value, style: Style<'_>) -> bool {
         match value {
             Value::String(text) if WORDS.contains(&name) && is_fixed(name, text) => false,
@@ -168,6 +181,16 @@ mod tests {
         let mut lines = json!(["one splitPW-Aa11", "bb22cc33dd44 two\nthree", "four"]);
         redactor.clean_json(&mut lines);
         assert_eq!(lines, json!(["one [redacted]", " two\nthree", "four"]));
+    }
+
+    #[test]
+    fn a_text_is_cleaned_as_what_it_is() {
+        let redactor = redactor(&["k7Qp2z\"x", "unchange"]);
+        let clean = |text: &str| redactor.clean_document(text);
+        assert_eq!(clean("{\"a\":\"k7Qp2z\\\"x\"}"), "{\n  \"a\": \"[redacted]\"\n}\n");
+        assert_eq!(clean("{\"outcome\":\"unchanged\"}\n{\"b\":\"k7Qp2z\\\"x\"}\ncut k7Qp2z\"x"), "{\"outcome\":\"unchanged\"}\n{\"b\":\"[redacted]\"}\ncut [redacted]\n");
+        assert_eq!(clean("a k7Qp2\nz\"x b"), "a [redacted]\n b");
+        assert_eq!(clean("{\"a\": 1}"), "{\"a\": 1}");
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use redrill_machines::{Deadline, MachineError};
+use redrill_redact::Lines;
 use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::Command;
@@ -14,6 +15,9 @@ use super::Span;
 use super::transcript::Line;
 use crate::controller::Controller;
 use crate::events::{Event, Events};
+
+/// How long a line is held back whose end may be the beginning of a secret: the rest of it may come in the next line.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What standard output is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +116,7 @@ pub(super) fn events_of(
 
 /// Keeps something that the tool wrote, without secrets.
 pub(super) fn keep(file: &Path, text: &str, events: &Events) -> Result<(), MachineError> {
-    let written = std::fs::write(file, events.redactor().clean(text));
+    let written = std::fs::write(file, events.redactor().clean_document(text));
     written.map_err(|source| MachineError::Io { what: "cannot write the deploy's output".into(), source })
 }
 
@@ -136,21 +140,36 @@ async fn follow(
     let mut stamps = Vec::new();
     let Some(pipe) = pipe else { return lines };
     let mut segments = BufReader::new(pipe).split(b'\n');
-    while let Ok(Some(segment)) = segments.next_segment().await {
+    let mut clean = Lines::new(events.redactor());
+    loop {
+        let next = segments.next_segment();
+        let patience = if clean.holds_back() { PATIENCE } else { Duration::MAX };
+        let Ok(next) = tokio::time::timeout(patience, next).await else {
+            tell(clean.flush(), log, events).await;
+            continue;
+        };
+        let Ok(Some(segment)) = next else { break };
         let time = now();
         let text = String::from_utf8_lossy(&segment).trim_end().to_owned();
         let (stamp, raw) = if stamped { unstamp(text) } else { (None, text) };
         stamps.push(stamp);
-        let line = events.redactor().clean(&raw);
+        tell(clean.push(&raw), log, events).await;
+        // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
+        lines.push((time, raw));
+    }
+    tell(clean.flush(), log, events).await;
+    in_time(lines, &stamps)
+}
+
+/// Writes lines without secrets down, and passes them on.
+async fn tell(lines: Vec<String>, log: &Mutex<Option<File>>, events: &Events) {
+    for line in lines {
         if let Some(log) = log.lock().await.as_mut() {
             let stamp = humantime::format_rfc3339_millis(SystemTime::now());
             let _ = log.write_all(format!("{stamp} {line}\n").as_bytes()).await; // The events tell it too.
         }
         events.send(Event::Output { text: line });
-        // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
-        lines.push((time, raw));
     }
-    in_time(lines, &stamps)
 }
 
 /// A line and the time before it.

@@ -21,12 +21,13 @@ pub struct Stream<'r> {
     covered: usize,
     /// What was written last is a mark.
     marked: bool,
+    found: bool,
 }
 
 impl<'r> Stream<'r> {
     /// A new stream.
     pub fn new(redactor: &'r Redactor, style: Style<'r>) -> Self {
-        Self { redactor, style, pending: Vec::new(), covered: 0, marked: false }
+        Self { redactor, style, pending: Vec::new(), covered: 0, marked: false, found: false }
     }
 
     /// Takes what comes next; what is sure to be clean is added to `out`.
@@ -54,6 +55,11 @@ impl<'r> Stream<'r> {
         let flat = Flat::of(&pending);
         self.write(&pending, &flat, pending.len(), out);
         self.marked = false;
+    }
+
+    /// Whether there was a secret in what was passed on.
+    pub fn found(&self) -> bool {
+        self.found
     }
 
     /// Whether something is held back.
@@ -99,6 +105,7 @@ impl<'r> Stream<'r> {
                 write_mark(&pending[span.start..end], self.style, out);
             }
             (from, covered, self.marked) = (end, covered.max(span.end), true);
+            self.found = true;
         }
         if from < cut {
             out.extend_from_slice(&pending[from..cut]);

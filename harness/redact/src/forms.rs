@@ -84,6 +84,8 @@ fn base64(value: &[u8]) -> Vec<String> {
             let upper = own.replace('+', "%2B").replace('/', "%2F");
             all.extend([upper.replace("%2B", "%2b").replace("%2F", "%2f"), upper]);
         }
+        // At the end of what was encoded, the last letter and the padding are the secret's too.
+        all.push(format!("{}{}", &text[from..], ["", "=", "=="][(3 - padded.len() % 3) % 3]));
         all.push(own);
     }
     all

@@ -145,7 +145,9 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
     let report = match drilled {
-        Ok(report) => report.inspect_err(|_| drop(std::fs::remove_dir_all(&path)))?,
+        Ok(report) => {
+            report.inspect_err(|_| drop(std::fs::remove_dir_all(&path))).map_err(|error| told(error, &redactor))?
+        }
         Err(failure) => {
             // Nothing was made yet.
             let _ = std::fs::remove_dir_all(&path);
@@ -388,6 +390,16 @@ fn last_seconds(home: &Home, scenario: &str) -> BTreeMap<String, f64> {
     let stages = report.map(|report| report.stages).unwrap_or_default();
     let done = stages.into_iter().filter(|stage| stage.status == redrill_model::Status::Done);
     done.map(|stage| (output::stage_name(stage.stage), stage.seconds)).collect()
+}
+
+/// What does not fit may name what is secret.
+fn told(error: ScenarioError, redactor: &Redactor) -> ScenarioError {
+    match error {
+        ScenarioError::Mismatch { message, expected } => {
+            ScenarioError::Mismatch { message: redactor.clean(&message), expected: redactor.clean(&expected) }
+        }
+        other => other,
+    }
 }
 
 /// Looks at everything that the drill left, whoever wrote it.

@@ -23,3 +23,42 @@ pub(crate) fn wrong_pattern(loaded: &Loaded) -> Option<InputError> {
         Some(InputError { span: pattern.span(), message: error.to_string(), expected })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use redrill_model::{Claim, Pass, Severity, Stage, StageReport, Status, Verdict};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What a report must say to be read again, and what a secret that is a part of it must not change.
+    fn words() -> Vec<Value> {
+        let passes = [Pass::First, Pass::Second, Pass::Third, Pass::Fourth, Pass::Rebuilt, Pass::Restored, Pass::Resumed];
+        let stages = passes.map(Stage::Deploy).into_iter().chain([Stage::Controller, Stage::BackUp, Stage::Teardown]);
+        let report = |stage| StageReport { stage, status: Status::NotRun, seconds: 0.0, note: String::new() };
+        let stages = stages.map(|stage| serde_json::to_value(report(stage)).expect("plain data"));
+        let moments = ["redeployed", "backed-up", "restored", "deployed"];
+        let moments = moments.map(|moment| json!({"stage": "capture", "of": moment}));
+        let claims = Claim::ALL.map(|claim| json!({ "claim": claim }));
+        let verdicts = [Verdict::Undeclared, Verdict::Unproven].map(|verdict| json!({ "verdict": verdict }));
+        let others = [json!({"severity": Severity::Warning}), json!({"code": "DEPLOY_FAILED"}), json!({"unit": "operations"})];
+        stages.chain(moments).chain(claims).chain(verdicts).chain(others).collect()
+    }
+
+    #[test]
+    fn a_secret_that_is_part_of_a_word_of_redrills_leaves_the_word_and_names_alone() {
+        let words = words();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let all = words.iter().flat_map(|word| word.as_object().expect("one").values().filter_map(text));
+        let parts: Vec<String> = all.filter(|word| word.len() > 8).map(|word| word[..word.len() - 1].to_owned()).collect();
+        assert!(parts.len() > 10, "{parts:?}");
+        let builder = parts.iter().fold(Redactor::builder(), |builder, part| builder.value(part));
+        let redactor = builder.value("severity").value("findings").build().expect("no patterns");
+        for word in words {
+            let mut cleaned = word.clone();
+            redactor.clean_json(&mut cleaned);
+            assert_eq!(cleaned, word);
+        }
+        assert!(redactor.finds("undeclare"), "elsewhere it is a secret");
+    }
+}

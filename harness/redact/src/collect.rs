@@ -24,7 +24,7 @@ const LONGEST_WHOLE: usize = 8 * 1024;
 /// Of a larger file with more lines, those are looked for that look like secrets or have a name that says so.
 const MOST_LINES: usize = 4096;
 /// More values than these would cost memory without end.
-const MOST_VALUES: usize = 20_000;
+const MOST_VALUES: usize = 10_000;
 /// Values within values, and directories within directories.
 const DEEPEST: usize = 6;
 const DEEPEST_DIRECTORY: usize = 32;
@@ -34,6 +34,8 @@ const DEEPEST_DIRECTORY: usize = 32;
 pub(crate) enum How {
     /// As it stands: its parts are looked for in all forms.
     Plain,
+    /// In what hides line ends: its lines are looked for in all forms.
+    Packed,
     /// In every form.
     Encoded,
 }
@@ -107,6 +109,9 @@ impl Secrets {
 
     /// What a file holds.
     pub(crate) fn content(&mut self, bytes: &[u8]) {
+        if let Some(text) = utf16(bytes) {
+            return self.file_text(&text);
+        }
         match std::str::from_utf8(bytes) {
             Ok(text) => self.file_text(text.trim_start_matches('\u{feff}')),
             Err(_) => self.file_bytes(bytes),
@@ -178,6 +183,10 @@ impl Secrets {
             return lines::text(self, text, false, depth + 1);
         }
         self.add(text, name, How::Encoded);
+        // Such a word may be base64 of something: in its form it would be found after all.
+        if self.is_none(text) {
+            return;
+        }
         for (name, value) in parse::json(text).filter(|_| !text.starts_with('"')).unwrap_or_default() {
             self.value(&name, &value, depth + 1);
         }
@@ -211,9 +220,15 @@ impl Secrets {
         if words::is_vocabulary(text) && words::is_secret_name(name) {
             self.tell(&format!("says `{name}` with a common word as its value: it is not looked for"));
         }
-        if !(text.chars().count() < FLOOR || words::is_vocabulary(text) || words::is_date(text) || self.public.contains(text)) {
+        if text.chars().count() >= FLOOR && !self.is_none(text) {
+            let how = if how == How::Encoded && text.contains('\n') { How::Packed } else { how };
             self.add_bytes(text.as_bytes(), how);
         }
+    }
+
+    /// Whether a text is no secret, whatever it stands for.
+    fn is_none(&self, text: &str) -> bool {
+        words::is_vocabulary(text) || words::is_date(text) || self.public.contains(text)
     }
 
     pub(crate) fn add_bytes(&mut self, bytes: &[u8], how: How) {
@@ -240,4 +255,16 @@ impl Secrets {
     fn tell(&mut self, what: &str) {
         self.left_out.insert(format!("`{}` {what}", self.file));
     }
+}
+
+/// A text as some programs of Windows write it, told by the mark that it begins with.
+fn utf16(bytes: &[u8]) -> Option<String> {
+    let (mark, rest) = bytes.split_first_chunk::<2>()?;
+    let unit: fn([u8; 2]) -> u16 = match mark {
+        [0xff, 0xfe] => u16::from_le_bytes,
+        [0xfe, 0xff] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let units: Vec<u16> = rest.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect();
+    String::from_utf16(&units).ok()
 }

@@ -47,6 +47,17 @@ pub(crate) fn forms(value: &[u8]) -> BTreeSet<Vec<u8>> {
     all
 }
 
+/// A value of several lines in the forms that hide where they end, and as it stands if no line of it is long.
+pub(crate) fn packed(value: &[u8]) -> BTreeSet<Vec<u8>> {
+    let forms = base64(value).into_iter().chain(hex(value));
+    let mut all: BTreeSet<Vec<u8>> =
+        forms.flat_map(|form| pieces(form.as_bytes()).into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+    if value.split(|byte| *byte == b'\n').all(|line| line.trim_ascii().len() < FLOOR) {
+        all.extend(plain(value));
+    }
+    all
+}
+
 /// A value as it stands, cut into pieces if it is long.
 pub(crate) fn plain(value: &[u8]) -> BTreeSet<Vec<u8>> {
     pieces(value).into_iter().map(<[u8]>::to_vec).collect()

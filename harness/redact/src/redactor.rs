@@ -267,7 +267,11 @@ fn patterns(secrets: &Secrets) -> BTreeMap<Vec<u8>, bool> {
     let mut patterns = BTreeMap::new();
     for (value, how) in &secrets.values {
         let bound = words::is_bound(value);
-        let forms = if *how == How::Encoded { forms::forms(value) } else { forms::plain(value) };
+        let forms = match how {
+            How::Plain => forms::plain(value),
+            How::Packed => forms::packed(value),
+            How::Encoded => forms::forms(value),
+        };
         for form in forms {
             let flat = Flat::of(&form).bytes.into_owned();
             let word = bound && flat == *value;

@@ -7,20 +7,24 @@ const BOUND: usize = 8;
 
 /// What redrill says itself: claims, verdicts, stages, outcomes, units, kinds, backends, tools. Sorted.
 const OWN: &[&str] = &[
-    "absent", "accepted", "adopted", "ansible", "arguments", "backup", "backups", "before", "between", "borgbackup",
-    "capture", "captures", "changed", "changes", "checked", "checks", "command", "commands", "commit", "compare",
-    "compared", "container", "containers", "control", "controller", "copied", "created", "databases", "declared",
-    "default", "deleted", "deploy", "deploys", "destroy", "directory", "diverges", "docker", "emulated", "emulation",
-    "entries", "evidence", "failed", "failure", "finding", "findings", "firewall", "forked", "frozen", "groups",
-    "hidden", "idempotent", "ignored", "images", "interrupted", "inventory", "killed", "language", "machine",
-    "machines", "manifest", "mirror", "missing", "modified", "mutant", "mutants", "network", "not-run", "operation",
-    "operations", "optional", "oscillates", "output", "packages", "passed", "podman", "postgresql", "progress",
-    "proven", "pyinfra", "python", "reboot", "rebuilds", "redeploy", "redrill", "remark", "remarks", "removed",
-    "report", "restic", "restore", "restored", "restores", "resume", "resumes", "running", "scenario", "second",
-    "seconds", "serves", "settings", "settles", "settles-late", "severity", "skipped", "sockets", "source", "sqlite",
-    "stages", "started", "status", "stopped", "subject", "success", "summary", "survives-reboot", "systemd", "targets",
-    "teardown", "timers", "unchanged", "undeclared", "unknown", "unproven", "update", "updated", "verdict", "waived",
-    "waiver", "waivers", "warning", "written",
+    "absent", "accepted", "adopted", "alternatives", "ansible", "apt-keys", "apt-sources", "arguments",
+    "authorized-keys", "back-up", "backed-up", "backup", "backups", "before", "between", "borgbackup", "cancelled",
+    "capture", "captures", "changed", "changes", "check-again", "checked", "checks", "command", "commands", "commit",
+    "compare", "compared", "container", "containers", "control", "controller", "copied", "created", "crontabs",
+    "databases", "declared", "default", "deleted", "deploy", "deployed", "deploys", "destroy", "directory", "diverges",
+    "docker", "emulated", "emulation", "entries", "evidence", "exposed", "failed", "failure", "finding", "findings",
+    "firewall", "forked", "fourth", "frozen", "groups", "hash-seed", "hidden", "host-name", "idempotent", "ignored",
+    "images", "interrupted", "inventory", "killed", "language", "locale", "loopback", "machine", "machines",
+    "manifest", "mirror", "missing", "modified", "modules", "mounts", "mutant", "mutants", "mutate", "network",
+    "not-run", "operation", "operations", "optional", "oracles", "oscillates", "output", "packages", "passed",
+    "podman", "postgresql", "progress", "proven", "pyinfra", "python", "reboot", "rebuilds", "rebuilt", "redeploy",
+    "redeployed", "redrill", "regular", "remark", "remarks", "removed", "report", "rescued", "restic", "restore",
+    "restored", "restores", "resume", "resumed", "resumes", "running", "scenario", "second", "seconds", "serves",
+    "settings", "settled", "settles", "settles-late", "severity", "shadow", "skipped", "sockets", "source", "sqlite",
+    "stages", "started", "status", "stopped", "subject", "success", "sudoers", "summary", "survives",
+    "survives-reboot", "symlink", "sysctl", "systemd", "targets", "teardown", "time-zone", "timers", "unchanged",
+    "undeclared", "unknown", "unproven", "unreachable", "update", "updated", "user-name", "verdict", "waived",
+    "waiver", "waivers", "warning", "would-change", "written",
 ];
 
 /// What configurations say: switches, levels, places, kinds of values. Sorted.

@@ -47,7 +47,9 @@ fn drilled(case: &str, sandbox: &Sandbox, more_keys: &[(&str, Vec<u8>)]) -> Ran 
     for (name, content) in more_keys {
         fs::write(place.join("keys").join(name), content).expect("written");
     }
-    let git = |args: &[&str]| call("git", &[&["-C", "case/servers", "-c", "user.name=a", "-c", "user.email=a@b"], args].concat());
+    let git = |args: &[&str]| {
+        call("git", &[&["-C", "case/servers", "-c", "user.name=a", "-c", "user.email=a@b"], args].concat())
+    };
     git(&["init", "-q"]);
     git(&["add", "-A"]);
     git(&["commit", "-qm", "the deploy"]);
@@ -72,7 +74,12 @@ fn told() {
     let run = sandbox.run_dir();
     let report = sandbox.report();
     let expected = [("rebuilds", "PROVEN"), ("idempotent", "FAILED"), ("serves", "FAILED")];
-    assert_eq!(verdicts(&report), expected.map(|(claim, verdict)| (claim.to_owned(), verdict.to_owned())), "{}", ran.stdout);
+    assert_eq!(
+        verdicts(&report),
+        expected.map(|(claim, verdict)| (claim.to_owned(), verdict.to_owned())),
+        "{}",
+        ran.stdout
+    );
     assert_eq!(run.metadata().expect("there").permissions().mode() & 0o777, 0o700);
 
     let mut wanted: Vec<(String, Vec<u8>)> = secrets.iter().flat_map(|secret| forms(secret)).collect();
@@ -104,7 +111,10 @@ fn was_told(files: &BTreeMap<PathBuf, Vec<u8>>) {
     let marks = |end: &str| text(end).matches("[redacted").count();
     let capture = text("s1-deployed.jsonl.gz");
     for kind in ["\"file\":", "\"user\":", "\"sudo-rule\":", "\"authorized-key\":"] {
-        let told = capture.lines().filter(|line| line.starts_with(&format!("{{{kind}"))).any(|line| line.contains("[redacted:"));
+        let told = capture
+            .lines()
+            .filter(|line| line.starts_with(&format!("{{{kind}")))
+            .any(|line| line.contains("[redacted:"));
         assert!(told, "no secret stood in a {kind} of the capture");
     }
     assert!(marks("deploy-1.log") > 500 && marks("/events.jsonl") > 500, "{}", marks("/events.jsonl"));
@@ -117,7 +127,16 @@ fn was_told(files: &BTreeMap<PathBuf, Vec<u8>>) {
 /// A secret as it stands, and as programs print it.
 fn forms(secret: &str) -> Vec<(String, Vec<u8>)> {
     let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let url: String = secret.bytes().map(|byte| if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect();
+    let url: String = secret
+        .bytes()
+        .map(|byte| {
+            if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
+        .collect();
     let json = Value::from(secret).to_string();
     let mut all = vec![
         ("raw", secret.to_owned()),
@@ -161,7 +180,8 @@ fn left(directory: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 fn unpacked(path: &Path) -> Vec<u8> {
-    let mut child = Command::new("gzip").args(["-dc"]).arg(path).stdout(std::process::Stdio::piped()).spawn().expect("gzip");
+    let mut child =
+        Command::new("gzip").args(["-dc"]).arg(path).stdout(std::process::Stdio::piped()).spawn().expect("gzip");
     let mut bytes = Vec::new();
     child.stdout.take().expect("piped").read_to_end(&mut bytes).expect("read");
     assert!(child.wait().expect("ends").success(), "{}", path.display());
@@ -189,7 +209,11 @@ fn words() {
     let report = sandbox.report();
     let text = report.to_string();
     assert_eq!(verdicts(&report), [("rebuilds".to_owned(), "PROVEN".to_owned())], "{}", ran.stdout);
-    assert_eq!((report["host"]["acceleration"].as_str(), text.matches("[redacted]").count()), (Some("container"), 1), "{text}");
+    assert_eq!(
+        (report["host"]["acceleration"].as_str(), text.matches("[redacted]").count()),
+        (Some("container"), 1),
+        "{text}"
+    );
     tell("the report says its own words, and one mark where the deploy told a secret");
 }
 

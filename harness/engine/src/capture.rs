@@ -135,12 +135,7 @@ fn header(path: &Path) -> io::Result<Header> {
 }
 
 /// Reads what came, and leaves it whole and without secrets.
-fn settle(
-    came: &Path,
-    to: &Path,
-    bases: &BTreeMap<String, PathBuf>,
-    secrets: &Secrets,
-) -> Result<Capture, TakeError> {
+fn settle(came: &Path, to: &Path, bases: &BTreeMap<String, PathBuf>, secrets: &Secrets) -> Result<Capture, TakeError> {
     let (capture, changed) = read_with(came, bases, Some(secrets))?;
     let left = || {
         if changed {
@@ -262,14 +257,15 @@ mod tests {
     fn a_capture_keeps_no_secret_but_in_names_of_files_until_the_end() {
         let redactor = Redactor::builder().value("plantedPW-Zq81").value("otherPW-Bb22").build().expect("no patterns");
         let secrets = Secrets { key: [7; 32], redactor: Arc::new(redactor) };
-        let user = |gecos: &str| {
-            let lines = LINES.replace(r#"{"end":{"files":1}}"#, &format!(
+        let user =
+            |gecos: &str| {
+                let lines = LINES.replace(r#"{"end":{"files":1}}"#, &format!(
                 "{}\n{}",
-                r#"{"user":{"name":"leaky","uid":1000,"gid":1000,"gecos":"GECOS","home":"/","shell":"/bin/sh"}}"#,
+                r#"{"user":{"name":"leaky","uid":1000,"gid":1000,"comment":"GECOS","home":"/","shell":"/bin/sh"}}"#,
                 r#"{"end":{"files":1,"users":1}}"#
             ));
-            lines.replace("GECOS", gecos).replace("\"/a\"", "\"/etc/plantedPW-Zq81\"")
-        };
+                lines.replace("GECOS", gecos).replace("\"/a\"", "\"/etc/plantedPW-Zq81\"")
+            };
         let (came, to) = (written("secret", b""), written("secret-clean", b""));
         let settled = |gecos: &str| {
             std::fs::write(&came, gzip(&user(gecos))).expect("written");

@@ -329,18 +329,21 @@ mod tests {
         let lines = format!("{{\"file\":{{\"path\":\"/etc/{SECRET}\"}}}}\n{{\"end\":{{}}}}\n");
         let binary = [b"\0\x01", SECRET.as_bytes(), b"\0"].concat();
         let large = format!("{}{SECRET}{}", "x".repeat(1 << 20), "y".repeat(1 << 20));
-        let (run, redactor) = run("files", &[
-            ("deploy-1.log", log.as_bytes()),
-            ("deploy-1.json", format!("{{\"claim\": \"idempotent\", \"a\": \"{SECRET}\"}}").as_bytes()),
-            ("events.jsonl", format!("{{\"text\":\"{SECRET}\"}}\nno json {SECRET}").as_bytes()),
-            ("captures/web/s0.jsonl.gz", &gzip(&lines)),
-            ("captures/web/clean.jsonl.gz", &gzip("{\"end\":{}}\n")),
-            ("captures/web/cut.jsonl.gz", &gzip(&lines)[..60]),
-            ("machines/web/screen.png", &binary),
-            ("machines/web/console.log", large.as_bytes()),
-            ("machines/web/clean.log", b"nothing here\n"),
-            (&format!("logs/label-{SECRET}.log"), b"nothing here\n"),
-        ]);
+        let (run, redactor) = run(
+            "files",
+            &[
+                ("deploy-1.log", log.as_bytes()),
+                ("deploy-1.json", format!("{{\"claim\": \"idempotent\", \"a\": \"{SECRET}\"}}").as_bytes()),
+                ("events.jsonl", format!("{{\"text\":\"{SECRET}\"}}\nno json {SECRET}").as_bytes()),
+                ("captures/web/s0.jsonl.gz", &gzip(&lines)),
+                ("captures/web/clean.jsonl.gz", &gzip("{\"end\":{}}\n")),
+                ("captures/web/cut.jsonl.gz", &gzip(&lines)[..60]),
+                ("machines/web/screen.png", &binary),
+                ("machines/web/console.log", large.as_bytes()),
+                ("machines/web/clean.log", b"nothing here\n"),
+                (&format!("logs/label-{SECRET}.log"), b"nothing here\n"),
+            ],
+        );
         symlink(format!("/x/{SECRET}"), run.join("link")).expect("linked");
         symlink("/dev/zero", run.join("zero")).expect("linked");
         let before = run.join("machines/web/clean.log").metadata().expect("there").ino();
@@ -349,7 +352,10 @@ mod tests {
         let text = |name: &str| fs::read_to_string(run.join(name)).expect("text");
         assert_eq!(text("deploy-1.log"), "2026-01-02T03:04:05.678Z x [redacted]\n y\n");
         assert_eq!(text("deploy-1.json"), "{\n  \"a\": \"[redacted]\",\n  \"claim\": \"idempotent\"\n}\n");
-        assert!(text("events.jsonl").starts_with("{\"text\":\"[redacted:") && text("events.jsonl").contains("no json [redacted:"));
+        assert!(
+            text("events.jsonl").starts_with("{\"text\":\"[redacted:")
+                && text("events.jsonl").contains("no json [redacted:")
+        );
         assert!(unpacked(&run.join("captures/web/s0.jsonl.gz")).contains("\"/etc/[redacted:"));
         assert_eq!(unpacked(&run.join("captures/web/clean.jsonl.gz")), "{\"end\":{}}\n");
         let masked = fs::read(run.join("machines/web/screen.png")).expect("there");
@@ -366,19 +372,26 @@ mod tests {
     #[test]
     fn of_kept_machines_what_is_open_is_changed_in_its_place() {
         let log = format!("a {SECRET} b\n");
-        let (run, redactor) = run("kept", &[
-            ("kept", b""),
-            ("machines/web/console.log", log.as_bytes()),
-            ("machines/web/overlay.qcow2", SECRET.as_bytes()),
-            ("controller/keys/password", SECRET.as_bytes()),
-        ]);
+        let (run, redactor) = run(
+            "kept",
+            &[
+                ("kept", b""),
+                ("machines/web/console.log", log.as_bytes()),
+                ("machines/web/overlay.qcow2", SECRET.as_bytes()),
+                ("controller/keys/password", SECRET.as_bytes()),
+            ],
+        );
         let mut open = File::options().append(true).open(run.join("machines/web/console.log")).expect("there");
         let cleaned = without_secrets(&run, &redactor);
         open.write_all(b"more\n").expect("written");
         let text = fs::read_to_string(run.join("machines/web/console.log")).expect("text");
         assert_eq!(text, format!("a {} b\nmore\n", "*".repeat(SECRET.len())));
         assert_eq!(cleaned.changed, [run.join("machines/web/console.log")]);
-        assert_eq!(fs::read(run.join("controller/keys/password")).expect("there"), SECRET.as_bytes(), "for `redrill shell`");
+        assert_eq!(
+            fs::read(run.join("controller/keys/password")).expect("there"),
+            SECRET.as_bytes(),
+            "for `redrill shell`"
+        );
         fs::remove_dir_all(run).expect("cleaned up");
     }
 }

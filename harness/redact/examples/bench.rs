@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mebibytes = arguments.next().transpose()?.unwrap_or(100);
     let count = arguments.next().transpose()?.unwrap_or(300);
     let mut random = Random(7);
-    let secrets: Vec<String> = (0..count).map(|_| (8 + random.below(33), ())).map(|(n, ())| random_secret(n, count)).collect();
+    let secrets: Vec<String> =
+        (0..count).map(|_| (8 + random.below(33), ())).map(|(n, ())| random_secret(n, count)).collect();
     let made = Instant::now();
     let redactor = secrets.iter().fold(Redactor::builder(), |builder, secret| builder.value(secret)).build()?;
     let made = made.elapsed();

@@ -123,12 +123,15 @@ impl Secrets {
         if whole.len() > LARGEST_PARSED {
             let data = whole.lines().nth(MOST_LINES).is_some();
             if data {
-                self.tell(&format!("has more than {MOST_LINES} lines: of these, what looks like a secret is looked for"));
+                self.tell(&format!(
+                    "has more than {MOST_LINES} lines: of these, what looks like a secret is looked for"
+                ));
             }
             return lines::text(self, whole, data, 0);
         }
         if whole.len() <= LONGEST_WHOLE && !lines::is_public(whole) {
-            self.add(whole, "", How::Encoded);
+            let name = self.file.clone();
+            self.add(whole, &name, How::Encoded);
         }
         let json = parse::json(whole);
         let structured = json.is_some();
@@ -158,7 +161,8 @@ impl Secrets {
                 }
             }
         }
-        let (lossy, latin): (_, String) = (String::from_utf8_lossy(bytes), bytes.iter().map(|byte| char::from(*byte)).collect());
+        let (lossy, latin): (_, String) =
+            (String::from_utf8_lossy(bytes), bytes.iter().map(|byte| char::from(*byte)).collect());
         for text in [lossy.as_ref(), latin.as_str()] {
             // Text with a few odd letters, and no program or archive.
             if !data && !text.contains('\0') {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use base64::engine::GeneralPurpose;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_encode};
 
 use crate::words::FLOOR;
@@ -261,7 +261,8 @@ fn html(text: &str) -> Vec<String> {
 fn wrapped(text: &str) -> Vec<String> {
     let blanks: Vec<usize> = text.match_indices(' ').map(|(at, _)| at).collect();
     let without = |at: &usize| format!("{}{}", &text[..*at], &text[at + 1..]);
-    let mut all: Vec<String> = if blanks.len() < MOST_WORDS { blanks.iter().map(without).collect() } else { Vec::new() };
+    let mut all: Vec<String> =
+        if blanks.len() < MOST_WORDS { blanks.iter().map(without).collect() } else { Vec::new() };
     all.push(text.replace(' ', ""));
     all
 }

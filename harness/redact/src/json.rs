@@ -1,5 +1,8 @@
 //! Secrets in JSON: taken out of values and of names that are data, never out of the structure.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 use serde_json::{Map, Value};
 
 use crate::redactor::{Redactor, Style};
@@ -8,27 +11,27 @@ use crate::words;
 /// Fields in which redrill says one of its own words, or of a capture's: such a word is never a secret there, not even
 /// in part.
 const WORDS: [&str; 22] = [
-    "claim", "code", "covers", "during", "event", "fault", "host", "kind", "of", "outcome", "pass", "profile", "section",
-    "severity", "stage", "state", "status", "tool", "trend", "unit", "verdict", "within",
+    "claim", "code", "covers", "during", "event", "fault", "host", "kind", "of", "outcome", "pass", "profile",
+    "section", "severity", "stage", "state", "status", "tool", "trend", "unit", "verdict", "within",
 ];
 
-/// Names of members in what redrill writes: report, events, captures. Sorted. All other names are data.
-const NAMES: &[&str] = &[
-    "acceleration", "active", "addressed", "after", "alternative", "answers", "apt-key", "apt-source", "apt_key",
-    "apt_source", "arguments", "authorized-key", "authorized_key", "backup", "became", "before", "between", "boot_id",
-    "boot_seconds", "captures", "caught", "certificates", "challenges_verified", "changed", "checked", "claims",
-    "commit", "compared", "condition", "container", "control", "copies", "cron-job", "cron_job", "database-object",
-    "database_object", "declared", "deploys", "digest", "during", "enabled", "entries", "estimate", "evidence",
-    "exposure", "failed", "fetched_bytes", "findings", "firewall-rule", "firewall_rule", "fragment", "fstab", "generator",
-    "group", "groups", "header", "hidden_error", "holds", "image", "issued", "kernel-module", "kernel_module",
-    "killed_by", "left_out", "locale-setting", "locale_setting", "losses", "machine", "machines", "messages",
-    "mutants", "newest", "number", "operation", "operations", "optional", "options", "oracles", "outcome", "package",
-    "phases", "points", "progress", "reason", "recipients", "recovery", "remarks", "remote", "repeat", "report",
-    "repository", "restored", "restores", "run_dir", "scenario", "schema", "seconds", "section", "sender", "severity",
-    "shadow", "slowness", "socket", "source", "sshd-option", "sshd_option", "stages", "started", "status", "subject",
-    "sudo-rule", "sudo_rule", "suggestion", "summary", "sysctl", "target", "time-zone", "time_zone", "tools",
-    "unchanged", "uncommitted", "unknown", "verdict", "version", "waived", "walked",
-];
+/// Names of members in what redrill writes: report, events, captures. All other names are data.
+static NAMES: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    "acceleration active addressed after alternative answers apt-key apt-source apt_key apt_source \
+     arguments authorized-key authorized_key backup became before between boot_id boot_seconds captures \
+     caught certificates challenges_verified changed checked claims commit compared condition container \
+     control copies cron-job cron_job database-object database_object declared deploys digest during \
+     enabled entries estimate evidence exposure failed fetched_bytes findings firewall-rule firewall_rule \
+     fragment fstab generator group groups header hidden_error holds image issued kernel-module \
+     kernel_module killed_by left_out locale-setting locale_setting losses machine machines messages \
+     mutants newest number operation operations optional options oracles outcome package phases points \
+     progress reason recipients recovery remarks remote repeat report repository restored restores \
+     run_dir scenario schema seconds section sender severity shadow slowness socket source sshd-option \
+     sshd_option stages started status subject sudo-rule sudo_rule suggestion summary sysctl target \
+     time-zone time_zone tools unchanged uncommitted unknown verdict version waived walked"
+        .split(' ')
+        .collect()
+});
 
 impl Redactor {
     /// Takes secrets out of every text of a document, and out of every name of a member that redrill does not give
@@ -62,7 +65,11 @@ impl Redactor {
     /// A text in whatever form it is: a document of JSON, lines of JSON, or text.
     pub fn clean_document(&self, text: &str) -> String {
         if let Ok(mut value) = serde_json::from_str::<Value>(text) {
-            return if self.clean_json_with(&mut value, Style::Mark) { format!("{value:#}\n") } else { text.to_owned() };
+            return if self.clean_json_with(&mut value, Style::Mark) {
+                format!("{value:#}\n")
+            } else {
+                text.to_owned()
+            };
         }
         let first = text.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
         if serde_json::from_str::<Value>(first).is_err() {
@@ -112,7 +119,7 @@ impl Redactor {
         for (name, value) in members.iter_mut() {
             changed |= self.walk(name, value, style);
         }
-        let secret = |name: &&String| NAMES.binary_search(&name.as_str()).is_err() && self.finds(name.as_bytes());
+        let secret = |name: &&String| !NAMES.contains(name.as_str()) && self.finds(name.as_bytes());
         if members.keys().any(|name| secret(&name)) {
             let all = std::mem::take(members);
             for (name, value) in all {
@@ -152,11 +159,6 @@ mod tests {
     }
 
     #[test]
-    fn names_are_sorted_as_the_search_wants_them() {
-        assert!(NAMES.is_sorted());
-    }
-
-    #[test]
     fn values_are_cleaned_and_the_structure_stays() {
         let redactor = redactor(&["findings", "idempo", "k7Qp2z", "summary"]);
         let mut report = json!({
@@ -188,7 +190,10 @@ mod tests {
         let redactor = redactor(&["k7Qp2z\"x", "unchange"]);
         let clean = |text: &str| redactor.clean_document(text);
         assert_eq!(clean("{\"a\":\"k7Qp2z\\\"x\"}"), "{\n  \"a\": \"[redacted]\"\n}\n");
-        assert_eq!(clean("{\"outcome\":\"unchanged\"}\n{\"b\":\"k7Qp2z\\\"x\"}\ncut k7Qp2z\"x"), "{\"outcome\":\"unchanged\"}\n{\"b\":\"[redacted]\"}\ncut [redacted]\n");
+        assert_eq!(
+            clean("{\"outcome\":\"unchanged\"}\n{\"b\":\"k7Qp2z\\\"x\"}\ncut k7Qp2z\"x"),
+            "{\"outcome\":\"unchanged\"}\n{\"b\":\"[redacted]\"}\ncut [redacted]\n"
+        );
         assert_eq!(clean("a k7Qp2\nz\"x b"), "a [redacted]\n b");
         assert_eq!(clean("{\"a\": 1}"), "{\"a\": 1}");
     }

@@ -144,7 +144,8 @@ pub(crate) fn of_connection(text: &str) -> Vec<String> {
         let values = query.split(['&', ';']).filter_map(|part| part.split_once('='));
         found.extend(values.filter(|(name, _)| crate::words::is_secret_name(name)).map(|(_, value)| value.to_owned()));
     }
-    let decoded = |text: &String| percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
+    let decoded =
+        |text: &String| percent_encoding::percent_decode_str(text).decode_utf8().ok().map(|text| text.into_owned());
     let plain: Vec<String> = found.iter().filter(|text| text.contains('%')).filter_map(decoded).collect();
     found.extend(plain);
     found.retain(|text| !text.is_empty());

@@ -129,18 +129,14 @@ mod tests {
 
     #[test]
     fn yaml_gives_comments_no_value_and_blocks_whole() {
-        reads("db:\n  pw: abc # old: x\nlist:\n  - l1\n  - {k: v}\nm: |\n  b1\n  b2\n", &[
-            ("pw", "abc"),
-            ("list", "l1"),
-            ("k", "v"),
-            ("m", "b1\nb2\n"),
-        ]);
-        reads("a: 'it''s'\nb: \"x\\ty\"\nc: >-\n  f1\n  f2\n---\nd: second\n", &[
-            ("a", "it's"),
-            ("b", "x\ty"),
-            ("c", "f1 f2"),
-            ("d", "second"),
-        ]);
+        reads(
+            "db:\n  pw: abc # old: x\nlist:\n  - l1\n  - {k: v}\nm: |\n  b1\n  b2\n",
+            &[("pw", "abc"), ("list", "l1"), ("k", "v"), ("m", "b1\nb2\n")],
+        );
+        reads(
+            "a: 'it''s'\nb: \"x\\ty\"\nc: >-\n  f1\n  f2\n---\nd: second\n",
+            &[("a", "it's"), ("b", "x\ty"), ("c", "f1 f2"), ("d", "second")],
+        );
         reads("a: &x hunter\nb: *x\nc: !vault secret\nd: yes\n", &[("a", "hunter"), ("c", "secret")]);
         reads("just a text\n", &[]);
         reads("a: good\nb: [broken\n", &[("a", "good"), ("b", "broken")]);

@@ -9,8 +9,28 @@ use base64::engine::general_purpose::STANDARD;
 /// Keys of a scenario whose values are names of things, and never secrets: what is said anywhere else is not made public
 /// by it, a summary least of all.
 const NAMING: [&str; 22] = [
-    "acme", "backend", "ca", "commit", "from", "host", "image", "inventory", "kind", "limit", "machine", "mail", "name",
-    "on", "path", "requirements", "script", "server", "target", "tool", "unit", "url",
+    "acme",
+    "backend",
+    "ca",
+    "commit",
+    "from",
+    "host",
+    "image",
+    "inventory",
+    "kind",
+    "limit",
+    "machine",
+    "mail",
+    "name",
+    "on",
+    "path",
+    "requirements",
+    "script",
+    "server",
+    "target",
+    "tool",
+    "unit",
+    "url",
 ];
 
 /// The names in a scenario's text. A text that is no TOML has none.
@@ -61,8 +81,13 @@ fn is_ssh_key(kind: &str, blob: &str) -> bool {
 /// Whether a block of PEM holds what anybody may know: by its label and by what it is.
 pub(crate) fn is_public_block(label: &str, body: &str) -> bool {
     let sequence = match label {
-        "CERTIFICATE" | "TRUSTED CERTIFICATE" | "X509 CERTIFICATE" | "PUBLIC KEY" | "CERTIFICATE REQUEST"
-        | "NEW CERTIFICATE REQUEST" | "X509 CRL" => true,
+        "CERTIFICATE"
+        | "TRUSTED CERTIFICATE"
+        | "X509 CERTIFICATE"
+        | "PUBLIC KEY"
+        | "CERTIFICATE REQUEST"
+        | "NEW CERTIFICATE REQUEST"
+        | "X509 CRL" => true,
         // Numbers, as in private keys: but no version before them, which is one byte long.
         "RSA PUBLIC KEY" | "DH PARAMETERS" => false,
         "PGP PUBLIC KEY BLOCK" => return pgp_public(body),
@@ -94,7 +119,8 @@ fn der_sequence(der: &[u8]) -> Option<&[u8]> {
 fn pgp_public(body: &str) -> bool {
     let packet = body.split("\n\n").last().unwrap_or(body);
     let text: String = packet.lines().filter(|line| !line.starts_with('=') && !line.contains(':')).collect();
-    let first = STANDARD.decode(text.split_whitespace().collect::<String>()).ok().and_then(|bytes| bytes.first().copied());
+    let first =
+        STANDARD.decode(text.split_whitespace().collect::<String>()).ok().and_then(|bytes| bytes.first().copied());
     first.is_some_and(|tag| tag == 0xc6 || (tag & 0xfc) == 0x98)
 }
 
@@ -116,7 +142,9 @@ mod tests {
              [[check.http]]\nurl = 'https://shop.example.org:8443/health'\nwhy = 'x-y-z-secret'\n\
              [[check.http]]\nurl = 'https://a:hunter2@b.example.org/'\n",
         );
-        for name in ["web.example.org", "shop.example.org", "shop.example.org:8443", "https://shop.example.org:8443/health"] {
+        for name in
+            ["web.example.org", "shop.example.org", "shop.example.org:8443", "https://shop.example.org:8443/health"]
+        {
             assert!(names.contains(name), "{name}: {names:?}");
         }
         assert_eq!(names.len(), 4, "{names:?}");

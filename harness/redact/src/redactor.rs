@@ -235,7 +235,9 @@ impl Redactor {
     /// Every place of every pattern. They may overlap: what is left of the second of two is a part of a secret too.
     fn found<'a>(&'a self, flat: &'a [u8]) -> impl Iterator<Item = Range<usize>> + 'a {
         let found = self.search.iter().flat_map(move |search| search.find_overlapping_iter(flat));
-        found.filter(|found| found.pattern().as_usize() >= self.bound || stands_alone(flat, &found.range())).map(|found| found.range())
+        found
+            .filter(|found| found.pattern().as_usize() >= self.bound || stands_alone(flat, &found.range()))
+            .map(|found| found.range())
     }
 
     /// How many bytes at the end of a text without line ends may be the beginning of a secret.

@@ -1,51 +1,54 @@
 //! Values that stand in keys and give nothing away: words that redrill itself uses, words of every configuration, dates.
 
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
 /// Shorter values are not looked for: they stand in half of all words.
 pub(crate) const FLOOR: usize = 6;
 /// Shorter words and numbers are looked for as such, and not within other words.
 const BOUND: usize = 8;
 
-/// What redrill says itself: claims, verdicts, stages, outcomes, units, kinds, backends, tools. Sorted.
-const OWN: &[&str] = &[
-    "absent", "accepted", "adopted", "alternatives", "ansible", "apt-keys", "apt-sources", "arguments",
-    "authorized-keys", "back-up", "backed-up", "backup", "backups", "before", "between", "borgbackup", "cancelled",
-    "capture", "captures", "changed", "changes", "check-again", "checked", "checks", "command", "commands", "commit",
-    "compare", "compared", "container", "containers", "control", "controller", "copied", "created", "crontabs",
-    "databases", "declared", "default", "deleted", "deploy", "deployed", "deploys", "destroy", "directory", "diverges",
-    "docker", "emulated", "emulation", "entries", "evidence", "exposed", "failed", "failure", "finding", "findings",
-    "firewall", "forked", "fourth", "frozen", "groups", "hash-seed", "hidden", "host-name", "idempotent", "ignored",
-    "images", "interrupted", "inventory", "killed", "language", "locale", "loopback", "machine", "machines",
-    "manifest", "mirror", "missing", "modified", "modules", "mounts", "mutant", "mutants", "mutate", "network",
-    "not-run", "operation", "operations", "optional", "oracles", "oscillates", "output", "packages", "passed",
-    "podman", "postgresql", "progress", "proven", "pyinfra", "python", "reboot", "rebuilds", "rebuilt", "redeploy",
-    "redeployed", "redrill", "regular", "remark", "remarks", "removed", "report", "rescued", "restic", "restore",
-    "restored", "restores", "resume", "resumed", "resumes", "running", "scenario", "second", "seconds", "serves",
-    "settings", "settled", "settles", "settles-late", "severity", "shadow", "skipped", "sockets", "source", "sqlite",
-    "stages", "started", "status", "stopped", "subject", "success", "sudoers", "summary", "survives",
-    "survives-reboot", "symlink", "sysctl", "systemd", "targets", "teardown", "time-zone", "timers", "unchanged",
-    "undeclared", "unknown", "unproven", "unreachable", "update", "updated", "user-name", "verdict", "waived",
-    "waiver", "waivers", "warning", "would-change", "written",
-];
+/// What redrill says itself: claims, verdicts, stages, outcomes, units, kinds, backends, tools.
+static OWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    "absent accepted adopted alternatives ansible apt-keys apt-sources arguments authorized-keys back-up \
+     backed-up backup backups before between borgbackup cancelled capture captures changed changes \
+     check-again checked checks command commands commit compare compared container containers control \
+     controller copied created crontabs databases declared default deleted deploy deployed deploys \
+     destroy directory diverges docker emulated emulation entries evidence exposed failed failure finding \
+     findings firewall forked fourth frozen groups hash-seed hidden host-name idempotent ignored images \
+     interrupted inventory killed language locale loopback machine machines manifest mirror missing \
+     modified modules mounts mutant mutants mutate network not-run operation operations optional oracles \
+     oscillates output packages passed podman postgresql progress proven pyinfra python reboot rebuilds \
+     rebuilt redeploy redeployed redrill regular remark remarks removed report rescued restic restore \
+     restored restores resume resumed resumes running scenario second seconds serves settings settled \
+     settles settles-late severity shadow skipped sockets source sqlite stages started status stopped \
+     subject success sudoers summary survives survives-reboot symlink sysctl systemd targets teardown \
+     time-zone timers unchanged undeclared unknown unproven unreachable update updated user-name verdict \
+     waived waiver waivers warning would-change written"
+        .split(' ')
+        .collect()
+});
 
-/// What configurations say: switches, levels, places, kinds of values. Sorted.
-const COMMON: &[&str] = &[
-    "0.0.0.0", "127.0.0.1", "active", "always", "boolean", "critical", "database", "debian", "development", "disable",
-    "disabled", "enable", "enabled", "example", "example.com", "example.net", "example.org", "external", "global",
-    "inactive", "integer", "internal", "localhost", "manual", "notice", "number", "object", "on-failure", "outside",
-    "prefer", "present", "private", "production", "public", "require", "required", "restart", "server", "service",
-    "services", "staging", "static", "strict", "string", "system", "testing", "ubuntu", "unless-stopped", "verify-ca",
-    "verify-full", "version", "volume", "volumes",
-];
+/// What configurations say: switches, levels, places, kinds of values.
+static COMMON: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+    "0.0.0.0 127.0.0.1 active always boolean critical database debian development disable disabled enable \
+     enabled example example.com example.net example.org external global inactive integer internal \
+     localhost manual notice number object on-failure outside prefer present private production public \
+     require required restart server service services staging static strict string system testing ubuntu \
+     unless-stopped verify-ca verify-full version volume volumes"
+        .split(' ')
+        .collect()
+});
 
 /// Whether a value is one of these words, in whatever case.
 pub(crate) fn is_vocabulary(text: &str) -> bool {
     let lower = text.to_ascii_lowercase();
-    OWN.binary_search(&lower.as_str()).is_ok() || COMMON.binary_search(&lower.as_str()).is_ok()
+    OWN.contains(lower.as_str()) || COMMON.contains(lower.as_str())
 }
 
 /// Whether a value is a word that redrill says itself, as it says it.
 pub(crate) fn is_own(text: &str) -> bool {
-    OWN.binary_search(&text.to_ascii_lowercase().as_str()).is_ok()
+    OWN.contains(text.to_ascii_lowercase().as_str())
 }
 
 /// Whether a value is a date, with or without a time.
@@ -65,8 +68,8 @@ pub(crate) fn is_bound(value: &[u8]) -> bool {
 /// Whether a name says that its value is secret.
 pub(crate) fn is_secret_name(name: &str) -> bool {
     const PARTS: [&str; 21] = [
-        "pass", "pwd", "secret", "token", "key", "cred", "auth", "pin", "salt", "seed", "private", "dsn", "hash", "psk",
-        "sasl", "cookie", "session", "bearer", "api", "webhook", "licen",
+        "pass", "pwd", "secret", "token", "key", "cred", "auth", "pin", "salt", "seed", "private", "dsn", "hash",
+        "psk", "sasl", "cookie", "session", "bearer", "api", "webhook", "licen",
     ];
     let lower = name.to_ascii_lowercase();
     lower == "pw" || lower.ends_with("_pw") || lower.ends_with("-pw") || PARTS.iter().any(|part| lower.contains(part))
@@ -75,11 +78,24 @@ pub(crate) fn is_secret_name(name: &str) -> bool {
 /// Whether a word in a sentence announces a secret.
 pub(crate) fn announces(word: &str) -> bool {
     const WORDS: [&str; 14] = [
-        "password", "passwd", "passphrase", "passcode", "pass", "pw", "secret", "token", "account", "key", "pin", "by",
-        "apikey", "bearer",
+        "password",
+        "passwd",
+        "passphrase",
+        "passcode",
+        "pass",
+        "pw",
+        "secret",
+        "token",
+        "account",
+        "key",
+        "pin",
+        "by",
+        "apikey",
+        "bearer",
     ];
     let lower = word.trim_matches(|c: char| !c.is_alphanumeric()).to_ascii_lowercase();
-    WORDS.contains(&lower.as_str()) || ["_password", "-password", "_token", "_key"].iter().any(|end| lower.ends_with(end))
+    WORDS.contains(&lower.as_str())
+        || ["_password", "-password", "_token", "_key"].iter().any(|end| lower.ends_with(end))
 }
 
 /// Whether a word out of a text looks made up by a machine or a password manager.
@@ -100,8 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_sorted_as_the_search_wants_them() {
-        assert!(OWN.is_sorted() && COMMON.is_sorted());
+    fn words_are_known_in_any_case() {
         assert!(is_vocabulary("Container") && is_vocabulary("IDEMPOTENT") && !is_vocabulary("hunter2-hunter2"));
     }
 
@@ -119,10 +134,14 @@ mod tests {
 
     #[test]
     fn what_looks_secret_is_no_name_of_a_host_a_path_or_a_version() {
-        for word in ["mdPW-Kk20ss", "0123456789abcdef0", "hunter2!hunter", "AKIAIOSFODNN7EXAMPLE", "sk-proj4f9a8b7c6d5e"] {
+        for word in
+            ["mdPW-Kk20ss", "0123456789abcdef0", "hunter2!hunter", "AKIAIOSFODNN7EXAMPLE", "sk-proj4f9a8b7c6d5e"]
+        {
             assert!(looks_secret(word), "{word}");
         }
-        for word in ["web-1.example.org", "/srv/App-1", "debian-13", "2026-01-01", "1.2.3-rc1", "README", "https://A1.example"] {
+        for word in
+            ["web-1.example.org", "/srv/App-1", "debian-13", "2026-01-01", "1.2.3-rc1", "README", "https://A1.example"]
+        {
             assert!(!looks_secret(word), "{word}");
         }
     }

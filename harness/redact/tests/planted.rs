@@ -1,6 +1,8 @@
 //! Secrets are planted in every form that a program could print them in, pushed through every writer, and looked for in
 //! what came out.
 
+use std::io::Write;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use redrill_redact::{Lines, MARK, Redactor, Stream, Style};
@@ -16,7 +18,9 @@ fn redactor() -> Redactor {
 
 fn percent(text: &str, keep: &str, lower: bool) -> String {
     let one = |byte: u8| match byte {
-        byte if byte.is_ascii_alphanumeric() || keep.contains(char::from(byte)) && byte.is_ascii() => char::from(byte).to_string(),
+        byte if byte.is_ascii_alphanumeric() || keep.contains(char::from(byte)) && byte.is_ascii() => {
+            char::from(byte).to_string()
+        }
         byte if lower => format!("%{byte:02x}"),
         byte => format!("%{byte:02X}"),
     };
@@ -109,7 +113,7 @@ fn no_writer_lets_a_form_through() {
             ("JSON", document["note"].to_string() + &document.to_string()),
             ("JSON as text", redactor.clean(&json!({ "a": form }).to_string())),
             ("capture", redactor.clean_json_line(&line, Style::Keyed(&key)).unwrap_or(line)),
-            ("lines", lines(&redactor, &[&text.trim_end(), "next"])),
+            ("lines", lines(&redactor, &[text.trim_end(), "next"])),
             ("stream", stream(&redactor, text.as_bytes(), 7)),
             ("stream, byte by byte", stream(&redactor, text.as_bytes(), 1)),
         ];
@@ -120,7 +124,9 @@ fn no_writer_lets_a_form_through() {
             }
         }
     }
-    eprintln!("{} forms through every writer: {tried} texts, {} with a secret left", forms.len(), left.len());
+    let told =
+        format!("{} forms through every writer: {tried} texts, {} with a secret left\n", forms.len(), left.len());
+    std::io::stderr().write_all(told.as_bytes()).expect("told");
     assert_eq!(left, Vec::<String>::new());
 }
 
@@ -167,7 +173,8 @@ fn a_form_that_is_broken_over_lines_is_found_wherever_it_is_broken() {
 #[test]
 fn a_passphrase_is_found_where_a_line_end_took_its_blank() {
     let redactor = Redactor::builder().value("correct horse battery staple").build().expect("no patterns");
-    for text in ["correct\nhorse battery staple", "correct horse\n  battery staple", "correct\nhorse\nbattery\nstaple"] {
+    for text in ["correct\nhorse battery staple", "correct horse\n  battery staple", "correct\nhorse\nbattery\nstaple"]
+    {
         assert!(redactor.clean(text).starts_with("[redacted]\n"), "{text}");
     }
 }
@@ -234,12 +241,16 @@ fn a_line_is_held_back_only_while_it_may_end_in_a_secret() {
 fn different_secrets_stay_different_in_a_capture_and_the_same_one_stays_the_same() {
     let redactor = redactor();
     let line = |secret: &str| json!({"user": {"name": "leaky", "gecos": format!("g-{secret}")}}).to_string();
-    let clean = |secret: &str, key: u8| redactor.clean_json_line(&line(secret), Style::Keyed(&[key; 32])).expect("a secret");
+    let clean =
+        |secret: &str, key: u8| redactor.clean_json_line(&line(secret), Style::Keyed(&[key; 32])).expect("a secret");
     assert_eq!(clean(PLAIN, 1), clean(PLAIN, 1));
     assert_ne!(clean(PLAIN, 1), clean(SECRET, 1));
     assert_ne!(clean(PLAIN, 1), clean(PLAIN, 2), "nothing is told to who has not the key");
     assert_eq!(redactor.clean_json_line(&line("public"), Style::Keyed(&[1; 32])), None);
-    assert_eq!(redactor.clean_json_line("{\"a\": \"plantedPW\\n-Zq81mmT4x\"}", Style::Mark).as_deref(), Some("{\"a\":\"[redacted]\\n\"}"));
+    assert_eq!(
+        redactor.clean_json_line("{\"a\": \"plantedPW\\n-Zq81mmT4x\"}", Style::Mark).as_deref(),
+        Some("{\"a\":\"[redacted]\\n\"}")
+    );
 }
 
 #[test]

@@ -11,8 +11,8 @@ use serde_spanned::Spanned;
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
-    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, Redaction, RunsOn,
-    Scenario, Servers, Tool,
+    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, Redaction,
+    RunsOn, Scenario, Servers, Tool,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
@@ -270,9 +270,11 @@ fn servers(file: ServersFile) -> Result<Servers, InputError> {
 /// Where the keys lie, and what of them is secret. What a pattern says is for whoever looks for it to judge.
 fn keys(file: Option<KeysFile>) -> Result<(Option<PathBuf>, Redaction), InputError> {
     let Some(file) = file else { return Ok((None, Redaction::default())) };
-    let all = file.patterns.iter().map(|text| (text, "a regular expression")).chain(
-        file.public.iter().map(|text| (text, "a value of the keys that is no secret, as it stands there")),
-    );
+    let all = file
+        .patterns
+        .iter()
+        .map(|text| (text, "a regular expression"))
+        .chain(file.public.iter().map(|text| (text, "a value of the keys that is no secret, as it stands there")));
     for (text, expected) in all {
         if text.get_ref().trim().is_empty() {
             return Err(InputError::new(text.span(), "an empty text stands everywhere", expected));

@@ -160,7 +160,8 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
         let _ = ticket.keep(&kept);
     }
     // Before anything is announced: whoever reads the report reads the rest too.
-    clear_of_secrets(&path, &redactor)?;
+    let mut report = report;
+    report.remarks.extend(clear_of_secrets(&path, &redactor)?);
     let report = without_secrets(report, &redactor)?;
     let written = write(&report, &path);
     // A report that finds no room on the disk is told all the same.
@@ -403,10 +404,11 @@ fn told(error: ScenarioError, redactor: &Redactor) -> ScenarioError {
     }
 }
 
-/// Looks at everything that the drill left, whoever wrote it.
-fn clear_of_secrets(run: &Path, redactor: &Redactor) -> Result<(), Failure> {
-    match redrill_engine::without_secrets(run, redactor).remains.first() {
-        None => Ok(()),
+/// Looks at everything that the drill left, whoever wrote it; returns what could not be looked at.
+fn clear_of_secrets(run: &Path, redactor: &Redactor) -> Result<Vec<String>, Failure> {
+    let cleaned = redrill_engine::without_secrets(run, redactor);
+    match cleaned.remains.first() {
+        None => Ok(cleaned.unread.iter().map(|what| format!("secrets: not looked for in {what}")).collect()),
         Some(what) => {
             let what = redactor.clean(what);
             Err(Failure::plain(&format!("a secret of the keys may remain in the run directory: {what}")))

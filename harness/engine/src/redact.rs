@@ -47,6 +47,38 @@ mod tests {
         stages.chain(moments).chain(claims).chain(verdicts).chain(others).collect()
     }
 
+    fn loaded(keys: &str) -> (String, Loaded) {
+        let text = format!(
+            "claims = ['rebuilds']\n[servers]\npath = 's'\n[keys]\npath = 'keys'\n{keys}\n[[machine]]\nname = 'web'\nimage = 'i'\n"
+        );
+        let scenario = redrill_model::Scenario::parse(&text).expect("valid");
+        let directory = std::env::temp_dir().join(format!("redrill-rules-{}", std::process::id()));
+        let file = directory.join("scenario.toml");
+        (text, Loaded { name: "rules".to_owned(), directory, file, scenario, recipes: None })
+    }
+
+    #[test]
+    fn a_pattern_that_cannot_be_looked_for_is_an_error_with_its_place() {
+        for (pattern, why) in [("tok_(", "unclosed group"), ("x*", "it matches the empty text")] {
+            let (text, loaded) = loaded(&format!("patterns = ['ok_[0-9]', '{pattern}']"));
+            let error = wrong_pattern(&loaded).expect("wrong");
+            assert!(error.message.contains(why) && text[error.span.clone()].contains(pattern), "{error:?}");
+            assert!(redactor(&loaded).is_err());
+        }
+        assert_eq!(wrong_pattern(&loaded("patterns = ['tok_[0-9]+']").1), None);
+    }
+
+    #[test]
+    fn a_redactor_knows_the_keys_and_the_rules_of_a_scenario() {
+        let (_, loaded) = loaded("patterns = ['tok_[0-9]+']\npublic = ['region-eu-7b']");
+        let keys = loaded.directory.join("keys");
+        std::fs::create_dir_all(&keys).expect("made");
+        std::fs::write(keys.join("vars.yml"), "pw: plantedPW-1\nzone: region-eu-7b\n").expect("written");
+        let redactor = redactor(&loaded).expect("patterns");
+        std::fs::remove_dir_all(&loaded.directory).expect("cleaned up");
+        assert_eq!(redactor.clean("plantedPW-1 tok_77 region-eu-7b"), "[redacted] [redacted] region-eu-7b");
+    }
+
     #[test]
     fn a_secret_that_is_part_of_a_word_of_redrills_leaves_the_word_and_names_alone() {
         let words = words();

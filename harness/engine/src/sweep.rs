@@ -2,7 +2,7 @@
 //! whoever wrote it. Memory is bounded whatever lies there.
 
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -27,6 +27,15 @@ pub struct Cleaned {
     pub changed: Vec<PathBuf>,
     /// What may still hold one, and why.
     pub remains: Vec<String>,
+    /// What cannot be read, neither by us nor by whoever started us.
+    pub unread: Vec<String>,
+}
+
+impl Cleaned {
+    fn failed(&mut self, path: &Path, error: &io::Error) {
+        let list = if error.kind() == ErrorKind::PermissionDenied { &mut self.unread } else { &mut self.remains };
+        list.push(format!("`{}`: {error}", path.display()));
+    }
 }
 
 /// Takes the secrets out of everything below `run` that stays there when a drill is over. Where its machines are kept,
@@ -54,7 +63,7 @@ impl Sweep<'_> {
     fn below(&self, directory: &Path, cleaned: &mut Cleaned) {
         let entries = match fs::read_dir(directory) {
             Ok(entries) => entries.flatten(),
-            Err(error) => return cleaned.remains.push(format!("`{}` cannot be read: {error}", directory.display())),
+            Err(error) => return cleaned.failed(directory, &error),
         };
         for path in entries.map(|entry| entry.path()).collect::<Vec<_>>() {
             let Ok(about) = path.symlink_metadata() else { continue };
@@ -68,7 +77,7 @@ impl Sweep<'_> {
                 match self.file(&path) {
                     Ok(false) => {}
                     Ok(true) => cleaned.changed.push(path.clone()),
-                    Err(error) => cleaned.remains.push(format!("`{}`: {error}", path.display())),
+                    Err(error) => cleaned.failed(&path, &error),
                 }
             } else if about.is_symlink() {
                 self.link(&path, cleaned);
@@ -102,12 +111,24 @@ impl Sweep<'_> {
 
     /// Tells whether the file had to be changed.
     fn file(&self, path: &Path) -> io::Result<bool> {
+        match self.anew(path) {
+            // No room for another: what was found is covered where it stands, or is gone with its archive.
+            Err(error) if is_full(&error) && path.to_string_lossy().ends_with(".gz") => {
+                fs::remove_file(path).map(|()| true)
+            }
+            Err(error) if is_full(&error) => self.in_place(path),
+            done => done,
+        }
+    }
+
+    /// Makes a file anew without its secrets, if it has any; one that has none needs no room on the disk.
+    fn anew(&self, path: &Path) -> io::Result<bool> {
         let ends = |end: &str| path.to_string_lossy().ends_with(end);
         let small = path.metadata()?.len() <= LARGEST_DOCUMENT;
         if ends(".gz") {
             return match self.packed(path) {
                 // Cut, or no archive at all: then it is bytes like any others.
-                Err(error) if error.kind() != io::ErrorKind::StorageFull => self.cut(path),
+                Err(error) if !is_full(&error) => self.cut(path),
                 done => done,
             };
         }
@@ -115,7 +136,11 @@ impl Sweep<'_> {
             return self.document(path);
         }
         if ends(".jsonl") {
-            return self.lines(BufReader::new(File::open(path)?), &mut self.new_file(path)?);
+            let open = || File::open(path).map(BufReader::new);
+            return match self.lines(open()?, &mut Nowhere)? {
+                true => self.lines(open()?, &mut self.new_file(path)?),
+                false => Ok(false),
+            };
         }
         self.text(path)
     }
@@ -133,11 +158,14 @@ impl Sweep<'_> {
 
     /// Lines of JSON in an archive.
     fn packed(&self, path: &Path) -> io::Result<bool> {
-        let lines = BufReader::new(GzDecoder::new(File::open(path)?));
+        let open = || File::open(path).map(|file| BufReader::new(GzDecoder::new(file)));
+        if !self.lines(open()?, &mut Nowhere)? {
+            return Ok(false);
+        }
         let mut packed = Packed { new: self.new_file(path)?, out: None };
         let file = packed.new.file.try_clone()?;
         packed.out = Some(GzEncoder::new(BufWriter::new(file), Compression::fast()));
-        self.lines(lines, &mut packed)
+        self.lines(open()?, &mut packed)
     }
 
     /// What is left of an archive that is not whole cannot be cleaned, only be taken away.
@@ -184,9 +212,7 @@ impl Sweep<'_> {
         }
         // Whoever has it open goes on to write to this very file.
         if self.kept {
-            let mut place = File::options().write(true).open(path)?;
-            place.seek(SeekFrom::Start(0))?;
-            return self.stream(File::open(path)?, Style::Mask, |bytes| place.write_all(bytes)).map(|(found, _)| found);
+            return self.in_place(path);
         }
         // What is no text keeps its form.
         let style = if is_text { Style::Mark } else { Style::Mask };
@@ -197,6 +223,12 @@ impl Sweep<'_> {
             (true, _) => Err(io::Error::other("a secret remains in it")),
             (false, _) => Ok(true),
         }
+    }
+
+    /// Covers what is secret, letter by letter.
+    fn in_place(&self, path: &Path) -> io::Result<bool> {
+        let mut place = File::options().write(true).open(path)?;
+        self.stream(File::open(path)?, Style::Mask, |bytes| place.write_all(bytes)).map(|(found, _)| found)
     }
 
     /// Tells whether there was a secret in it, and whether it is text.
@@ -235,6 +267,23 @@ impl Sweep<'_> {
         let _ = fs::remove_file(&new);
         let file = File::options().write(true).create_new(true).mode(mode).open(&new)?;
         Ok(NewFile { file, new, path: path.to_owned() })
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// For a first look.
+struct Nowhere;
+
+impl Target for Nowhere {
+    fn write(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn keep(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -366,6 +415,21 @@ mod tests {
         let names: Vec<_> = fs::read_dir(run.join("logs")).expect("there").flatten().map(|it| it.file_name()).collect();
         assert!(names.len() == 1 && names[0].to_string_lossy().starts_with("label-[redacted:"), "{names:?}");
         assert_eq!(without_secrets(&run, &redactor).changed, Vec::<PathBuf>::new(), "one look is enough");
+        fs::remove_dir_all(run).expect("cleaned up");
+    }
+
+    #[test]
+    fn without_room_what_is_secret_is_covered_where_it_stands() {
+        let (run, redactor) = run("full", &[("a.log", format!("a {SECRET} b\n").as_bytes())]);
+        let sweep = Sweep { redactor: &redactor, key: [0; 32], kept: false, spared: Vec::new() };
+        assert!(sweep.in_place(&run.join("a.log")).expect("no room is needed"));
+        let text = fs::read_to_string(run.join("a.log")).expect("text");
+        assert_eq!(text, format!("a {} b\n", "*".repeat(SECRET.len())));
+        assert!(is_full(&io::Error::from(ErrorKind::StorageFull)) && !is_full(&io::Error::other("x")));
+        let mut cleaned = Cleaned::default();
+        cleaned.failed(Path::new("/a"), &io::Error::from(ErrorKind::PermissionDenied));
+        cleaned.failed(Path::new("/b"), &io::Error::from(ErrorKind::InvalidData));
+        assert!(cleaned.unread[0].contains("`/a`") && cleaned.remains[0].contains("`/b`"), "{cleaned:?}");
         fs::remove_dir_all(run).expect("cleaned up");
     }
 

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         trial("isolation::controller::surroundings", true, || sealed("surroundings", "container", 20)),
         trial("isolation::checkout::whole", true, || sealed("checkout", "container", 15)),
         trial("isolation::checkout::inner", true, inner_checkout),
-        trial("isolation::check::address", true, || sealed("check", "container", 3)),
+        trial("isolation::check::address", true, || sealed("check", "container", 2)),
         trial("isolation::unasked::install", true, unasked),
         trial("isolation::machine::container", true, || sealed("machine", "container", 35)),
         trial("long::isolation::machine::qemu", false, || sealed("machine", "qemu", 35)),

@@ -1,28 +1,30 @@
 //! SIGKILL at any moment leaves nothing that the next start does not sweep: of `redrill`, of whoever started it, and of
-//! the whole process group, with either kind of machine. The count stands in the output.
+//! the whole process group, with either kind of machine. The drilled deploy leaves daemons on the controller that have an
+//! empty environment, a session of their own and no ear for signals: they end too. The count stands in the output.
 
+use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use redrill_tests::{Sandbox, leftovers, processes_of, wait_for};
+use redrill_tests::{Sandbox, leftovers, processes_of, root, wait_for};
 
-/// Moments per kind of machine in the long suite, and in CI.
-const MANY: u32 = 30;
+/// Moments in the long suite, and in CI. A drill in QEMU takes three times as long as one in containers.
+const MANY: [(&str, u32); 2] = [("qemu", 30), ("container", 60)];
 const FEW: u32 = 3;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let backends: [&'static str; 2] = ["qemu", "container"];
-    let trials = backends.into_iter().flat_map(|backend| {
+    let trials = MANY.into_iter().flat_map(|(backend, many)| {
         let lacking = match backend {
             "container" => redrill_machines::container::engine_version().is_err(),
             _ => !redrill_tests::has_qemu(),
         };
         let ignored = lacking && std::env::var_os("CI").is_none();
-        [(format!("kills::{backend}::few"), FEW), (format!("long::kills::{backend}::many"), MANY)]
+        [(format!("kills::{backend}::few"), FEW), (format!("long::kills::{backend}::many"), many)]
             .map(|(name, count)| Trial::test(name, move || kills(backend, count)).with_ignored_flag(ignored))
     });
     libtest_mimic::run(&arguments, trials.collect()).exit_code()
@@ -38,28 +40,32 @@ enum Victim {
 
 fn kills(backend: &str, count: u32) -> Result<(), Failed> {
     let sandbox = Sandbox::new();
+    let case = Case::new(&sandbox);
+    let (mut leaks, mut stayed) = (0, 0);
     let victims = [Victim::Redrill, Victim::Starter, Victim::Group];
-    let mut leaks = 0;
     // A drill of this case takes 6 s with containers and 20 s with QEMU.
     let longest = if backend == "container" { 6_000 } else { 20_000 };
     for number in 0..count {
         let victim = victims[number as usize % victims.len()];
         let moment = Duration::from_millis(u64::from(random(longest)));
-        let mut starter = start(&sandbox, backend);
+        let mut starter = start(&sandbox, &case, backend);
         std::thread::sleep(moment);
+        stayed += u32::from(!case.daemons().is_empty());
         kill(&sandbox, &mut starter, victim);
         // Guards and reapers need a moment; what they cannot do, the next start does.
-        wait_for(Duration::from_secs(20), || processes_of(&sandbox.state()).is_empty());
+        wait_for(Duration::from_secs(20), || processes_of(&sandbox.state()).is_empty() && case.daemons().is_empty());
         let _ = sandbox.run(&["doctor"]);
         let check = sandbox.run(&["clean", "--check"]);
-        let left = leftovers(&sandbox.state());
+        let mut left = leftovers(&sandbox.state());
+        left.extend(case.daemons().iter().map(|id| format!("daemon {id}")));
         if check.status != 0 || !left.is_empty() {
             leaks += 1;
             tell(&format!("{backend} {number}: {victim:?} after {moment:?} left {left:?}\n{}", check.stdout));
             sandbox.run(&["clean"]);
+            case.daemons().iter().for_each(|id| signal(&id.to_string()));
         }
     }
-    tell(&format!("{backend}: {count} kills, {leaks} leaks"));
+    tell(&format!("{backend}: {count} kills, {stayed} of them with daemons on the controller, {leaks} leaks"));
     if leaks == 0 { Ok(()) } else { Err(format!("{leaks} of {count} kills left something").into()) }
 }
 
@@ -67,32 +73,73 @@ fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// `cases/fails`, with daemons that its inventory and its deploy start.
+struct Case {
+    path: PathBuf,
+    /// An argument that no other process has: the daemons' environment is empty.
+    mark: String,
+}
+
+impl Case {
+    fn new(sandbox: &Sandbox) -> Self {
+        let (from, path) = (root().join("tests/cases/fails"), sandbox.path().join("fails"));
+        let mark = format!("98765.{:010}", random(u32::MAX));
+        let copied = Command::new("cp").arg("-r").arg(&from).arg(&path).status();
+        assert!(copied.expect("cp runs").success());
+        let daemon = format!("trap \"\" TERM HUP INT; while :; do sleep {mark}; done");
+        let line = format!(
+            "import subprocess\nfor way in (['sleep', '{mark}'], ['sh', '-c', '{daemon}']):\n    \
+             subprocess.Popen(['env', '-i', 'setsid', *way], stdin=-3, stdout=-3, stderr=-3)\n"
+        );
+        for name in ["inventory.py", "deploy.py"] {
+            let file = path.join("servers").join(name);
+            let text = fs::read_to_string(&file).expect("a case has both");
+            fs::write(file, format!("{line}{text}")).expect("written");
+        }
+        for words in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "Daemons"]] {
+            let mut git = Command::new("git");
+            git.args(["-c", "user.name=k", "-c", "user.email=k@example.org", "-c", "commit.gpgSign=false"]);
+            assert!(git.args(words).current_dir(path.join("servers")).status().expect("git runs").success());
+        }
+        Self { path, mark }
+    }
+
+    /// Those that run.
+    fn daemons(&self) -> Vec<u32> {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let ours = |id: &u32| {
+            let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            words.windows(self.mark.len()).any(|window| window == self.mark.as_bytes())
+        };
+        ids.filter(ours).collect()
+    }
+}
+
 /// A starter with a `redrill` below it, in a process group of their own.
-fn start(sandbox: &Sandbox, backend: &str) -> Child {
+fn start(sandbox: &Sandbox, case: &Case, backend: &str) -> Child {
     let redrill = sandbox.command(&[]);
     let script = format!(
-        "{} run tests/cases/fails --backend {backend} --leash < \"$0\" & wait",
-        redrill.get_program().to_string_lossy()
+        "{} run {} --backend {backend} --leash < \"$0\" & wait",
+        redrill.get_program().to_string_lossy(),
+        case.path.display()
     );
     let fifo = sandbox.path().join("leash");
-    let _ = std::fs::remove_file(&fifo);
-    let made = std::process::Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
+    let _ = fs::remove_file(&fifo);
+    let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs");
     assert!(made.success());
-    let mut shell = std::process::Command::new("sh");
+    let mut shell = Command::new("sh");
     // The starter holds the other end of the leash.
     shell.args(["-c", &format!("exec 3<> \"$0\"; ({script}) & wait")]).arg(&fifo);
     for (name, value) in redrill.get_envs() {
         shell.env(name, value.unwrap_or_default());
     }
-    shell.current_dir(redrill_tests::root()).process_group(0);
+    shell.current_dir(root()).process_group(0);
     shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("sh starts")
 }
 
 fn kill(sandbox: &Sandbox, starter: &mut Child, victim: Victim) {
     let group = format!("-{}", starter.id());
-    let signal = |target: &str| {
-        let _ = std::process::Command::new("kill").args(["-KILL", "--", target]).stderr(Stdio::null()).status();
-    };
     match victim {
         Victim::Group => signal(&group),
         Victim::Redrill => {
@@ -110,13 +157,17 @@ fn kill(sandbox: &Sandbox, starter: &mut Child, victim: Victim) {
     let _ = starter.wait();
 }
 
+fn signal(target: &str) {
+    let _ = Command::new("kill").args(["-KILL", "--", target]).stderr(Stdio::null()).status();
+}
+
 /// The `redrill run` of this sandbox.
 fn runs_of(sandbox: &Sandbox) -> Vec<u32> {
     let mark = [b"REDRILL_STATE_DIR=", sandbox.state().as_os_str().as_encoded_bytes()].concat();
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     let ours = |id: &u32| {
-        let read = |name: &str| std::fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
+        let read = |name: &str| fs::read(format!("/proc/{id}/{name}")).unwrap_or_default();
         let words: Vec<Vec<u8>> = read("cmdline").split(|byte| *byte == 0).map(<[u8]>::to_vec).collect();
         let run = words.get(1).is_some_and(|word| word == b"run") && words[0].ends_with(b"redrill");
         run && read("environ").split(|byte| *byte == 0).any(|variable| variable == mark)
@@ -126,6 +177,6 @@ fn runs_of(sandbox: &Sandbox) -> Vec<u32> {
 
 fn random(below: u32) -> u32 {
     let mut bytes = [0; 4];
-    std::io::Read::read_exact(&mut std::fs::File::open("/dev/urandom").expect("there"), &mut bytes).expect("read");
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").expect("there"), &mut bytes).expect("read");
     u32::from_le_bytes(bytes) % below
 }

@@ -116,7 +116,7 @@ const RUN_MIB: u64 = 2048;
 pub(crate) async fn exec(args: Args) -> Ended {
     let loaded = load(&args.scenario)?;
     let repeat = format!("redrill run {}", args.scenario.display());
-    output::swept(&home().sweep());
+    output::swept(&redrill_engine::sweep_home(&home()));
     run(loaded, args.options, repeat).await
 }
 

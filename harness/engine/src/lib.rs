@@ -37,5 +37,5 @@ pub use loaded::{Loaded, ScenarioError, load};
 pub use redact::Redactor;
 pub use redrill_state::{Canonicaliser, canonicalisers};
 pub use survey::{Host, Survey, SurveyError, survey, touched};
-pub use sweep::{Cleaned, without_secrets};
+pub use sweep::{Cleaned, sweep_home, without_secrets};
 pub use tools::{Found, Undecided, detect};

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
-use redrill_machines::RunDir;
+use redrill_machines::{Home, RunDir, Swept};
 use redrill_redact::{Redactor, Stream, Style};
 
 /// Larger documents are read as text.
@@ -51,6 +51,23 @@ pub fn without_secrets(run: &Path, redactor: &Redactor) -> Cleaned {
     sweep.below(run, &mut cleaned);
     cleaned
 }
+
+/// Removes what killed runs left. Their logs and consoles stay, which nobody has looked through yet: that is done by the
+/// copy of their keys, before it goes.
+pub fn sweep_home(home: &Home) -> Vec<Swept> {
+    let killed = home.run_dirs().into_iter().filter(|run| !RunDir::is_live(run) && !RunDir::is_kept(run));
+    for run in killed {
+        let keys = run.join(KEYS);
+        if keys.is_dir() {
+            // What cannot be cleaned is readable to the run's owner alone, as all of it is.
+            without_secrets(&run, &Redactor::from_keys(&keys, ""));
+        }
+    }
+    home.sweep()
+}
+
+/// The copy of the keys of a run that is going on, or was killed.
+const KEYS: &str = "controller/keys";
 
 struct Sweep<'a> {
     redactor: &'a Redactor,
@@ -457,5 +474,21 @@ mod tests {
             "for `redrill shell`"
         );
         fs::remove_dir_all(run).expect("cleaned up");
+    }
+
+    #[test]
+    fn what_a_killed_run_left_is_looked_through_before_its_keys_go() {
+        let place = tempfile::tempdir().expect("a directory");
+        let home = Home { cache: place.path().join("cache"), state: place.path().join("state") };
+        let run = RunDir::create(&home, "web", std::time::SystemTime::UNIX_EPOCH).expect("made");
+        let path = run.path().to_owned();
+        fs::create_dir_all(path.join(KEYS)).expect("made");
+        fs::write(path.join(KEYS).join("password"), "hunter2-Zq81mm\n").expect("written");
+        fs::write(path.join("console.log"), "login hunter2-Zq81mm\n").expect("written");
+        drop(run); // As a SIGKILL would: the lock goes, the files stay.
+        sweep_home(&home);
+        assert!(!path.join(KEYS).exists(), "what is disposable goes");
+        let left = fs::read_to_string(path.join("console.log")).expect("evidence stays");
+        assert!(left.starts_with("login ") && !left.contains("hunter2"), "{left}");
     }
 }

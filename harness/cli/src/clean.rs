@@ -65,7 +65,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
         }
     }
     if args.runs.is_empty() {
-        home.sweep();
+        redrill_engine::sweep_home(&home);
     }
     match stays {
         0 => Ok(0),

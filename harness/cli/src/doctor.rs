@@ -23,7 +23,7 @@ const WANTED_MEMORY_MIB: u64 = 2 * (1024 + 192);
 
 pub(crate) async fn exec(_args: Args) -> Ended {
     let home = home();
-    output::swept(&home.sweep());
+    output::swept(&redrill_engine::sweep_home(&home));
     let mut findings: Vec<Finding> = host::find_tools().await.iter().map(tool).collect();
     let usable = findings.iter().all(|finding| finding.health != Health::Missing);
     if usable {

@@ -66,7 +66,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
             expected: Some("`redrill run SCENARIO --mutate`, of a scenario that claims `restores`".to_owned()),
         });
     }
-    output::swept(&home().sweep());
+    output::swept(&redrill_engine::sweep_home(&home()));
     let place = Place::of(&args)?;
     let surveyed = look(&args, &place).await?;
     let chosen = match choose(&args, &surveyed) {

@@ -116,7 +116,7 @@ const RUN_MIB: u64 = 2048;
 pub(crate) async fn exec(args: Args) -> Ended {
     let loaded = load(&args.scenario)?;
     let repeat = format!("redrill run {}", args.scenario.display());
-    output::swept(&home().sweep());
+    output::swept(&redrill_engine::sweep_home(&home()));
     run(loaded, args.options, repeat).await
 }
 
@@ -133,11 +133,10 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     let ticket = admit(&args, &loaded, &home, backend).await?;
     let kept = Amount::of(&loaded.scenario.machines, false);
     let last_time = last_seconds(&home, &loaded.name);
+    let redactor = Arc::new(loaded.redactor()?);
     let run_dir = RunDir::create(&home, &loaded.name, SystemTime::now())
         .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
     let path = run_dir.path().to_owned();
-    let public = std::fs::read_to_string(&loaded.file).unwrap_or_default();
-    let redactor = Arc::new(loaded.keys().map(|keys| Redactor::from_keys(&keys, &public)).unwrap_or_default());
     let (sender, receiver) = mpsc::unbounded_channel();
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
@@ -147,7 +146,9 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
     let report = match drilled {
-        Ok(report) => report.inspect_err(|_| drop(std::fs::remove_dir_all(&path)))?,
+        Ok(report) => {
+            report.inspect_err(|_| drop(std::fs::remove_dir_all(&path))).map_err(|error| told(error, &redactor))?
+        }
         Err(failure) => {
             // Nothing was made yet.
             let _ = std::fs::remove_dir_all(&path);
@@ -158,7 +159,10 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended 
         // At worst they count for nothing.
         let _ = ticket.keep(&kept);
     }
-    let report = without_secrets(&report, &redactor)?;
+    // Before anything is announced: whoever reads the report reads the rest too.
+    let mut report = report;
+    report.remarks.extend(clear_of_secrets(&path, &redactor)?);
+    let report = without_secrets(report, &redactor)?;
     let written = write(&report, &path);
     // A report that finds no room on the disk is told all the same.
     output::result(&report, args.format == Format::Json);
@@ -390,15 +394,40 @@ fn last_seconds(home: &Home, scenario: &str) -> BTreeMap<String, f64> {
     done.map(|stage| (output::stage_name(stage.stage), stage.seconds)).collect()
 }
 
+/// What does not fit may name what is secret.
+fn told(error: ScenarioError, redactor: &Redactor) -> ScenarioError {
+    match error {
+        ScenarioError::Mismatch { message, expected } => {
+            ScenarioError::Mismatch { message: redactor.clean(&message), expected: redactor.clean(&expected) }
+        }
+        other => other,
+    }
+}
+
+/// Looks at everything that the drill left, whoever wrote it; returns what could not be looked at.
+fn clear_of_secrets(run: &Path, redactor: &Redactor) -> Result<Vec<String>, Failure> {
+    let cleaned = redrill_engine::without_secrets(run, redactor);
+    match cleaned.remains.first() {
+        None => Ok(cleaned.unread.iter().map(|what| format!("secrets: not looked for in {what}")).collect()),
+        Some(what) => {
+            let what = redactor.clean(what);
+            Err(Failure::plain(&format!("a secret of the keys may remain in the run directory: {what}")))
+        }
+    }
+}
+
 /// The report with every secret blanked out, wherever it stands: names of operations hold them too. One that cannot be
 /// cleaned is not shown.
-fn without_secrets(report: &Report, redactor: &Redactor) -> Result<Report, Failure> {
+fn without_secrets(mut report: Report, redactor: &Redactor) -> Result<Report, Failure> {
     let failed = |error: serde_json::Error| Failure::unknown("the report cannot be cleaned of secrets", &error);
-    let text = redactor.clean(&serde_json::to_string(report).map_err(failed)?);
-    if redactor.finds(&text) {
+    let left_out = redactor.left_out().iter().map(|what| format!("secrets: of the keys, {what}"));
+    report.remarks.extend(left_out);
+    let mut value = serde_json::to_value(&report).map_err(failed)?;
+    redactor.clean_json(&mut value);
+    if redactor.finds_in_json(&value) {
         return Err(Failure::plain("a secret of the keys remains in the report: it is not shown"));
     }
-    serde_json::from_str(&text).map_err(failed)
+    serde_json::from_value(value).map_err(failed)
 }
 
 /// Writes the report in both forms.

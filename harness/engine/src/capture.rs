@@ -4,14 +4,44 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE};
 use redrill_model::Moment;
+use redrill_redact::{Redactor, Style};
 use redrill_state::{Capture, CaptureError, Header, Reader, Record};
+use serde_json::Value;
 use thiserror::Error;
+
+/// What the captures of a drill keep to themselves.
+#[derive(Debug, Clone)]
+pub(crate) struct Secrets {
+    /// What secrets are told by: a digest under it.
+    pub(crate) key: [u8; 32],
+    /// Knows those of the keys.
+    pub(crate) redactor: Arc<Redactor>,
+}
+
+impl Secrets {
+    /// An entry without secrets of the keys, if it has any: each with a digest in its place, so that another secret is
+    /// another entry. Names of files stay until the drill is over, since later captures build on them.
+    fn clean(&self, line: &str) -> Option<String> {
+        let clean = self.redactor.clean_json_line(line, Style::Keyed(&self.key))?;
+        if line.starts_with("{\"same\"") || line.starts_with("{\"end\"") {
+            return None;
+        }
+        if !line.starts_with("{\"file\"") {
+            return Some(clean);
+        }
+        let parsed = |text: &str| serde_json::from_str::<Value>(text).ok();
+        let (before, mut after) = (parsed(line)?, parsed(&clean)?);
+        after["file"]["path"] = before["file"]["path"].clone();
+        (after != before).then(|| after.to_string())
+    }
+}
 
 /// Why there is no capture.
 #[derive(Debug, Error)]
@@ -62,7 +92,7 @@ pub(crate) fn path(captures: &Path, machine: &str, moment: Moment) -> PathBuf {
 /// itself all the same.
 pub(crate) async fn take<M: Machine>(
     machine: &M,
-    key: &[u8; 32],
+    secrets: &Secrets,
     to: &Path,
     deadline: &Deadline,
 ) -> Result<Capture, TakeError> {
@@ -72,11 +102,12 @@ pub(crate) async fn take<M: Machine>(
     let mut command = Exec::new([PROBE, "capture", "--key"]);
     command.0.extend(bases.keys().map(|list| format!("--base={list}")));
     let came = to.with_extension("part");
-    let output = machine.exec_to_file(&command, key, &came, deadline).await?;
+    let output = machine.exec_to_file(&command, &secrets.key, &came, deadline).await?;
     if output.status != 0 {
         return Err(TakeError::Probe { status: output.status, said: output.stderr.trim().to_owned() });
     }
-    blocking(move || settle(&came, &path, &bases)).await
+    let secrets = secrets.clone();
+    blocking(move || settle(&came, &path, &bases, &secrets)).await
 }
 
 async fn blocking<T: Send + 'static>(
@@ -103,11 +134,11 @@ fn header(path: &Path) -> io::Result<Header> {
     }
 }
 
-/// Reads what came, and leaves it whole.
-fn settle(came: &Path, to: &Path, bases: &BTreeMap<String, PathBuf>) -> Result<Capture, TakeError> {
-    let (capture, builds) = read_with(came, bases)?;
+/// Reads what came, and leaves it whole and without secrets.
+fn settle(came: &Path, to: &Path, bases: &BTreeMap<String, PathBuf>, secrets: &Secrets) -> Result<Capture, TakeError> {
+    let (capture, changed) = read_with(came, bases, Some(secrets))?;
     let left = || {
-        if builds {
+        if changed {
             std::fs::write(came, packed(&capture)?)?;
         }
         std::fs::rename(came, to)
@@ -127,11 +158,15 @@ fn packed(capture: &Capture) -> io::Result<Vec<u8>> {
 
 /// Reads a capture of an earlier stage.
 pub(crate) fn read(path: &Path) -> Result<Capture, TakeError> {
-    read_with(path, &BTreeMap::new()).map(|(capture, _)| capture)
+    read_with(path, &BTreeMap::new(), None).map(|(capture, _)| capture)
 }
 
-/// Also tells whether it built on another.
-fn read_with(path: &Path, bases: &BTreeMap<String, PathBuf>) -> Result<(Capture, bool), TakeError> {
+/// Also tells whether it is another than what lies there: since that builds on another, or holds secrets.
+fn read_with(
+    path: &Path,
+    bases: &BTreeMap<String, PathBuf>,
+    secrets: Option<&Secrets>,
+) -> Result<(Capture, bool), TakeError> {
     let unreadable = |source| TakeError::Unreadable { path: path.to_owned(), source };
     let damaged = |source| TakeError::Damaged { path: path.to_owned(), source };
     let mut lines = BufReader::new(GzDecoder::new(File::open(path).map_err(unreadable)?)).lines();
@@ -143,10 +178,14 @@ fn read_with(path: &Path, bases: &BTreeMap<String, PathBuf>) -> Result<(Capture,
     if let Some(base) = base {
         reader.base(read(base)?.files);
     }
+    let mut changed = base.is_some();
     for line in lines {
-        reader.line(&line.map_err(unreadable)?).map_err(damaged)?;
+        let line = line.map_err(unreadable)?;
+        let clean = secrets.and_then(|secrets| secrets.clean(&line));
+        changed |= clean.is_some();
+        reader.line(clean.as_ref().unwrap_or(&line)).map_err(damaged)?;
     }
-    Ok((reader.finish().map_err(damaged)?, base.is_some()))
+    Ok((reader.finish().map_err(damaged)?, changed))
 }
 
 #[cfg(test)]
@@ -161,6 +200,10 @@ mod tests {
         r#"{"end":{"files":1}}"#,
         "\n"
     );
+
+    fn nothing() -> Secrets {
+        Secrets { key: [0; 32], redactor: Arc::default() }
+    }
 
     fn written(name: &str, bytes: &[u8]) -> PathBuf {
         let path = std::env::temp_dir().join(format!("redrill-capture-{name}-{}", std::process::id()));
@@ -187,7 +230,7 @@ mod tests {
         let lines = LINES.replace(r#""form":3"#, r#""form":3,"list":"two","base":"one""#);
         let entry = lines.lines().nth(1).expect("a file").to_owned();
         std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
-        let capture = settle(&came, &second, &bases).expect("whole");
+        let capture = settle(&came, &second, &bases, &nothing()).expect("whole");
         assert_eq!(capture.files, read(&first).expect("whole").files);
         assert!(!came.exists());
         std::fs::remove_file(&first).expect("gone");
@@ -201,13 +244,43 @@ mod tests {
         let read_only = unwritten(to, io::Error::from(io::ErrorKind::ReadOnlyFilesystem));
         assert_eq!(read_only.to_string(), "the capture cannot be written to `/full/s1.jsonl.gz`");
         std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
-        let nowhere = settle(&came, &dir.join("gone/s1.jsonl.gz"), &bases).expect_err("no such directory");
+        let nowhere = settle(&came, &dir.join("gone/s1.jsonl.gz"), &bases, &nothing()).expect_err("no such directory");
         assert!(matches!(nowhere, TakeError::Unwritten { .. }), "{nowhere:?}");
         // A base that nobody asked for, or that is not there any more, is no smaller machine.
         std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
-        let error = settle(&came, &second, &BTreeMap::new()).expect_err("no base");
+        let error = settle(&came, &second, &BTreeMap::new(), &nothing()).expect_err("no base");
         assert!(matches!(error, TakeError::Damaged { source: CaptureError::Base { .. }, .. }), "{error:?}");
         std::fs::remove_dir_all(dir).expect("cleaned up");
+    }
+
+    #[test]
+    fn a_capture_keeps_no_secret_but_in_names_of_files_until_the_end() {
+        let redactor = Redactor::builder().value("plantedPW-Zq81").value("otherPW-Bb22").build().expect("no patterns");
+        let secrets = Secrets { key: [7; 32], redactor: Arc::new(redactor) };
+        let user =
+            |gecos: &str| {
+                let lines = LINES.replace(r#"{"end":{"files":1}}"#, &format!(
+                "{}\n{}",
+                r#"{"user":{"name":"leaky","uid":1000,"gid":1000,"comment":"GECOS","home":"/","shell":"/bin/sh"}}"#,
+                r#"{"end":{"files":1,"users":1}}"#
+            ));
+                lines.replace("GECOS", gecos).replace("\"/a\"", "\"/etc/plantedPW-Zq81\"")
+            };
+        let (came, to) = (written("secret", b""), written("secret-clean", b""));
+        let settled = |gecos: &str| {
+            std::fs::write(&came, gzip(&user(gecos))).expect("written");
+            let capture = settle(&came, &to, &BTreeMap::new(), &secrets).expect("whole");
+            assert_eq!(read(&to).expect("whole by itself"), capture, "what is judged is what lies there");
+            capture
+        };
+        let (one, again, other) = (settled("g plantedPW-Zq81"), settled("g plantedPW-Zq81"), settled("g otherPW-Bb22"));
+        let gecos = |capture: &Capture| format!("{:?}", capture.users["leaky"]);
+        assert_eq!(gecos(&one), gecos(&again));
+        assert_ne!(gecos(&one), gecos(&other), "another secret is a difference");
+        assert!(gecos(&one).contains("g [redacted:") && !gecos(&other).contains("otherPW"), "{}", gecos(&one));
+        assert_eq!(one.files.len(), 1);
+        assert!(one.files.get("/etc/plantedPW-Zq81").is_some(), "later captures build on it");
+        std::fs::remove_file(to).expect("cleaned up");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use redrill_state::{Capture, Seen};
 use tokio::sync::watch;
 
 use crate::acme::{self, Authority};
+use crate::capture::Secrets;
 use crate::controller::{self, Controller};
 use crate::details::Contents;
 use crate::events::{Event, Events};
@@ -83,8 +84,8 @@ pub(crate) struct Progress<B: Backend> {
     pub(crate) watched: BTreeMap<String, Vec<String>>,
     /// By machine: the states in which these were seen.
     pub(crate) record: BTreeMap<String, Vec<Seen>>,
-    /// What secrets are told by in captures of this drill.
-    pub(crate) key: [u8; 32],
+    /// What captures of this drill keep to themselves.
+    pub(crate) secrets: Secrets,
     /// Where the machines' mail goes, if anywhere.
     pub(crate) mailroom: Option<Arc<Mailroom>>,
     /// Who gives the machines certificates, from the first boot on, if anybody.
@@ -187,7 +188,7 @@ impl<B: Backend> Drill<B> {
             unrestored: Vec::new(),
             reports: Vec::new(),
             offsets: BTreeMap::new(),
-            key: redrill_machines::run_key(),
+            secrets: Secrets { key: redrill_machines::run_key(), redactor: self.events.shared_redactor() },
             compared: BTreeMap::new(),
             kept: BTreeMap::new(),
             watched: BTreeMap::new(),

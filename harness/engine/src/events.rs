@@ -66,11 +66,22 @@ impl Events {
     }
 
     pub(crate) fn send(&self, event: Event) {
-        let _ = self.sender.send(event);
+        let _ = self.sender.send(self.clean(event));
+    }
+
+    /// Lines of a tool were cleaned together with those around them; all else is cleaned here, whoever sends it.
+    fn clean(&self, mut event: Event) -> Event {
+        let text = match &mut event {
+            Event::Started { scenario: text, .. } | Event::Progress { text } | Event::Check { name: text, .. } => text,
+            Event::StageEnded { report } => &mut report.note,
+            Event::StageStarted { .. } | Event::Output { .. } => return event,
+        };
+        *text = self.redactor.clean(text);
+        event
     }
 
     pub(crate) fn progress(&self, text: &str) {
-        self.send(Event::Progress { text: self.redactor.clean(text) });
+        self.send(Event::Progress { text: text.to_owned() });
     }
 
     pub(crate) fn shared_redactor(&self) -> Arc<Redactor> {

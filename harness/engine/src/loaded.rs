@@ -8,6 +8,7 @@ use redrill_model::{BackendKind, CheckKind, Claim, InputError, Scenario};
 use thiserror::Error;
 
 use crate::keys;
+use crate::redact::{self, Redactor};
 
 /// A scenario and where it lies.
 #[derive(Debug, Clone)]
@@ -134,6 +135,9 @@ impl Loaded {
                 }
             }
         }
+        if let Some(error) = redact::wrong_pattern(self) {
+            return Err(ScenarioError::Invalid { path: self.file.clone(), text: text.to_owned(), error });
+        }
         let servers = self.directory.join(&self.scenario.servers.path);
         if !servers.is_dir() {
             let message = format!("the servers repo `{}` does not exist", servers.display());
@@ -173,6 +177,11 @@ impl Loaded {
         let message = format!("the machines need {wanted} MiB of memory, and this host has {there} MiB for drills");
         let expected = "machines that fit, or REDRILL_MEMORY_MIB with what drills may take";
         Err(ScenarioError::mismatch(message, expected).at(self, &["machine", &largest.to_string(), "memory-mib"]))
+    }
+
+    /// What knows the scenario's secrets: whatever lies in its keys now.
+    pub fn redactor(&self) -> Result<Redactor, ScenarioError> {
+        redact::redactor(self).map_err(|error| ScenarioError::mismatch(error.to_string(), "another pattern"))
     }
 
     /// The directory of the keys.

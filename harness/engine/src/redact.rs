@@ -1,130 +1,99 @@
-//! Takes secrets out of every text that leaves the harness, by value: whatever stands in the keys must not stand in a
-//! log, an event or a report.
+//! What of a drill is secret: everything in its keys, what the scenario's patterns match, and nothing that it calls public.
 
-use std::collections::BTreeSet;
-use std::path::Path;
+use redrill_model::InputError;
+pub use redrill_redact::Redactor;
+use redrill_redact::{PatternError, check_pattern};
 
-use aho_corasick::{AhoCorasick, MatchKind};
+use crate::loaded::Loaded;
 
-/// What stands in a text where a secret stood.
-const MARK: &str = "[redacted]";
-/// Shorter values would hit half of all words.
-const SHORTEST: usize = 8;
-/// A key file larger than this is data, and no secret to be searched for.
-const LARGEST: u64 = 1024 * 1024;
-
-/// Knows the secrets of one drill.
-#[derive(Debug)]
-pub struct Redactor {
-    search: AhoCorasick,
-    values: usize,
+/// Reads the keys of a scenario.
+pub(crate) fn redactor(loaded: &Loaded) -> Result<Redactor, PatternError> {
+    let text = std::fs::read_to_string(&loaded.file).unwrap_or_default();
+    let rules = &loaded.scenario.redaction;
+    let patterns: Vec<String> = rules.patterns.iter().map(|pattern| pattern.get_ref().clone()).collect();
+    let builder = Redactor::builder().scenario(&text).public(&rules.public).patterns(&patterns);
+    loaded.keys().into_iter().fold(builder, |builder, keys| builder.keys(&keys)).build()
 }
 
-impl Default for Redactor {
-    fn default() -> Self {
-        Self::new(&BTreeSet::new())
-    }
-}
-
-impl Redactor {
-    /// Every secret below the directory of the keys. What also stands in `public` (the scenario's own text: host
-    /// names, paths) is none: blanking it out would spoil every report.
-    pub fn from_keys(directory: &Path, public: &str) -> Self {
-        let mut values = BTreeSet::new();
-        collect(directory, &mut values);
-        values.retain(|value| !public.contains(value.as_str()));
-        Self::new(&values)
-    }
-
-    fn new(values: &BTreeSet<String>) -> Self {
-        // Its own limits (billions of bytes of patterns) are out of reach: keys are small.
-        let search = AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(values);
-        Self { search: search.expect("few and short patterns"), values: values.len() }
-    }
-
-    /// How many values it looks for.
-    pub fn values(&self) -> usize {
-        self.values
-    }
-
-    /// The text without secrets.
-    pub fn clean(&self, text: &str) -> String {
-        if self.values == 0 {
-            return text.to_owned();
-        }
-        self.search.replace_all(text, &vec![MARK; self.values])
-    }
-
-    /// Whether a secret stands in the text.
-    pub fn finds(&self, text: &str) -> bool {
-        self.search.is_match(text)
-    }
-}
-
-fn collect(directory: &Path, values: &mut BTreeSet<String>) {
-    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().to_ascii_lowercase();
-        // What is published anyway is no secret, and would blank out half of a report.
-        let public = [".pub", ".md"].iter().any(|end| name.ends_with(end)) || name == ".git";
-        if path.is_dir() && !public {
-            collect(&path, values);
-        } else if !public
-            && entry.metadata().is_ok_and(|file| file.len() <= LARGEST)
-            && let Ok(text) = std::fs::read_to_string(&path)
-        {
-            values.extend(secrets(&text));
-        }
-    }
-}
-
-/// The lines of a key, and the values of `name = value`, `name: value` and the like.
-fn secrets(text: &str) -> Vec<String> {
-    let mut certificate = false;
-    let mut found = Vec::new();
-    for line in text.lines().map(str::trim) {
-        if line.starts_with("-----") {
-            certificate = line.contains("BEGIN CERTIFICATE") || (certificate && !line.contains("END CERTIFICATE"));
-            continue;
-        }
-        if certificate || line.starts_with('#') {
-            continue;
-        }
-        let value = line.split_once(['=', ':']).map(|(_, value)| value.trim().trim_matches(['"', '\'']));
-        found
-            .extend([Some(line), value].into_iter().flatten().filter(|text| text.len() >= SHORTEST).map(str::to_owned));
-    }
-    found
+/// The first pattern of a scenario that cannot be looked for.
+pub(crate) fn wrong_pattern(loaded: &Loaded) -> Option<InputError> {
+    loaded.scenario.redaction.patterns.iter().find_map(|pattern| {
+        let error = check_pattern(pattern.get_ref()).err()?;
+        let expected = Some("a regular expression that matches the whole of a secret".to_owned());
+        Some(InputError { span: pattern.span(), message: error.to_string(), expected })
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use redrill_model::{Claim, Pass, Severity, Stage, StageReport, Status, Verdict};
+    use serde_json::{Value, json};
+
     use super::*;
 
-    #[test]
-    fn values_are_found_wherever_they_stand() {
-        let text = "# a comment, no secret\nadmin_password = \"correct horse\"\ntoken: s3cr3t-token\nshort=abc\n\
-                    -----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49\n-----END PRIVATE KEY-----\n\
-                    -----BEGIN CERTIFICATE-----\nMIIBpublicpublicpublic\n-----END CERTIFICATE-----\n";
-        let redactor = Redactor::new(&secrets(text).into_iter().collect());
-        assert_eq!(redactor.clean("login with correct horse!"), "login with [redacted]!");
-        assert_eq!(redactor.clean("curl -H s3cr3t-token MIGHAgEAMBMGByqGSM49"), "curl -H [redacted] [redacted]");
-        assert_eq!(redactor.clean("MIIBpublicpublicpublic abc"), "MIIBpublicpublicpublic abc");
-        assert!(redactor.finds("x correct horse x") && !redactor.finds("a comment, no secret"));
+    /// What a report must say to be read again, and what a secret that is a part of it must not change.
+    fn words() -> Vec<Value> {
+        let passes =
+            [Pass::First, Pass::Second, Pass::Third, Pass::Fourth, Pass::Rebuilt, Pass::Restored, Pass::Resumed];
+        let stages = passes.map(Stage::Deploy).into_iter().chain([Stage::Controller, Stage::BackUp, Stage::Teardown]);
+        let report = |stage| StageReport { stage, status: Status::NotRun, seconds: 0.0, note: String::new() };
+        let stages = stages.map(|stage| serde_json::to_value(report(stage)).expect("plain data"));
+        let moments = ["redeployed", "backed-up", "restored", "deployed"];
+        let moments = moments.map(|moment| json!({"stage": "capture", "of": moment}));
+        let claims = Claim::ALL.map(|claim| json!({ "claim": claim }));
+        let verdicts = [Verdict::Undeclared, Verdict::Unproven].map(|verdict| json!({ "verdict": verdict }));
+        let others =
+            [json!({"severity": Severity::Warning}), json!({"code": "DEPLOY_FAILED"}), json!({"unit": "operations"})];
+        stages.chain(moments).chain(claims).chain(verdicts).chain(others).collect()
+    }
+
+    fn loaded(keys: &str) -> (String, Loaded) {
+        let text = format!(
+            "claims = ['rebuilds']\n[servers]\npath = 's'\n[keys]\npath = 'keys'\n{keys}\n[[machine]]\nname = 'web'\nimage = 'i'\n"
+        );
+        let scenario = redrill_model::Scenario::parse(&text).expect("valid");
+        let directory = std::env::temp_dir().join(format!("redrill-rules-{}", std::process::id()));
+        let file = directory.join("scenario.toml");
+        (text, Loaded { name: "rules".to_owned(), directory, file, scenario, recipes: None })
     }
 
     #[test]
-    fn what_the_scenario_says_itself_is_no_secret() {
-        let keys = std::env::temp_dir().join(format!("redrill-redact-{}", std::process::id()));
+    fn a_pattern_that_cannot_be_looked_for_is_an_error_with_its_place() {
+        for (pattern, why) in [("tok_(", "unclosed group"), ("x*", "it matches the empty text")] {
+            let (text, loaded) = loaded(&format!("patterns = ['ok_[0-9]', '{pattern}']"));
+            let error = wrong_pattern(&loaded).expect("wrong");
+            assert!(error.message.contains(why) && text[error.span.clone()].contains(pattern), "{error:?}");
+            assert!(redactor(&loaded).is_err());
+        }
+        assert_eq!(wrong_pattern(&loaded("patterns = ['tok_[0-9]+']").1), None);
+    }
+
+    #[test]
+    fn a_redactor_knows_the_keys_and_the_rules_of_a_scenario() {
+        let (_, loaded) = loaded("patterns = ['tok_[0-9]+']\npublic = ['region-eu-7b']");
+        let keys = loaded.directory.join("keys");
         std::fs::create_dir_all(&keys).expect("made");
-        std::fs::write(keys.join("hosts.ini"), "host = web.example.org\ntoken = s3cr3t-token\n").expect("written");
-        let redactor = Redactor::from_keys(&keys, "[[machine]]\nname = 'web.example.org'");
-        std::fs::remove_dir_all(&keys).expect("cleaned up");
-        assert_eq!(redactor.clean("web.example.org s3cr3t-token"), "web.example.org [redacted]");
+        std::fs::write(keys.join("vars.yml"), "pw: plantedPW-1\nzone: region-eu-7b\n").expect("written");
+        let redactor = redactor(&loaded).expect("patterns");
+        std::fs::remove_dir_all(&loaded.directory).expect("cleaned up");
+        assert_eq!(redactor.clean("plantedPW-1 tok_77 region-eu-7b"), "[redacted] [redacted] region-eu-7b");
     }
 
     #[test]
-    fn without_keys_nothing_is_changed() {
-        assert_eq!(Redactor::default().clean("plain"), "plain");
+    fn a_secret_that_is_part_of_a_word_of_redrills_leaves_the_word_and_names_alone() {
+        let words = words();
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let all = words.iter().flat_map(|word| word.as_object().expect("one").values().filter_map(text));
+        let parts: Vec<String> =
+            all.filter(|word| word.len() > 8).map(|word| word[..word.len() - 1].to_owned()).collect();
+        assert!(parts.len() > 5, "{parts:?}");
+        let builder = parts.iter().fold(Redactor::builder(), |builder, part| builder.value(part));
+        let redactor = builder.value("severity").value("findings").build().expect("no patterns");
+        for word in words {
+            let mut cleaned = word.clone();
+            redactor.clean_json(&mut cleaned);
+            assert_eq!(cleaned, word);
+        }
+        assert!(redactor.finds("a redeploye b"), "elsewhere it is a secret");
     }
 }

@@ -188,7 +188,7 @@ async fn take<B: Backend>(
         // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
         let _ = settle(machine, deadline).await;
         let file = drill.run_dir.path().join("captures").join(machine.name()).join(format!("{name}.jsonl.gz"));
-        let taken = capture::take(machine, &progress.key, &file, deadline).await;
+        let taken = capture::take(machine, &progress.secrets, &file, deadline).await;
         captures.insert(machine.name().to_owned(), taken.map_err(|error| unknown("NO_CAPTURE", &error))?);
     }
     Ok(captures)

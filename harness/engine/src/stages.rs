@@ -306,7 +306,7 @@ async fn take<B: Backend>(
     if twins && let Err(error) = read_all_back(drill, progress).await {
         return unknown("NO_CAPTURE", &error);
     }
-    let (machines, key) = (if twins { &progress.twins } else { &progress.machines }, &progress.key);
+    let (machines, key) = (if twins { &progress.twins } else { &progress.machines }, &progress.secrets);
     let takes = machines.iter().map(|machine| {
         let (path, limit) = (capture::path(&dir, machine.name(), moment), deadline.child("a capture", CAPTURE));
         async move {

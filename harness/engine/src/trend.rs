@@ -107,7 +107,8 @@ async fn take<B: Backend>(
     for machine in &progress.machines {
         // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
         let _ = settle(machine, deadline).await;
-        let taken = capture::take(machine, &progress.key, &capture::path(&dir, machine.name(), moment), deadline).await;
+        let taken =
+            capture::take(machine, &progress.secrets, &capture::path(&dir, machine.name(), moment), deadline).await;
         taken.map_err(|error| unknown("NO_CAPTURE", &error))?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -214,7 +215,8 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes a new one, named after the scenario and the time.
+    /// Makes a new one, named after the scenario and the time. Nobody else may look into it: machines' disks and copies of
+    /// the keys lie there while it goes on.
     pub fn create(home: &Home, scenario: &str, now: SystemTime) -> Result<Self, RunDirError> {
         let runs = home.runs();
         fs::create_dir_all(&runs).map_err(failed(&runs))?;
@@ -224,7 +226,7 @@ impl RunDir {
         for attempt in 0_u32.. {
             let again = if attempt == 0 { String::new() } else { format!("-{attempt}") };
             let path = runs.join(format!("{scenario}-{day}-{time}{again}"));
-            match fs::create_dir(&path) {
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => {}
                 Err(error) => return Err(failed(&path)(error)),
                 Ok(()) => return Self::lock(path),
@@ -267,6 +269,11 @@ impl RunDir {
         dir.join(KEPT).exists()
     }
 
+    /// What `clean` removes of the run in `dir`: disks, sockets, keys, checkouts.
+    pub fn disposable(dir: &Path) -> Vec<PathBuf> {
+        disposable(dir)
+    }
+
     /// Whether the run in `dir` is still going on.
     pub fn is_live(dir: &Path) -> bool {
         let locked = |lock: File| matches!(lock.try_lock(), Err(TryLockError::WouldBlock));
@@ -282,6 +289,7 @@ impl RunDir {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
 
     use super::*;
 
@@ -315,6 +323,8 @@ mod tests {
             run
         };
         let (live, dead, kept) = (make(), make(), make());
+        let mode = live.path.metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "nobody else may look into it");
         let (dead_path, kept_path) = (dead.path.clone(), kept.path.clone());
         drop(dead); // As a SIGKILL would: the lock goes, the files stay.
         kept.keep().expect("kept");

@@ -3,9 +3,10 @@
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use redrill_machines::{Deadline, MachineError, bounded};
+use redrill_redact::Lines;
 use tokio::fs::File;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::sync::Mutex;
@@ -33,6 +34,8 @@ fn spend(budget: &Budget, bytes: usize) -> Result<(), TooMuch> {
     let rest = budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |rest| rest.checked_sub(bytes));
     rest.map(drop).map_err(|_| TooMuch)
 }
+/// How long a line is held back whose end may be the beginning of a secret: the rest of it may come in the next line.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What standard output is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,7 +141,7 @@ pub(super) fn events_of(
 
 /// Keeps something that the tool wrote, without secrets.
 pub(super) fn keep(file: &Path, text: &str, events: &Events) -> Result<(), MachineError> {
-    let written = std::fs::write(file, events.redactor().clean(text));
+    let written = std::fs::write(file, events.redactor().clean_document(text));
     written.map_err(|source| MachineError::Io { what: "cannot write the deploy's output".into(), source })
 }
 
@@ -168,21 +171,40 @@ async fn follow(
     let mut stamps = Vec::new();
     let Some(pipe) = pipe else { return Ok(lines) };
     let mut pipe = BufReader::new(pipe);
-    while let Some(text) = next_line(&mut pipe).await {
+    let mut clean = Lines::new(events.redactor());
+    loop {
+        // Not given up while it is waited for: half a line may have come.
+        let next = next_line(&mut pipe);
+        tokio::pin!(next);
+        let text = loop {
+            let patience = if clean.holds_back() { PATIENCE } else { Duration::MAX };
+            match tokio::time::timeout(patience, &mut next).await {
+                Ok(text) => break text,
+                Err(_) => tell(clean.flush(), log, events).await,
+            }
+        };
+        let Some(text) = text else { break };
         spend(budget, text.len() + LINE)?;
         let time = now();
         let (stamp, raw) = if stamped { unstamp(text) } else { (None, text) };
         stamps.push(stamp);
-        let line = events.redactor().clean(&raw);
+        tell(clean.push(&raw), log, events).await;
+        // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
+        lines.push((time, raw));
+    }
+    tell(clean.flush(), log, events).await;
+    Ok(in_time(lines, &stamps))
+}
+
+/// Writes lines without secrets down, and passes them on.
+async fn tell(lines: Vec<String>, log: &Mutex<Option<File>>, events: &Events) {
+    for line in lines {
         if let Some(log) = log.lock().await.as_mut() {
             let stamp = humantime::format_rfc3339_millis(SystemTime::now());
             let _ = log.write_all(format!("{stamp} {line}\n").as_bytes()).await; // The events tell it too.
         }
         events.send(Event::Output { text: line });
-        // Parsed as printed: a name with a secret in it must match in both streams. The report is cleaned as a whole.
-        lines.push((time, raw));
     }
-    Ok(in_time(lines, &stamps))
 }
 
 /// The next line without its end; of one that is too long the beginning, and how much is missing. A broken pipe ends the

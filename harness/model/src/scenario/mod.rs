@@ -32,6 +32,8 @@ pub struct Scenario {
     pub servers: Servers,
     /// Directory of the keys, laid beside the checkout as `keys`.
     pub keys: Option<PathBuf>,
+    /// What else is a secret, and what is none though it stands among the keys.
+    pub redaction: Redaction,
     /// How the repo is deployed.
     pub deploy: Deploy,
     /// What the machines are.
@@ -60,6 +62,15 @@ pub struct Scenario {
     pub cuts: Option<usize>,
     /// Failures accepted for a while.
     pub waivers: Vec<Waiver>,
+}
+
+/// What the author says about secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Redaction {
+    /// Regular expressions: what they match in a line is a secret. The span lets a bad one be reported where it stands.
+    pub patterns: Vec<Spanned<String>>,
+    /// Values that are no secrets, each exactly as it stands in the keys.
+    pub public: Vec<String>,
 }
 
 /// The servers repo.

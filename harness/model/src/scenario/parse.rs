@@ -12,8 +12,8 @@ use serde_spanned::Spanned;
 use super::backups::{self, BackupFile, EphemeralFile};
 use super::checks::ChecksFile;
 use super::{
-    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, RunsOn,
-    Scenario, Servers, Tool, WayOut,
+    BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, Redaction,
+    RunsOn, Scenario, Servers, Tool, WayOut,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
@@ -63,6 +63,10 @@ struct ServersFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct KeysFile {
     path: PathBuf,
+    #[serde(default)]
+    patterns: Vec<Spanned<String>>,
+    #[serde(default)]
+    public: Vec<Spanned<String>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -185,6 +189,7 @@ impl Scenario {
             ));
         }
         let deploy = deploy(file.deploy)?;
+        let (keys, redaction) = keys(file.keys)?;
         if let Some((message, expected)) = not_between(&claims, &deploy, &backups) {
             return Err(InputError::new(0..0, message, expected));
         }
@@ -193,7 +198,8 @@ impl Scenario {
             summary: file.summary,
             claims,
             servers: servers(file.servers)?,
-            keys: file.keys.map(|keys| keys.path),
+            keys,
+            redaction,
             deploy,
             backend: file.backend,
             needs: needs(&file.needs, file.backend)?,
@@ -278,6 +284,23 @@ fn servers(file: ServersFile) -> Result<Servers, InputError> {
         Some(commit) => commit.into_inner(),
     };
     Ok(Servers { path: file.path, commit })
+}
+
+/// Where the keys lie, and what of them is secret. What a pattern says is for whoever looks for it to judge.
+fn keys(file: Option<KeysFile>) -> Result<(Option<PathBuf>, Redaction), InputError> {
+    let Some(file) = file else { return Ok((None, Redaction::default())) };
+    let all = file
+        .patterns
+        .iter()
+        .map(|text| (text, "a regular expression"))
+        .chain(file.public.iter().map(|text| (text, "a value of the keys that is no secret, as it stands there")));
+    for (text, expected) in all {
+        if text.get_ref().trim().is_empty() {
+            return Err(InputError::new(text.span(), "an empty text stands everywhere", expected));
+        }
+    }
+    let public = file.public.into_iter().map(Spanned::into_inner).collect();
+    Ok((Some(file.path), Redaction { patterns: file.patterns, public }))
 }
 
 fn deploy(file: DeployFile) -> Result<Deploy, InputError> {

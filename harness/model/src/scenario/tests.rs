@@ -58,6 +58,19 @@ fn what_a_host_must_have_is_declared_and_fits_the_machines() {
 }
 
 #[test]
+fn what_is_secret_and_what_is_not_is_said_beside_the_keys() {
+    let keys = |more: &str| format!("{HEAD}{MACHINE}{CHECK}[keys]\npath = 'keys'\n{more}\n");
+    let scenario = valid(&keys("patterns = ['sk_[0-9]+']\npublic = ['eu-1']"));
+    assert_eq!(scenario.keys.as_deref(), Some(std::path::Path::new("keys")));
+    let patterns: Vec<&str> = scenario.redaction.patterns.iter().map(|pattern| pattern.get_ref().as_str()).collect();
+    assert_eq!((patterns, scenario.redaction.public), (vec!["sk_[0-9]+"], vec!["eu-1".to_owned()]));
+    assert_eq!(valid(&format!("{HEAD}{MACHINE}{CHECK}")).redaction, Redaction::default());
+    rejects(&keys("patterns = ['']"), "patterns", "an empty text stands everywhere");
+    rejects(&keys("public = ['a', ' ']"), "public", "an empty text stands everywhere");
+    rejects(&format!("{HEAD}{MACHINE}{CHECK}[keys]\npatterns = ['x']\n"), "[keys]", "path");
+}
+
+#[test]
 fn checks_keep_the_order_of_the_file_across_kinds() {
     let second = "[[check.unit]]\nname = 'u'\nwhy = 'w'\nunit = 'a.service'\nactive = true\n";
     let third = "[[check.http]]\nname = 'h'\nwhy = 'w'\nurl = 'http://web:8080/x'\nstatus = 200\n";

@@ -1,0 +1,1 @@
+<?php $cfg = ["pw" => "phpPW-Sd16cv8"];

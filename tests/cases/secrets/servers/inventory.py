@@ -1,0 +1,1 @@
+servers = (["vault.example.org"], {"ssh_user": "root"})

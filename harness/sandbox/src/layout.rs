@@ -10,6 +10,11 @@ use crate::etc;
 /// Directories of programs, which are links into `/usr` on most hosts.
 const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
+/// What of `/proc` belongs to the whole kernel and not to a process. A sealed program of root's is root in its files, though
+/// it has no rights: `/proc/sys/kernel/core_pattern` names a program that the host runs, and bubblewrap leaves it writable.
+const KERNEL: [&str; 7] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/scsi", "/proc/acpi"];
+
 /// One place of the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
@@ -46,7 +51,12 @@ impl Part {
             Self::Processes(path) => &[&"--proc", path],
             Self::Devices(path) => &[&"--dev", path],
         };
-        words.iter().map(|word| word.as_ref().to_owned()).collect()
+        let mut words: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        if matches!(self, Self::Processes(_)) {
+            let there = KERNEL.into_iter().filter(|path| Path::new(path).exists());
+            words.extend(there.flat_map(|path| ["--ro-bind", path, path].map(OsString::from)));
+        }
+        words
     }
 }
 
@@ -121,11 +131,12 @@ mod tests {
         let mut binds = words.windows(3).filter(|words| ["--bind", "--ro-bind"].contains(&words[0].as_str()));
         let allowed = |from: &str| {
             let system = ["/usr", "/bin", "/sbin", "/lib", "/place/etc/", "/runs/x/servers"];
-            system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from)
+            system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from) || KERNEL.contains(&from)
         };
         assert!(binds.all(|words| allowed(&words[1])), "{words:?}");
         assert!(words.windows(3).any(|words| words == ["--bind", "/runs/x/servers", "/runs/x/servers"]));
         assert!(words.windows(3).any(|words| words == ["--setenv", "A", "b c"]));
+        assert!(words.windows(3).any(|words| words == ["--ro-bind", "/proc/sys", "/proc/sys"]));
         let rooted = arguments(&cell, Path::new("/place"), Some(Path::new("/place/root")), 9);
         assert!(rooted.windows(3).any(|words| words == ["--ro-bind", "/place/root", "/"]));
         assert!(!rooted.contains(&OsString::from("--symlink")), "the tree has them");

@@ -15,6 +15,11 @@ use redrill_tests::{Sandbox, leftovers, processes_of, root, wait_for};
 /// Moments in the long suite, and in CI. A drill in QEMU takes three times as long as one in containers.
 const MANY: [(&str, u32); 2] = [("qemu", 30), ("container", 60)];
 const FEW: u32 = 3;
+/// By these ends of their argument the daemons of the inventory and of the deploy are told apart.
+const INVENTORY: &str = "1";
+const DEPLOY: &str = "2";
+/// Longer than any drill takes to its deploy, on a busy host without hardware virtualization.
+const START: Duration = Duration::from_secs(240);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -47,8 +52,14 @@ fn kills(backend: &str, count: u32) -> Result<(), Failed> {
     let longest = if backend == "container" { 6_000 } else { 20_000 };
     for number in 0..count {
         let victim = victims[number as usize % victims.len()];
-        let moment = Duration::from_millis(u64::from(random(longest)));
         let mut starter = start(&sandbox, &case, backend);
+        // Half of them while daemons run, which is a part of a drill only; of a few, all.
+        let waits = count == FEW || number % 2 == 0;
+        if waits && !wait_for(START, || !case.started_by(DEPLOY).is_empty()) {
+            signal(&format!("-{}", starter.id()));
+            return Err("the deploy has started no daemon".into());
+        }
+        let moment = Duration::from_millis(u64::from(random(if waits { 2_500 } else { longest })));
         std::thread::sleep(moment);
         stayed += u32::from(!case.daemons().is_empty());
         kill(&sandbox, &mut starter, victim);
@@ -64,6 +75,9 @@ fn kills(backend: &str, count: u32) -> Result<(), Failed> {
             sandbox.run(&["clean"]);
             case.daemons().iter().for_each(|id| signal(&id.to_string()));
         }
+    }
+    if stayed == 0 {
+        return Err("no kill met a daemon: nothing was shown".into());
     }
     tell(&format!("{backend}: {count} kills, {stayed} of them with daemons on the controller, {leaks} leaks"));
     if leaks == 0 { Ok(()) } else { Err(format!("{leaks} of {count} kills left something").into()) }
@@ -86,15 +100,19 @@ impl Case {
         let mark = format!("98765.{:010}", random(u32::MAX));
         let copied = Command::new("cp").arg("-r").arg(&from).arg(&path).status();
         assert!(copied.expect("cp runs").success());
-        let daemon = format!("trap \"\" TERM HUP INT; while :; do sleep {mark}; done");
-        let line = format!(
-            "import subprocess\nfor way in (['sleep', '{mark}'], ['sh', '-c', '{daemon}']):\n    \
-             subprocess.Popen(['env', '-i', 'setsid', *way], stdin=-3, stdout=-3, stderr=-3)\n"
-        );
-        for name in ["inventory.py", "deploy.py"] {
+        for (name, end) in [("inventory.py", INVENTORY), ("deploy.py", DEPLOY)] {
+            let own = format!("{mark}{end}");
+            let daemon = format!("trap \"\" TERM HUP INT; while :; do sleep {own}; done");
+            let line = format!(
+                // A list with a name would be a group of the inventory.
+                "import subprocess\n[subprocess.Popen(['env', '-i', 'setsid', *way], stdin=-3, stdout=-3, stderr=-3) \
+                 for way in (['sleep', '{own}'], ['sh', '-c', '{daemon}'])]\n"
+            );
             let file = path.join("servers").join(name);
             let text = fs::read_to_string(&file).expect("a case has both");
-            fs::write(file, format!("{line}{text}")).expect("written");
+            // Time for a kill to meet them: the deploy itself takes less than a second.
+            let wait = if end == DEPLOY { "import time\ntime.sleep(3)\n" } else { "" };
+            fs::write(file, format!("{line}{wait}{text}")).expect("written");
         }
         for words in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "Daemons"]] {
             let mut git = Command::new("git");
@@ -106,11 +124,16 @@ impl Case {
 
     /// Those that run.
     fn daemons(&self) -> Vec<u32> {
+        self.started_by("")
+    }
+
+    fn started_by(&self, end: &str) -> Vec<u32> {
+        let mark = format!("{}{end}", self.mark);
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let ours = |id: &u32| {
             let words = fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            words.windows(self.mark.len()).any(|window| window == self.mark.as_bytes())
+            words.windows(mark.len()).any(|window| window == mark.as_bytes())
         };
         ids.filter(ours).collect()
     }

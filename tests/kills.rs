@@ -56,7 +56,7 @@ fn kills(backend: &str, count: u32) -> Result<(), Failed> {
         // Half of them while daemons run, which is a part of a drill only; of a few, all.
         let waits = count == FEW || number % 2 == 0;
         if waits && !wait_for(START, || !case.started_by(DEPLOY).is_empty()) {
-            signal(&format!("-{}", starter.id()));
+            kill(&sandbox, &mut starter, Victim::Group);
             return Err("the deploy has started no daemon".into());
         }
         let moment = Duration::from_millis(u64::from(random(if waits { 2_500 } else { longest })));

@@ -10,6 +10,9 @@ use crate::etc;
 /// Directories of programs, which are links into `/usr` on most hosts.
 const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
+/// How large what lies in memory may become: a deploy that fills it fails, and not the host.
+const SCRATCH: &str = "2147483648";
+
 /// One place of the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
@@ -42,7 +45,7 @@ impl Part {
             Self::Writable(path) => &[&"--bind", path, path],
             Self::Link(..) if rooted => &[],
             Self::Link(path, target) => &[&"--symlink", target, path],
-            Self::Scratch(path) => &[&"--perms", &"1777", &"--tmpfs", path],
+            Self::Scratch(path) => &[&"--perms", &"1777", &"--size", &SCRATCH, &"--tmpfs", path],
             Self::Processes(path) => &[&"--proc", path],
             Self::Devices(path) => &[&"--dev", path],
         };

@@ -56,7 +56,8 @@ fn run(place: &Path, words: &[OsString], ledger: &Arc<Mutex<Writer>>) -> io::Res
     let cell = Cell::read(place)?;
     let means = Means::programs().map_err(io::Error::other)?;
     set_up(&means)?;
-    let asked = Asked::default();
+    let mut asked = Asked::default();
+    asked.know(&cell);
     let leads = Leads::of(&cell);
     leads.listen()?;
     answer_names(&cell, &asked)?;

@@ -23,6 +23,17 @@ use tempfile::TempDir;
 const LATER: Duration = Duration::from_secs(7);
 /// As much of a line as is looked at.
 const LONGEST: usize = 2000;
+/// What only an SSH server of the machine makes clients say, each in its own words. At production the key is good.
+const MACHINE_ANSWERS: [&str; 8] = [
+    "machine ran",
+    "command not found",
+    "Permission denied (",
+    "Host key verification failed",
+    "PermissionDenied('Permission denied for user root",
+    "AuthenticationDenied(",
+    "AuthenticationError(",
+    "AuthenticationException(",
+];
 /// Findings that name what a drill wanted of the outside.
 const CODES: [&str; 2] = ["OUTSIDE", "PRODUCTION"];
 
@@ -206,7 +217,7 @@ impl Case {
         for shared in ["way.sh", "tries.py"] {
             copy(&root().join("tests/isolation").join(shared), &self.path("servers").join(shared), &words);
         }
-        let secret = self.host.file("temporary").expect("one of them");
+        let secret = self.host.file("root-key").expect("one of them");
         std::os::unix::fs::symlink(secret, self.path("servers/link-to-host")).expect("linked");
         if self.path("preload.c").exists() {
             let mut compiler = Command::new("cc");
@@ -325,10 +336,9 @@ impl Came {
         }
     }
 
-    /// Whether SSH came to the machine of the drill: it ran the program, or was the one to refuse it.
+    /// Whether SSH came to the machine of the drill: it ran the program, or was the one to refuse the key.
     fn led_to_machine(&self, way: &Way) -> bool {
-        let words = ["machine ran", "command not found", "Permission denied (", "Host key verification failed"];
-        self.lines(way).any(|line| words.iter().any(|word| line.contains(word)) || line == "ended with 0")
+        self.lines(way).any(|line| MACHINE_ANSWERS.iter().any(|word| line.contains(word)) || line == "ended with 0")
     }
 
     /// Lines of findings that name what was wanted of the outside.

@@ -10,12 +10,17 @@ use crate::etc;
 /// Directories of programs, which are links into `/usr` on most hosts.
 const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
-/// What the kernel tells there of the whole host: whose keys it holds, its memory, its timers.
-const KERNELS: [&str; 6] =
+/// What the kernel tells in `/proc` of the whole host: whose keys it holds, its memory, its timers.
+const COVERED: [&str; 6] =
     ["/proc/keys", "/proc/key-users", "/proc/kcore", "/proc/kmsg", "/proc/timer_list", "/proc/sched_debug"];
 
 /// How large what lies in memory may become: a deploy that fills it fails, and not the host.
 const SCRATCH: &str = "2147483648";
+
+/// What of `/proc` belongs to the whole kernel and not to a process. A sealed program of root's is root in its files, though
+/// it has no rights: `/proc/sys/kernel/core_pattern` names a program that the host runs, and bubblewrap leaves it writable.
+const KERNEL: [&str; 7] =
+    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/scsi", "/proc/acpi"];
 
 /// One place of the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +62,12 @@ impl Part {
             Self::Devices(path) => &[&"--dev", path],
             Self::Covered(path) => &[&"--ro-bind", &"/dev/null", path],
         };
-        words.iter().map(|word| word.as_ref().to_owned()).collect()
+        let mut words: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
+        if matches!(self, Self::Processes(_)) {
+            let there = KERNEL.into_iter().filter(|path| Path::new(path).exists());
+            words.extend(there.flat_map(|path| ["--ro-bind", path, path].map(OsString::from)));
+        }
+        words
     }
 }
 
@@ -76,7 +86,7 @@ fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
         parts.push(Part::ReadOnly(place.join("etc").join(name), Path::new("/etc").join(name)));
     }
     parts.extend([Part::Processes("/proc".into()), Part::Devices("/dev".into())]);
-    parts.extend(KERNELS.iter().map(Path::new).filter(|path| path.exists()).map(|path| Part::Covered(path.into())));
+    parts.extend(COVERED.iter().map(Path::new).filter(|path| path.exists()).map(|path| Part::Covered(path.into())));
     parts.extend(["/tmp", "/var/tmp"].map(|path| Part::Scratch(path.into())));
     parts.extend(cell.read_only.iter().map(|path| same(path)));
     parts.extend(cell.writable.iter().cloned().map(Part::Writable));
@@ -133,12 +143,13 @@ mod tests {
         let mut binds = words.windows(3).filter(|words| ["--bind", "--ro-bind"].contains(&words[0].as_str()));
         let allowed = |from: &str| {
             let system = ["/usr", "/bin", "/sbin", "/lib", "/place/etc/", "/runs/x/servers"];
-            let covers = from == "/dev/null";
-            covers || system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from)
+            let kernels = from == "/dev/null" || KERNEL.contains(&from);
+            kernels || system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from)
         };
         assert!(binds.all(|words| allowed(&words[1])), "{words:?}");
         assert!(words.windows(3).any(|words| words == ["--bind", "/runs/x/servers", "/runs/x/servers"]));
         assert!(words.windows(3).any(|words| words == ["--setenv", "A", "b c"]));
+        assert!(words.windows(3).any(|words| words == ["--ro-bind", "/proc/sys", "/proc/sys"]));
         let rooted = arguments(&cell, Path::new("/place"), Some(Path::new("/place/root")), 9);
         assert!(rooted.windows(3).any(|words| words == ["--ro-bind", "/place/root", "/"]));
         assert!(!rooted.contains(&OsString::from("--symlink")), "the tree has them");

@@ -85,7 +85,8 @@ way route bash -c 'ip route add @route@/32 via @PROD@; curl -s -m 4 http://@rout
 way nsenter nsenter -t 1 -m -n curl -s -m 4 http://@nsenter@/
 way nsenter-parent bash -c 'nsenter -t $PPID -n -m curl -s -m 4 http://@nsenter-parent@/'
 way unshare unshare -Urm curl -s -m 4 http://@unshare@/
-way core-pattern bash -c ': >>/proc/sys/kernel/core_pattern && echo opened'
+way core-pattern bash -c 'p=$(cat /proc/sys/kernel/core_pattern) && printf %s "$p" >/proc/sys/kernel/core_pattern && echo opened'
+way sysctl bash -c 'find /proc/sys/vm /proc/sys/kernel/core_* -type f -writable | head -3 | sed "s/^/opened /"'
 way sysrq bash -c ': >>/proc/sysrq-trigger && echo opened'
 way device bash -c 'mknod disk b 1 0 && head -c 1 disk >/dev/null && echo opened'
 

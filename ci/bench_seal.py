@@ -95,7 +95,7 @@ def start():
 
 
 def redaction():
-    command = ["cargo", "run", "--quiet", "--release", "--locked", "-p", "redrill-redact", "--example", "bench"]
+    command = ["cargo", "run", "--quiet", "--release", "--locked", "-p", "redrill-redact", "--example", "rate"]
     return json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory,
-    ReplyEntry, Request, Session, SessionACL,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, Generation, INodeNo, InitFlags, KernelConfig, ReplyAttr,
+    ReplyData, ReplyDirectory, ReplyEntry, Request, Session, SessionACL,
 };
 use rustix::mount::MountFlags;
 
@@ -21,6 +21,9 @@ use crate::watch::now;
 
 /// What is there stays as it is.
 const FOREVER: Duration = Duration::from_secs(1 << 20);
+
+/// What is not there may come to be there.
+const FOR_A_WHILE: Duration = Duration::from_secs(60);
 
 /// What programs of the system look for by themselves, and do without: no wish of the repo's.
 const LOOKED_FOR: &[&str] = &[
@@ -141,11 +144,18 @@ struct Absent {
 }
 
 impl Absent {
-    /// Something asked for `path`, or for what lies below it: that is told if it is there on the host.
-    fn missed(&self, path: &Path, process: u32) {
-        if std::fs::symlink_metadata(path).is_err() {
-            return; // What the host has not, nobody could have read there.
+    /// Something asked for `path`, or for what lies below it: that is told if it is there on the host. Whether nothing
+    /// below it can ever be worth telling.
+    fn missed(&self, path: &Path, process: u32) -> bool {
+        // What the host has not, nobody could have read there.
+        let nothing = is_looked_for(path) || std::fs::symlink_metadata(path).is_err();
+        if !nothing {
+            self.tell(path, process);
         }
+        nothing
+    }
+
+    fn tell(&self, path: &Path, process: u32) {
         let whole = asked_for(process, path);
         let path = whole.as_deref().unwrap_or(path);
         if is_looked_for(path)
@@ -193,13 +203,26 @@ fn asked_for(process: u32, start: &Path) -> Option<PathBuf> {
 }
 
 impl Filesystem for Absent {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Every start of a program goes by the link to its loader. A kernel that keeps no links asks each time.
+        let _ = config.add_capabilities(InitFlags::FUSE_CACHE_SYMLINKS);
+        Ok(())
+    }
+
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let Some((path, Node::Directory(children))) = self.tree.get(parent) else { return reply.error(Errno::ENOENT) };
         match children.get(name).and_then(|number| self.tree.attributes(*number)) {
             Some(attributes) => reply.entry(&FOREVER, &attributes, Generation(0)),
             None => {
-                self.missed(&path.join(name), request.pid());
-                reply.error(Errno::ENOENT);
+                let nothing = self.missed(&path.join(name), request.pid());
+                // The kernel remembers an entry without a number as one that is not there: programs ask for some of these
+                // each time they start.
+                match self.tree.attributes(0).filter(|_| nothing) {
+                    Some(root) => {
+                        reply.entry(&FOR_A_WHILE, &FileAttr { ino: INodeNo(0), ..root }, Generation(0));
+                    }
+                    None => reply.error(Errno::ENOENT),
+                }
             }
         }
     }

@@ -10,6 +10,13 @@ use crate::etc;
 /// Directories of programs, which are links into `/usr` on most hosts.
 const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
 
+/// What the kernel tells in `/proc` of the whole host: whose keys it holds, its memory, its timers.
+const COVERED: [&str; 6] =
+    ["/proc/keys", "/proc/key-users", "/proc/kcore", "/proc/kmsg", "/proc/timer_list", "/proc/sched_debug"];
+
+/// How large what lies in memory may become: a deploy that fills it fails, and not the host.
+const SCRATCH: &str = "2147483648";
+
 /// What of `/proc` belongs to the whole kernel and not to a process. A sealed program of root's is root in its files, though
 /// it has no rights: `/proc/sys/kernel/core_pattern` names a program that the host runs, and bubblewrap leaves it writable.
 const KERNEL: [&str; 7] =
@@ -25,6 +32,8 @@ enum Part {
     Scratch(PathBuf),
     Processes(PathBuf),
     Devices(PathBuf),
+    /// Nothing, in the place of a file of the kernel's.
+    Covered(PathBuf),
 }
 
 impl Part {
@@ -37,6 +46,7 @@ impl Part {
                 tree.directory(path);
             }
             Self::Link(path, target) => tree.link(path, target),
+            Self::Covered(_) => {}
         }
     }
 
@@ -47,9 +57,10 @@ impl Part {
             Self::Writable(path) => &[&"--bind", path, path],
             Self::Link(..) if rooted => &[],
             Self::Link(path, target) => &[&"--symlink", target, path],
-            Self::Scratch(path) => &[&"--perms", &"1777", &"--tmpfs", path],
+            Self::Scratch(path) => &[&"--perms", &"1777", &"--size", &SCRATCH, &"--tmpfs", path],
             Self::Processes(path) => &[&"--proc", path],
             Self::Devices(path) => &[&"--dev", path],
+            Self::Covered(path) => &[&"--ro-bind", &"/dev/null", path],
         };
         let mut words: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
         if matches!(self, Self::Processes(_)) {
@@ -75,6 +86,7 @@ fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
         parts.push(Part::ReadOnly(place.join("etc").join(name), Path::new("/etc").join(name)));
     }
     parts.extend([Part::Processes("/proc".into()), Part::Devices("/dev".into())]);
+    parts.extend(COVERED.iter().map(Path::new).filter(|path| path.exists()).map(|path| Part::Covered(path.into())));
     parts.extend(["/tmp", "/var/tmp"].map(|path| Part::Scratch(path.into())));
     parts.extend(cell.read_only.iter().map(|path| same(path)));
     parts.extend(cell.writable.iter().cloned().map(Part::Writable));
@@ -131,7 +143,8 @@ mod tests {
         let mut binds = words.windows(3).filter(|words| ["--bind", "--ro-bind"].contains(&words[0].as_str()));
         let allowed = |from: &str| {
             let system = ["/usr", "/bin", "/sbin", "/lib", "/place/etc/", "/runs/x/servers"];
-            system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from) || KERNEL.contains(&from)
+            let kernels = from == "/dev/null" || KERNEL.contains(&from);
+            kernels || system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from)
         };
         assert!(binds.all(|words| allowed(&words[1])), "{words:?}");
         assert!(words.windows(3).any(|words| words == ["--bind", "/runs/x/servers", "/runs/x/servers"]));

@@ -26,5 +26,5 @@ mod watch;
 pub use cell::{Cell, Lead};
 pub use ledger::{Attempt, Ledger, Protocol};
 pub use means::{Means, Unable, find};
-pub use reading::read_back;
+pub use reading::{read_back, write_anew};
 pub use warden::warden;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use simple_dns::rdata::{A, RData};
 use simple_dns::{CLASS, Packet, PacketFlag, QTYPE, RCODE, ResourceRecord, TYPE};
 
+use crate::cell::Cell;
 use crate::watch::now;
 
 /// Made up for names that are no part of the drill (RFC 2544, the upper half).
@@ -14,25 +15,41 @@ const ELSEWHERE: [u8; 2] = [198, 19];
 /// Shorter than any deploy: it is asked again.
 const SECONDS: u32 = 5;
 
-/// Names that were asked for, by the address that was made up.
+/// Names that were asked for, with the address that was made up and the time.
+type Questions = BTreeMap<String, (IpAddr, i64)>;
+
+/// Names for which addresses were made up.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Asked(Arc<Mutex<BTreeMap<String, (IpAddr, i64)>>>);
+pub(crate) struct Asked {
+    questions: Arc<Mutex<Questions>>,
+    /// Those of the drill, which are found without a question.
+    of_drill: BTreeMap<IpAddr, String>,
+}
 
 impl Asked {
+    /// Learns the names of a cell whose addresses were made up.
+    pub(crate) fn know(&mut self, cell: &Cell) {
+        for (lead, addresses) in cell.leads.iter().zip(cell.addresses()).filter(|(lead, _)| lead.addresses.is_empty()) {
+            let name = lead.names.first().cloned();
+            self.of_drill.extend(addresses.into_iter().zip(name));
+        }
+    }
+
     /// The name for which this address was made up.
     pub(crate) fn name(&self, address: IpAddr) -> Option<String> {
-        let names = self.0.lock().expect("no panic while it is held");
-        names.iter().find(|(_, (known, _))| *known == address).map(|(name, _)| name.clone())
+        let names = self.questions.lock().expect("no panic while it is held");
+        let asked = names.iter().find(|(_, (known, _))| *known == address).map(|(name, _)| name.clone());
+        asked.or_else(|| self.of_drill.get(&address).cloned())
     }
 
     /// Every name, with its address and when it was first asked for.
     pub(crate) fn all(&self) -> Vec<(String, IpAddr, i64)> {
-        let names = self.0.lock().expect("no panic while it is held");
+        let names = self.questions.lock().expect("no panic while it is held");
         names.iter().map(|(name, (address, time))| (name.clone(), *address, *time)).collect()
     }
 
     fn address(&self, name: &str) -> Ipv4Addr {
-        let mut names = self.0.lock().expect("no panic while it is held");
+        let mut names = self.questions.lock().expect("no panic while it is held");
         let number = u16::try_from(names.len() + 1).unwrap_or(u16::MAX).to_be_bytes();
         let fresh = Ipv4Addr::new(ELSEWHERE[0], ELSEWHERE[1], number[0], number[1]);
         match names.entry(name.to_owned()).or_insert((IpAddr::V4(fresh), now())).0 {
@@ -94,6 +111,8 @@ fn record(name: simple_dns::Name<'_>, address: Ipv4Addr) -> ResourceRecord<'_> {
 mod tests {
     use simple_dns::{Name, QCLASS, Question};
 
+    use crate::cell::tests::lead;
+
     use super::*;
 
     fn ask(name: &str, kind: TYPE, asked: &Asked) -> Vec<IpAddr> {
@@ -123,5 +142,14 @@ mod tests {
         assert_eq!(ask("7.113.0.203.in-addr.arpa", TYPE::PTR, &asked), [] as [IpAddr; 0]);
         assert_eq!(asked.all().len(), 1);
         assert_eq!(answer(b"no question", &BTreeMap::new(), &asked), None);
+    }
+
+    #[test]
+    fn a_made_up_address_of_the_drill_has_its_name_without_a_question() {
+        let cell = crate::cell::tests::cell(vec![lead("web.test", &[], 22), lead("db.test", &["203.0.113.7"], 22)]);
+        let mut asked = Asked::default();
+        asked.know(&cell);
+        assert_eq!(asked.name(cell.addresses()[0][0]).as_deref(), Some("web.test"));
+        assert_eq!(asked.name(cell.addresses()[1][0]), None, "that address is its own word");
     }
 }

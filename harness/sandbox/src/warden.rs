@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rustix::process::Signal;
+use rustix::process::{Resource, Rlimit, Signal};
 use socket2::{Domain, Socket, Type};
 
 use crate::cell::Cell;
@@ -56,7 +56,8 @@ fn run(place: &Path, words: &[OsString], ledger: &Arc<Mutex<Writer>>) -> io::Res
     let cell = Cell::read(place)?;
     let means = Means::programs().map_err(io::Error::other)?;
     set_up(&means)?;
-    let asked = Asked::default();
+    let mut asked = Asked::default();
+    asked.know(&cell);
     let leads = Leads::of(&cell);
     leads.listen()?;
     answer_names(&cell, &asked)?;
@@ -229,11 +230,24 @@ fn start(means: &Means, cell: &Cell, (place, root): (&Path, Option<&Path>), word
     }
     // In a file and not in the list that every user of the host can read: environments hold secrets.
     let arguments = in_file(&arguments)?;
+    bound_processes()?;
     let mut bwrap = Command::new(&means.bwrap);
     bwrap.arg("--args").arg(arguments.as_raw_fd().to_string()).arg("--").args(words);
     let status = bwrap.env_clear().stdin(Stdio::null()).status()?;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
     Ok(u8::try_from(code).unwrap_or(1))
+}
+
+/// The most processes that a sealed program may have: what forks without an end fails, and not the host.
+const PROCESSES: u64 = 8192;
+
+/// The bound holds for the user namespace that is made next, and counts what runs there. The kernel excepts root's own
+/// processes, whatever namespace they are in: of a drill that root makes they are as many as the host lets.
+fn bound_processes() -> io::Result<()> {
+    let known = rustix::process::getrlimit(Resource::Nproc);
+    let least = |limit: Option<u64>| Some(limit.map_or(PROCESSES, |limit| limit.min(PROCESSES)));
+    let bound = Rlimit { current: least(known.current), maximum: least(known.maximum) };
+    Ok(rustix::process::setrlimit(Resource::Nproc, bound)?)
 }
 
 /// An open file without a name, which a child inherits.

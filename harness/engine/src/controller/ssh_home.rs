@@ -6,7 +6,6 @@
 //! client that reads no configuration is led there by the sandbox itself, by address.
 
 use std::fmt::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use redrill_machines::Address;
@@ -23,23 +22,19 @@ pub(super) fn write(
     addresses: &[Address],
     redrill: &Path,
 ) -> Result<(), ControllerError> {
-    let failed = || ControllerError::io("cannot write the controller's SSH configuration");
-    let ssh = home.join(".ssh");
-    std::fs::create_dir_all(&ssh).map_err(failed())?;
-    let (config, known) = texts(hosts, addresses, redrill, &ssh);
+    let (config, known) = texts(hosts, addresses, redrill, &home.join(SSH));
+    let mut files = vec![("config", config.into_bytes()), ("known_hosts", known.into_bytes())];
     if let Some(address) = addresses.first() {
-        let key = ssh.join(KEY);
-        let _ = std::fs::remove_file(&key); // A read-only file of an earlier connection, if any.
-        std::fs::copy(&address.key, &key).map_err(failed())?;
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).map_err(failed())?;
+        let key = std::fs::read(&address.key).map_err(ControllerError::io("cannot read the run's key"))?;
+        files.push((KEY, key));
     }
-    for (name, text) in [("config", config), ("known_hosts", known)] {
-        let file = ssh.join(name);
-        let _ = std::fs::remove_file(&file); // A deploy may have put a link there.
-        std::fs::write(&file, text).map_err(failed())?;
-    }
-    Ok(())
+    // A deploy may have put links there that lead to the user's own.
+    let written = files.iter().try_for_each(|(name, content)| redrill_sandbox::write_anew(home, SSH, name, content));
+    written.map_err(ControllerError::io("cannot write the controller's SSH configuration"))
 }
+
+/// Where clients look, below a home.
+const SSH: &str = ".ssh";
 
 /// Configuration and known hosts, for a home whose `.ssh` this is.
 pub(super) fn texts(hosts: &[InventoryHost], addresses: &[Address], redrill: &Path, ssh: &Path) -> (String, String) {

@@ -1,4 +1,4 @@
-//! Times how quickly a log is cleaned: `cargo run --release -p redrill-redact --example bench [MEBIBYTES [VALUES]]`.
+//! Times how quickly a log is cleaned: `cargo run --release -p redrill-redact --example rate [MEBIBYTES [VALUES]]`.
 //! Prints one JSON object. The log is made piece by piece, so that the peak of memory is the cleaner's.
 
 use std::error::Error;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::absent::Tree;
-use crate::cell::{Cell, USER_ID};
+use crate::cell::{Cell, USER, USER_ID};
 use crate::etc;
 
 /// Directories of programs, which are links into `/usr` on most hosts.
@@ -12,7 +12,7 @@ const PROGRAMS: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx
 
 /// One place of the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     ReadOnly(PathBuf, PathBuf),
     Writable(PathBuf),
     Link(PathBuf, PathBuf),
@@ -51,7 +51,7 @@ impl Part {
 }
 
 /// Everything that is mounted, in order: what comes later lies upon what came before.
-fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
+pub(crate) fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
     let same = |path: &Path| Part::ReadOnly(path.to_owned(), path.to_owned());
     let mut parts = vec![same(Path::new("/usr"))];
     for directory in PROGRAMS.map(Path::new) {
@@ -61,7 +61,7 @@ fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
         }
     }
     parts.extend(etc::SHARED.iter().map(Path::new).filter(|path| path.exists()).map(same));
-    for (name, _) in etc::files(cell) {
+    for (name, _) in etc::files(cell, USER) {
         parts.push(Part::ReadOnly(place.join("etc").join(name), Path::new("/etc").join(name)));
     }
     parts.extend([Part::Processes("/proc".into()), Part::Devices("/dev".into())]);

@@ -249,7 +249,10 @@ impl RunDir {
 
     /// Removes what is disposable; called when every machine has been ended.
     pub fn close(self) {
-        clear(&self.path, container::remove_all);
+        // A sandbox that was ended while its container was being made may come to have one.
+        let remove =
+            if container::is_making(&self.path) { container::remove_what_comes } else { container::remove_all };
+        clear(&self.path, remove);
     }
 
     /// Leaves everything as it is, for `redrill shell`.

@@ -167,6 +167,7 @@ impl Controller {
         let (hosts, left) = inventory::limited(hosts, &controller.deploy.limit)?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
+        controller.remarks.extend(controller.sandbox.remark());
         controller.hosts.iter().try_for_each(|host| controller.ways.to_machine(host))?;
         controller.lead_out(loaded)?;
         Ok(controller)

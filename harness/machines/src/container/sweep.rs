@@ -75,6 +75,18 @@ pub fn forget_copies(images: &[(String, String)]) -> Vec<Copy> {
     images.iter().filter_map(|(name, digest)| forget_copy(&socket, name, digest)).collect()
 }
 
+/// Removes the engine's images of sandboxes: the next one that is needed is made in a moment.
+pub fn forget_sandboxes() -> Vec<Copy> {
+    let socket = engine_socket();
+    let filter = serde_json::json!({ "reference": [format!("redrill/{}", super::enclose::IMAGE)] }).to_string();
+    let Ok(images) = ask(&socket, "GET", &format!("/images/json?filters={}", encoded(&filter))) else {
+        return Vec::new();
+    };
+    let tags = images.as_array().into_iter().flatten().flat_map(|image| image["RepoTags"].as_array()).flatten();
+    let names = tags.filter_map(|tag| tag.as_str()?.strip_prefix("redrill/")?.split_once(':'));
+    names.filter_map(|(name, tag)| forget_copy(&socket, name, tag)).collect()
+}
+
 fn forget_copy(socket: &Path, name: &str, digest: &str) -> Option<Copy> {
     let (repository, tag) = copy_of(name, digest);
     let copy = format!("{repository}:{tag}");

@@ -57,6 +57,9 @@ pub(crate) fn missing_tools(tools: &[Tool]) -> Vec<String> {
     missing.map(|finding| format!("{}: {} ({})", finding.name, finding.text, finding.mend)).collect()
 }
 
+/// An engine may seal too: what is missing of the sandbox is told with it.
+const SEALING: [&str; 2] = ["bwrap", "ip"];
+
 fn tool(tool: &Tool) -> Finding {
     let mend = match tool.package {
         // A plain install would bring Debian 12's old QEMU and remove newer tools.
@@ -66,6 +69,9 @@ fn tool(tool: &Tool) -> Finding {
         package => format!("apt-get install {package}"),
     };
     let (health, text, mend) = match (&tool.version, &tool.trouble) {
+        (None, _) if SEALING.contains(&tool.name) => {
+            (Health::Limited, format!("missing; {}, as an engine could", tool.purpose), mend)
+        }
         (None, _) => (Health::Missing, format!("missing; {}", tool.purpose), mend),
         (Some(_), Some(trouble)) => (Health::Missing, trouble.clone(), "ci/setup".to_owned()),
         (Some(version), None) => (Health::Good, version.clone(), String::new()),

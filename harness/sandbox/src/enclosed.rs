@@ -38,6 +38,8 @@ struct Start {
 
 /// The first process of a container that [`crate::Enclosure`] describes. What it cannot tell over the wire it prints.
 pub fn enclosed() -> io::Result<ExitCode> {
+    // A program of the same user must not look into us, whatever it may.
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
     let wire = UnixStream::connect(WIRE)?;
     let (task, stdout, stderr) = Task::receive(&wire)?;
     let ledger = Arc::new(Mutex::new(Writer::to(wire.try_clone()?)));

@@ -174,6 +174,13 @@ fn clear(dir: &Path, remove: fn(&Path) -> io::Result<usize>) -> Swept {
     Swept { run: dir.to_owned(), processes, containers: containers.unwrap_or_default(), files, stays }
 }
 
+/// The same for a run whose makers have ended. A sandbox that was ended while its container was being made may come to
+/// have one.
+fn clear_whole(dir: &Path) -> Swept {
+    let remove = if container::is_making(dir) { container::remove_what_comes } else { container::remove_all };
+    clear(dir, remove)
+}
+
 /// Removes disks, sockets, keys and checkouts below `dir`; what a person may want to read stays.
 fn remove_disposable(dir: &Path) -> usize {
     let removed = |path: &PathBuf| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.is_ok();
@@ -249,10 +256,7 @@ impl RunDir {
 
     /// Removes what is disposable; called when every machine has been ended.
     pub fn close(self) {
-        // A sandbox that was ended while its container was being made may come to have one.
-        let remove =
-            if container::is_making(&self.path) { container::remove_what_comes } else { container::remove_all };
-        clear(&self.path, remove);
+        clear_whole(&self.path);
     }
 
     /// Leaves everything as it is, for `redrill shell`.
@@ -274,7 +278,7 @@ impl RunDir {
 
     /// Ends the machines of a kept run, and removes what is disposable.
     pub fn clean(dir: &Path) -> Swept {
-        clear(dir, container::remove_all)
+        clear_whole(dir)
     }
 }
 

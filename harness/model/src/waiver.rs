@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::verdict::{Claim, Finding, Severity};
+use crate::verdict::{Claim, Finding, Severity, UNSEALED};
 
 /// What a waiver covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn can_be_waived(finding: &Finding) -> bool {
 }
 
 /// Findings of the sandbox that leave a claim open.
-const SANDBOX: [&str; 2] = ["OUTSIDE", "UNSEALED"];
+const SANDBOX: [&str; 2] = ["OUTSIDE", UNSEALED];
 
 #[cfg(test)]
 mod tests {
@@ -125,9 +125,9 @@ mod tests {
             apply_waivers(Claim::Rebuilds, std::slice::from_ref(&waiver), today, complete, &mut findings);
             ClaimReport::judge(Claim::Rebuilds, "web", (0, 0, "operations"), findings).verdict
         };
-        assert_eq!(run("UNSEALED", "2026-12-31", false), Verdict::Waived);
+        assert_eq!(run(UNSEALED, "2026-12-31", false), Verdict::Waived);
         assert_eq!(run("NOT_RUN", "2026-12-31", false), Verdict::Unproven);
-        assert_eq!(run("UNSEALED", "2027-01-01", false), Verdict::Failed);
+        assert_eq!(run(UNSEALED, "2027-01-01", false), Verdict::Failed);
         let mut none = Vec::new();
         apply_waivers(Claim::Rebuilds, std::slice::from_ref(&waiver), "2026-12-31", true, &mut none);
         assert_eq!(none, []);

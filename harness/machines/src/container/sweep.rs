@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ pub(super) const LABEL: &str = "redrill.run";
 /// How often, and how long after each other, a killed run's engine is asked for more.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often what is being removed is looked for.
+const SOON: Duration = Duration::from_millis(50);
 /// Removing a container with many files takes a busy engine more than half a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -142,14 +144,31 @@ fn remove(socket: &Path, run: &str) -> io::Result<usize> {
     let mut count = 0;
     let mut stays = Ok(());
     for kind in &KINDS {
-        for id in list(socket, kind, run)? {
+        let ids = list(socket, kind, run)?;
+        for id in &ids {
             match ask(socket, "DELETE", &format!("{}{id}{}", kind.remove, kind.options)) {
                 Ok(_) => count += 1,
                 Err(error) => stays = stays.and(Err(error)),
             }
         }
+        if stays.is_ok() && !ids.is_empty() {
+            stays = wait_for(socket, kind, run, &ids);
+        }
     }
     stays.map(|()| count)
+}
+
+/// Waits until none of these is there any more: what an engine removes by itself is listed to the end, and what it is
+/// asked to remove meanwhile it says it does already.
+fn wait_for(socket: &Path, kind: &Kind, run: &str, gone: &[String]) -> io::Result<()> {
+    let began = Instant::now();
+    while list(socket, kind, run)?.iter().any(|id| gone.contains(id)) {
+        if began.elapsed() > PATIENCE {
+            return Err(io::Error::other("the engine does not come to an end with what it removes"));
+        }
+        std::thread::sleep(SOON);
+    }
+    Ok(())
 }
 
 /// One question. HTTP/1.0, so that the answer comes in one piece and the connection ends with it.

@@ -37,17 +37,31 @@ impl Part {
 
     /// The arguments; links are part of a tree that has them.
     fn words(&self, rooted: bool) -> Vec<OsString> {
+        if let Self::Processes(path) = self {
+            return processes(path);
+        }
         let words: &[&dyn AsRef<std::ffi::OsStr>] = match self {
             Self::ReadOnly(from, to) => &[&"--ro-bind", from, to],
             Self::Writable(path) => &[&"--bind", path, path],
             Self::Link(..) if rooted => &[],
             Self::Link(path, target) => &[&"--symlink", target, path],
             Self::Scratch(path) => &[&"--perms", &"1777", &"--tmpfs", path],
-            Self::Processes(path) => &[&"--proc", path],
+            Self::Processes(_) => &[],
             Self::Devices(path) => &[&"--dev", path],
         };
         words.iter().map(|word| word.as_ref().to_owned()).collect()
     }
+}
+
+/// What of `/proc` is the whole kernel's, and not a process's. Where the caller is root its files are the program's to
+/// write, capabilities or not: `kernel.core_pattern` names a program that runs as root on the host. bubblewrap covers
+/// only directories that are writable themselves.
+const KERNEL: [&str; 8] = ["acpi", "bus", "fs", "irq", "mtrr", "pressure", "scsi", "sys"];
+
+fn processes(path: &Path) -> Vec<OsString> {
+    let kernel =
+        KERNEL.iter().flat_map(|name| ["--ro-bind-try".into(), Path::new("/proc").join(name), path.join(name)]);
+    [PathBuf::from("--proc"), path.to_owned()].into_iter().chain(kernel).map(PathBuf::into_os_string).collect()
 }
 
 /// Everything that is mounted, in order: what comes later lies upon what came before.

@@ -34,13 +34,15 @@ const MAKING: &str = "making";
 const CAPABILITIES: [&str; 8] =
     ["DAC_OVERRIDE", "KILL", "NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW", "SETGID", "SETPCAP", "SETUID"];
 /// What engines hide by default, and all of `/sys`: it says which machine this is.
-const HIDDEN: [&str; 11] = [
+const HIDDEN: [&str; 13] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
+    "/proc/mtrr",
+    "/proc/pressure",
     "/proc/sched_debug",
     "/proc/scsi",
     "/proc/timer_list",

@@ -274,3 +274,47 @@ pub(crate) fn is_making(run: &Path) -> bool {
     let cells = std::fs::read_dir(run.join("controller/cells")).into_iter().flatten().flatten();
     cells.map(|cell| cell.path()).any(|cell| cell.join(MAKING).exists())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_no_network_and_writes_where_the_cell_may() {
+        let place = tempfile::tempdir().expect("a directory");
+        let own = place.path().join("own");
+        let cell = crate::sealing::trial(&own);
+        cell.write(&place.path().join("cell")).expect("written");
+        let open = Enclosure::open(&place.path().join("cell"), Path::new("/opt/redrill"), (7, 7), &["true".into()]);
+        let body = body("redrill/sandbox:x", &open.expect("opened"), Path::new("/runs/x"));
+        assert_eq!(body.labels.expect("some")["redrill.run"], "/runs/x");
+        let host = body.host_config.expect("some");
+        assert_eq!((host.network_mode.as_deref(), host.readonly_rootfs), (Some("none"), Some(true)));
+        assert_eq!((host.cap_drop, host.privileged), (Some(vec!["ALL".to_owned()]), None));
+        assert!(host.security_opt.expect("some").contains(&"no-new-privileges".to_owned()));
+        let mounts = host.mounts.expect("some");
+        let writable = mounts.iter().filter(|mount| mount.read_only != Some(true));
+        let writable: Vec<_> = writable.filter_map(|mount| mount.source.clone()).collect();
+        assert_eq!(writable, [own.display().to_string()]);
+        assert!(mounts.iter().all(|mount| mount.bind_options.as_ref().is_some_and(|b| b.non_recursive == Some(true))));
+        assert!(!mounts.iter().any(|mount| mount.source.as_ref().is_some_and(|from| from.ends_with("docker.sock"))));
+    }
+
+    #[test]
+    fn equal_roots_are_one_image() {
+        let links = [(PathBuf::from("/bin"), PathBuf::from("usr/bin"))];
+        assert_eq!(tree(&links).expect("made"), tree(&links).expect("made"));
+        assert_ne!(tree(&links).expect("made"), tree(&[]).expect("made"));
+    }
+
+    #[test]
+    fn a_cell_whose_container_may_come_is_told() {
+        let run = tempfile::tempdir().expect("a directory");
+        assert!(!is_making(run.path()));
+        let cell = run.path().join("controller/cells/0003");
+        std::fs::create_dir_all(&cell).expect("made");
+        assert!(!is_making(run.path()));
+        std::fs::write(cell.join(MAKING), "").expect("written");
+        assert!(is_making(run.path()));
+    }
+}

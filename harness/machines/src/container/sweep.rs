@@ -239,6 +239,33 @@ mod tests {
     }
 
     #[test]
+    fn what_an_engine_is_removing_already_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("engine.sock");
+        let listener = UnixListener::bind(&socket).expect("bound");
+        std::thread::spawn(move || {
+            let mut lists = 0;
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).expect("a request");
+                let answer = match line.split('?').next().unwrap_or_default() {
+                    "GET /containers/json" => {
+                        lists += 1;
+                        if lists < 4 { r#"200 OK|[{"Id": "abc"}]"# } else { "200 OK|[]" }
+                    }
+                    "DELETE /containers/abc" => r#"409 Conflict|{"message": "removal is already in progress"}"#,
+                    _ => "200 OK|[]",
+                };
+                let (status, body) = answer.split_once('|').expect("two parts");
+                let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n{body}").as_bytes());
+            }
+        });
+        std::fs::write(dir.path().join(ENGINE), socket.display().to_string()).expect("noted");
+        assert_eq!((remove_all(dir.path()).expect("removed"), left(dir.path())), (1, 0));
+    }
+
+    #[test]
     fn a_container_that_will_not_go_keeps_no_network_and_is_told() {
         let dir = tempfile::tempdir().expect("a directory");
         let (socket, asked) = (dir.path().join("engine.sock"), Arc::<Mutex<Vec<String>>>::default());

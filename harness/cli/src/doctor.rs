@@ -1,11 +1,16 @@
 //! `redrill doctor`: what this host can do, and the command that mends what it can't.
 
+use std::time::SystemTime;
+
 use redrill_machines::container;
 use redrill_machines::host::{self, Accel, Tool};
 use redrill_machines::image::Mirror;
+use redrill_machines::process::Guard;
+use redrill_machines::{Home, RunDir, Sealing};
+use redrill_sandbox::Unable;
 
 use crate::output::{self, Failure, Finding, Health};
-use crate::{Ended, accel, home};
+use crate::{Ended, accel, home, program};
 
 /// Find out what this host can do, by trying; says what mends what it can't.
 #[derive(Debug, clap::Args)]
@@ -29,6 +34,7 @@ pub(crate) async fn exec(_args: Args) -> Ended {
     if usable {
         findings.push(acceleration(&home.cache).await?);
     }
+    findings.push(sandbox(&home).await?);
     findings.push(engine());
     findings.push(pebble().await);
     findings.push(user_namespaces());
@@ -51,6 +57,9 @@ pub(crate) fn missing_tools(tools: &[Tool]) -> Vec<String> {
     missing.map(|finding| format!("{}: {} ({})", finding.name, finding.text, finding.mend)).collect()
 }
 
+/// An engine may seal too: what is missing of the sandbox is told with it.
+const SEALING: [&str; 2] = ["bwrap", "ip"];
+
 fn tool(tool: &Tool) -> Finding {
     let mend = match tool.package {
         // A plain install would bring Debian 12's old QEMU and remove newer tools.
@@ -60,6 +69,9 @@ fn tool(tool: &Tool) -> Finding {
         package => format!("apt-get install {package}"),
     };
     let (health, text, mend) = match (&tool.version, &tool.trouble) {
+        (None, _) if SEALING.contains(&tool.name) => {
+            (Health::Limited, format!("missing; {}, as an engine could", tool.purpose), mend)
+        }
         (None, _) => (Health::Missing, format!("missing; {}", tool.purpose), mend),
         (Some(_), Some(trouble)) => (Health::Missing, trouble.clone(), "ci/setup".to_owned()),
         (Some(version), None) => (Health::Good, version.clone(), String::new()),
@@ -77,6 +89,31 @@ async fn acceleration(cache: &std::path::Path) -> Result<Finding, Failure> {
         }
     };
     Ok(Finding { name: "acceleration".to_owned(), health, text, mend })
+}
+
+/// What a repo's programs are sealed with, tried in a run directory of its own: what the trial of an engine leaves, if we
+/// are killed, is found there.
+async fn sandbox(home: &Home) -> Result<Finding, Failure> {
+    let failed = |error| Failure::unknown("cannot try the sandbox", &error);
+    let run = RunDir::create(home, "doctor", SystemTime::now()).map_err(failed)?;
+    let path = run.path().to_owned();
+    let sealing = Sealing::find(&Guard::new(program()?, path.clone())).await;
+    run.close();
+    let _ = std::fs::remove_dir_all(path);
+    let name = "sandbox".to_owned();
+    let (health, text, mend) = match sealing {
+        Ok(Sealing::Namespaces(_)) => (Health::Good, "bubblewrap, in namespaces".to_owned(), String::new()),
+        Ok(Sealing::Engine { why, .. }) => {
+            let mend = why.as_ref().map(Unable::mend).unwrap_or_default();
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            (Health::Limited, format!("a container of the engine{why}; it sees no files that are missed"), mend)
+        }
+        Err(unable) => {
+            let text = format!("none, so that nothing of a repo is run and `rebuilds` stays UNPROVEN ({unable})");
+            (Health::Missing, text, unable.mend())
+        }
+    };
+    Ok(Finding { name, health, text, mend })
 }
 
 /// Optional: without it every machine is QEMU's.

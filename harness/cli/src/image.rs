@@ -57,7 +57,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
             let left: Vec<String> = store.list().into_iter().map(|image| image.digest).collect();
             let gone = before.into_iter().filter(|image| !left.contains(&image.digest));
             let gone: Vec<(String, String)> = gone.map(|image| (image.manifest.name, image.digest)).collect();
-            for copy in container::forget_copies(&gone) {
+            for copy in container::forget_copies(&gone).into_iter().chain(container::forget_sandboxes()) {
                 match copy {
                     Copy::Removed(name, bytes) => removed.push((format!("the engine's copy {name}"), bytes)),
                     Copy::Stays(name, why) => output::story(&format!("the engine's copy {name} stays: {why}")),

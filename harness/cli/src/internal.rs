@@ -1,7 +1,7 @@
 //! What redrill starts itself as: guards, carriers of connections. Not for people.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -43,6 +43,29 @@ pub(crate) enum Args {
         #[arg(last = true)]
         words: Vec<OsString>,
     },
+    /// Runs a program in a container of the engine, which is its sandbox.
+    #[command(hide = true)]
+    Enclose {
+        /// The owner of our files, as the container sees them.
+        #[arg(long)]
+        user: u32,
+        /// And their group.
+        #[arg(long)]
+        group: u32,
+        /// Where the cell lies.
+        place: PathBuf,
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
+    /// Stands between a sealed program and the world, as the first process of a container.
+    #[command(hide = true)]
+    Enclosed,
+    /// Becomes a sealed program, under the filter of system calls.
+    #[command(hide = true)]
+    Sealed {
+        #[arg(last = true)]
+        words: Vec<OsString>,
+    },
     /// Carries standard input and output to a socket.
     #[command(hide = true)]
     Relay { target: PathBuf },
@@ -64,6 +87,12 @@ pub(crate) fn exec(args: Args) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Args::Warden { place, words } => return redrill_sandbox::warden(&place, &words),
+        Args::Enclose { user, group, place, words } => return enclose((user, group), &place, &words),
+        Args::Enclosed => match redrill_sandbox::enclosed() {
+            Ok(code) => return code,
+            Err(error) => error,
+        },
+        Args::Sealed { words } => redrill_sandbox::sealed(&words),
         Args::Relay { target } => match relay_pump(&target) {
             Ok(()) => return ExitCode::SUCCESS,
             Err(error) => error,
@@ -71,4 +100,18 @@ pub(crate) fn exec(args: Args) -> ExitCode {
     };
     output::story(&format!("redrill: {failed}"));
     ExitCode::from(126)
+}
+
+fn enclose(user: (u32, u32), place: &Path, words: &[OsString]) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            output::story(&format!("redrill: {error}"));
+            return ExitCode::from(126);
+        }
+    };
+    let code = runtime.block_on(redrill_machines::container::enclose(user, place, words));
+    // A thread that waits for a container that never came is not worth waiting for.
+    runtime.shutdown_background();
+    code
 }

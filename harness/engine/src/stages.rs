@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use redrill_machines::{Backend, Deadline, Machine, MachineError, Needs, Seat};
-use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Scenario, Stage};
+use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Scenario, Stage, UNSEALED};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::acme::Authority;
@@ -89,9 +89,6 @@ pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'stat
     let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());
     Outcome::Unknown(Trouble { code, text, evidence: tail.into_iter().flatten().chain(mend).collect() })
 }
-
-/// The host has no means to seal the repo's programs: none is run.
-pub(crate) const UNSEALED: &str = "UNSEALED";
 
 /// Whatever was tried, it failed for want of space on the host.
 pub(crate) const HOST_FULL: &str = "HOST_FULL";

@@ -179,6 +179,13 @@ fn clear(dir: &Path, remove: fn(&Path) -> io::Result<usize>) -> Swept {
     Swept { run: dir.to_owned(), processes, containers: containers.unwrap_or_default(), files, stays }
 }
 
+/// The same for a run whose makers have ended. A sandbox that was ended while its container was being made may come to
+/// have one.
+fn clear_whole(dir: &Path) -> Swept {
+    let remove = if container::is_making(dir) { container::remove_what_comes } else { container::remove_all };
+    clear(dir, remove)
+}
+
 /// Removes disks, sockets, keys and checkouts below `dir`; what a person may want to read stays.
 fn remove_disposable(dir: &Path) -> usize {
     let removed = |path: &PathBuf| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }.is_ok();
@@ -255,7 +262,7 @@ impl RunDir {
 
     /// Removes what is disposable; called when every machine has been ended.
     pub fn close(self) {
-        clear(&self.path, container::remove_all);
+        clear_whole(&self.path);
     }
 
     /// Leaves everything as it is, for `redrill shell`.
@@ -282,7 +289,7 @@ impl RunDir {
 
     /// Ends the machines of a kept run, and removes what is disposable.
     pub fn clean(dir: &Path) -> Swept {
-        clear(dir, container::remove_all)
+        clear_whole(dir)
     }
 }
 

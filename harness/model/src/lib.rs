@@ -37,5 +37,5 @@ pub use scenario::{
     Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
     is_below, is_host_name,
 };
-pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
+pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, UNSEALED, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 
 /// The user that a sealed program is, whoever the caller is: nobody's of the host.
 pub(crate) const USER_ID: u32 = 1000;
+/// With its group.
+pub(crate) const USER: (u32, u32) = (USER_ID, USER_ID);
 /// Addresses of names for which the inventory knows none (RFC 2544: no host on the internet has them).
 const NAMED: [u8; 2] = [198, 18];
 
@@ -59,7 +61,7 @@ impl Cell {
     /// Writes it to `place`, which it makes: private, since environments hold secrets.
     pub fn write(&self, place: &Path) -> io::Result<()> {
         std::fs::DirBuilder::new().mode(0o700).recursive(true).create(place)?;
-        crate::etc::write(self, &place.join("etc"))?;
+        crate::etc::write(self, USER, &place.join("etc"))?;
         let text = serde_json::to_vec(self)?;
         let mut options = std::fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(0o600).open(place.join(SPEC))?;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
-use crate::cell::{Cell, USER_ID};
+use crate::cell::Cell;
 
 /// Files of the host that say what software is installed, and not whose machine it is.
 pub(crate) const SHARED: &[&str] = &[
@@ -30,8 +30,8 @@ pub(crate) const SHARED: &[&str] = &[
 /// Where the warden answers questions for names.
 pub(crate) const RESOLVER: [u8; 4] = [127, 0, 0, 53];
 
-/// Names and texts of what is made.
-pub(crate) fn files(cell: &Cell) -> Vec<(&'static str, String)> {
+/// Names and texts of what is made, for a program that is this user and group.
+pub(crate) fn files(cell: &Cell, (user_id, group_id): (u32, u32)) -> Vec<(&'static str, String)> {
     let Cell { user, host_name, machine_id, home, .. } = cell;
     let mut hosts = format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {host_name}\n");
     for (name, addresses) in cell.names() {
@@ -44,12 +44,12 @@ pub(crate) fn files(cell: &Cell) -> Vec<(&'static str, String)> {
         (
             "passwd",
             format!(
-                "root:x:0:0:root:/root:/usr/sbin/nologin\n{user}:x:{USER_ID}:{USER_ID}:{user}:{}:/bin/sh\n\
+                "{user}:x:{user_id}:{group_id}:{user}:{}:/bin/sh\nroot:x:0:0:root:/root:/usr/sbin/nologin\n\
                  nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n",
                 home.display()
             ),
         ),
-        ("group", format!("root:x:0:\n{user}:x:{USER_ID}:\nnogroup:x:65534:\n")),
+        ("group", format!("{user}:x:{group_id}:\nroot:x:0:\nnogroup:x:65534:\n")),
         ("hosts", hosts),
         ("hostname", format!("{host_name}\n")),
         ("machine-id", format!("{machine_id}\n")),
@@ -68,7 +68,7 @@ pub(crate) fn files(cell: &Cell) -> Vec<(&'static str, String)> {
 }
 
 /// Writes them below `to`.
-pub(crate) fn write(cell: &Cell, to: &Path) -> io::Result<()> {
+pub(crate) fn write(cell: &Cell, user: (u32, u32), to: &Path) -> io::Result<()> {
     std::fs::create_dir_all(to.join("ssh"))?;
-    files(cell).into_iter().try_for_each(|(name, text)| std::fs::write(to.join(name), text))
+    files(cell, user).into_iter().try_for_each(|(name, text)| std::fs::write(to.join(name), text))
 }

@@ -23,13 +23,21 @@ const REFUSED: [i64; 7] = [
 
 /// The filter as `bwrap --seccomp` reads it: the kernel's `struct sock_filter`, one after the other.
 pub(crate) fn program() -> Result<Vec<u8>, seccompiler::Error> {
+    Ok(steps()?.iter().flat_map(bytes).collect())
+}
+
+/// Sets the filter for this thread and what it becomes; it can gain no privileges any more.
+pub(crate) fn apply() -> Result<(), seccompiler::Error> {
+    seccompiler::apply_filter(&steps()?)
+}
+
+fn steps() -> Result<BpfProgram, seccompiler::Error> {
     let refused = REFUSED.into_iter().map(|call| (call, Vec::new()));
     let families = (libc::SYS_socket, vec![other_families()?]);
     let rules: BTreeMap<i64, Vec<SeccompRule>> = refused.chain([families]).collect();
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, ARCH.try_into()?)?;
-    let program: BpfProgram = filter.try_into()?;
-    Ok(program.iter().flat_map(bytes).collect())
+    Ok(filter.try_into()?)
 }
 
 fn other_families() -> Result<SeccompRule, seccompiler::Error> {

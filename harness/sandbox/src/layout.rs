@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::absent::Tree;
-use crate::cell::{Cell, USER_ID};
+use crate::cell::{Cell, USER, USER_ID};
 use crate::etc;
 
 /// Directories of programs, which are links into `/usr` on most hosts.
@@ -17,14 +17,9 @@ const COVERED: [&str; 6] =
 /// How large what lies in memory may become: a deploy that fills it fails, and not the host.
 const SCRATCH: &str = "2147483648";
 
-/// What of `/proc` belongs to the whole kernel and not to a process. A sealed program of root's is root in its files, though
-/// it has no rights: `/proc/sys/kernel/core_pattern` names a program that the host runs, and bubblewrap leaves it writable.
-const KERNEL: [&str; 7] =
-    ["/proc/sys", "/proc/sysrq-trigger", "/proc/irq", "/proc/bus", "/proc/fs", "/proc/scsi", "/proc/acpi"];
-
 /// One place of the file system.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Part {
+pub(crate) enum Part {
     ReadOnly(PathBuf, PathBuf),
     Writable(PathBuf),
     Link(PathBuf, PathBuf),
@@ -52,27 +47,36 @@ impl Part {
 
     /// The arguments; links are part of a tree that has them.
     fn words(&self, rooted: bool) -> Vec<OsString> {
+        if let Self::Processes(path) = self {
+            return processes(path);
+        }
         let words: &[&dyn AsRef<std::ffi::OsStr>] = match self {
             Self::ReadOnly(from, to) => &[&"--ro-bind", from, to],
             Self::Writable(path) => &[&"--bind", path, path],
             Self::Link(..) if rooted => &[],
             Self::Link(path, target) => &[&"--symlink", target, path],
             Self::Scratch(path) => &[&"--perms", &"1777", &"--size", &SCRATCH, &"--tmpfs", path],
-            Self::Processes(path) => &[&"--proc", path],
+            Self::Processes(_) => &[],
             Self::Devices(path) => &[&"--dev", path],
             Self::Covered(path) => &[&"--ro-bind", &"/dev/null", path],
         };
-        let mut words: Vec<OsString> = words.iter().map(|word| word.as_ref().to_owned()).collect();
-        if matches!(self, Self::Processes(_)) {
-            let there = KERNEL.into_iter().filter(|path| Path::new(path).exists());
-            words.extend(there.flat_map(|path| ["--ro-bind", path, path].map(OsString::from)));
-        }
-        words
+        words.iter().map(|word| word.as_ref().to_owned()).collect()
     }
 }
 
+/// What of `/proc` is the whole kernel's, and not a process's. Where the caller is root its files are the program's to
+/// write, capabilities or not: `kernel.core_pattern` names a program that runs as root on the host. bubblewrap covers
+/// only directories that are writable themselves.
+const KERNEL: [&str; 8] = ["acpi", "bus", "fs", "irq", "mtrr", "pressure", "scsi", "sys"];
+
+fn processes(path: &Path) -> Vec<OsString> {
+    let kernel =
+        KERNEL.iter().flat_map(|name| ["--ro-bind-try".into(), Path::new("/proc").join(name), path.join(name)]);
+    [PathBuf::from("--proc"), path.to_owned()].into_iter().chain(kernel).map(PathBuf::into_os_string).collect()
+}
+
 /// Everything that is mounted, in order: what comes later lies upon what came before.
-fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
+pub(crate) fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
     let same = |path: &Path| Part::ReadOnly(path.to_owned(), path.to_owned());
     let mut parts = vec![same(Path::new("/usr"))];
     for directory in PROGRAMS.map(Path::new) {
@@ -82,7 +86,7 @@ fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
         }
     }
     parts.extend(etc::SHARED.iter().map(Path::new).filter(|path| path.exists()).map(same));
-    for (name, _) in etc::files(cell) {
+    for (name, _) in etc::files(cell, USER) {
         parts.push(Part::ReadOnly(place.join("etc").join(name), Path::new("/etc").join(name)));
     }
     parts.extend([Part::Processes("/proc".into()), Part::Devices("/dev".into())]);
@@ -143,13 +147,12 @@ mod tests {
         let mut binds = words.windows(3).filter(|words| ["--bind", "--ro-bind"].contains(&words[0].as_str()));
         let allowed = |from: &str| {
             let system = ["/usr", "/bin", "/sbin", "/lib", "/place/etc/", "/runs/x/servers"];
-            let kernels = from == "/dev/null" || KERNEL.contains(&from);
+            let kernels = from == "/dev/null";
             kernels || system.iter().any(|start| from.starts_with(start)) || etc::SHARED.contains(&from)
         };
         assert!(binds.all(|words| allowed(&words[1])), "{words:?}");
         assert!(words.windows(3).any(|words| words == ["--bind", "/runs/x/servers", "/runs/x/servers"]));
         assert!(words.windows(3).any(|words| words == ["--setenv", "A", "b c"]));
-        assert!(words.windows(3).any(|words| words == ["--ro-bind", "/proc/sys", "/proc/sys"]));
         let rooted = arguments(&cell, Path::new("/place"), Some(Path::new("/place/root")), 9);
         assert!(rooted.windows(3).any(|words| words == ["--ro-bind", "/place/root", "/"]));
         assert!(!rooted.contains(&OsString::from("--symlink")), "the tree has them");

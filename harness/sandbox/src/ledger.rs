@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -92,12 +94,14 @@ pub struct Ledger {
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Line {
+pub(crate) enum Line {
     Attempt(Attempt),
     More(usize),
     Failed(String),
     FilesUnseen(String),
     Over,
+    /// The last one from a container, with the program's exit status. It is for the harness, and in no file.
+    Ended(u8),
 }
 
 impl Ledger {
@@ -112,16 +116,22 @@ impl Ledger {
                 Ok(Line::Failed(why)) => ledger.failed = Some(why),
                 Ok(Line::FilesUnseen(why)) => ledger.files_unseen = Some(why),
                 Ok(Line::Over) => ledger.over = true,
-                Err(_) => break,
+                Ok(Line::Ended(_)) | Err(_) => break,
             }
         }
         ledger
     }
 }
 
+/// Notes why the program of the cell in `place` was not started, if nobody has.
+pub fn failed(place: &Path, why: &str) -> io::Result<()> {
+    Writer::open(place)?.failed(why)
+}
+
 /// Writes a ledger as it grows.
 #[derive(Debug)]
 pub(crate) struct Writer {
+    /// Or the way to whoever keeps it.
     file: File,
     written: usize,
 }
@@ -131,7 +141,12 @@ impl Writer {
         Ok(Self { file: File::options().append(true).create(true).open(place.join(FILE))?, written: 0 })
     }
 
-    fn line(&mut self, line: &Line) -> io::Result<()> {
+    /// Sends it to whoever is at the other end.
+    pub(crate) fn to(harness: UnixStream) -> Self {
+        Self { file: OwnedFd::from(harness).into(), written: 0 }
+    }
+
+    pub(crate) fn line(&mut self, line: &Line) -> io::Result<()> {
         let mut text = serde_json::to_string(line)?;
         text.push('\n');
         self.file.write_all(text.as_bytes())
@@ -148,6 +163,10 @@ impl Writer {
 
     pub(crate) fn files_unseen(&mut self, why: &str) -> io::Result<()> {
         self.line(&Line::FilesUnseen(why.to_owned()))
+    }
+
+    pub(crate) fn ended(&mut self, status: u8) -> io::Result<()> {
+        self.line(&Line::Ended(status))
     }
 
     pub(crate) fn over(&mut self) -> io::Result<()> {

@@ -10,9 +10,20 @@
 //! ```
 //!
 //! The warden stands outside of the sealed file system and processes, so that what is sealed can neither see nor end it.
+//!
+//! Where the host refuses namespaces, an engine makes them:
+//!
+//! ```text
+//! redrill guard -> redrill enclose CELL -> the engine -> a container: redrill enclosed -> setpriv -> redrill sealed ->
+//! the program
+//! ```
+//!
+//! There the warden is the container's first process, which no other in it can end, and the ledger is on the host.
 
 mod absent;
 mod cell;
+mod enclosed;
+mod enclosure;
 mod etc;
 mod filter;
 mod layout;
@@ -24,7 +35,9 @@ mod warden;
 mod watch;
 
 pub use cell::{Cell, Lead};
-pub use ledger::{Attempt, Ledger, Protocol};
-pub use means::{Means, Unable, find};
+pub use enclosed::{enclosed, sealed};
+pub use enclosure::{Enclosure, Mount, PRIVATE, PROGRAM};
+pub use ledger::{Attempt, Ledger, Protocol, failed};
+pub use means::{Choice, Means, Unable, VARIABLE, find};
 pub use reading::{read_back, write_anew};
 pub use warden::warden;

@@ -1,5 +1,6 @@
 //! Whether this host can seal a program: found by trying.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -33,6 +34,50 @@ pub enum Unable {
     /// The kernel, a security module or a container around us refuses; what was said.
     #[error("this host refuses the namespaces that a sandbox is made of: {0}")]
     Refused(String),
+    /// No engine seals here either; what was said.
+    #[error("{namespaces}; and no container of an engine can be the sandbox: {engine}")]
+    Neither {
+        /// Why the host itself does not.
+        namespaces: Box<Unable>,
+        /// Why the engine does not.
+        engine: String,
+    },
+    /// No container of an engine can be the sandbox, and nothing else was to be tried.
+    #[error("no container of an engine can be the sandbox: {0}")]
+    Engine(String),
+    /// It was asked for.
+    #[error("`{VARIABLE}` is `{0}`")]
+    Unwanted(String),
+}
+
+/// Says which means may be used: `namespaces`, `engine` or `none`; both by default.
+pub const VARIABLE: &str = "REDRILL_SANDBOX";
+
+/// Which means may be used. None of them is weaker than what is used without a choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// Namespaces, and an engine where the host refuses them.
+    Any,
+    /// No engine.
+    Namespaces,
+    /// Nothing else.
+    Engine,
+}
+
+impl Choice {
+    /// What [`VARIABLE`] says. An error if it says that nothing may be used, or nothing that is known.
+    pub fn from_environment() -> Result<Self, Unable> {
+        Self::of(std::env::var_os(VARIABLE).map(|choice| choice.to_string_lossy().into_owned()))
+    }
+
+    fn of(said: Option<String>) -> Result<Self, Unable> {
+        match said.as_deref() {
+            None | Some("") => Ok(Self::Any),
+            Some("namespaces") => Ok(Self::Namespaces),
+            Some("engine") => Ok(Self::Engine),
+            Some(_) => Err(Unable::Unwanted(said.unwrap_or_default())),
+        }
+    }
 }
 
 impl Unable {
@@ -45,8 +90,20 @@ impl Unable {
                                  container: a job with --privileged, or --security-opt seccomp=unconfined and \
                                  --security-opt apparmor=unconfined"
                 .to_owned(),
+            Self::Engine(_) => ENGINE.to_owned(),
+            Self::Neither { namespaces, .. } => format!("{}; or: {ENGINE}", namespaces.mend()),
+            Self::Unwanted(_) => format!("unset {VARIABLE}"),
         }
     }
+}
+
+/// What gives a host an engine that can seal.
+const ENGINE: &str = "apt-get install docker.io, and a user in the group docker; its daemon must run where redrill runs, \
+                      and see the same files";
+
+/// As an error of the system.
+pub(crate) fn missing(program: &'static str, package: &'static str) -> io::Error {
+    io::Error::other(Unable::Missing(program, package))
 }
 
 impl Means {
@@ -86,3 +143,29 @@ const NAMESPACES: [&str; 4] = ["--user", "--map-root-user", "--net", "--mount"];
 const TRIAL: &str = "\"$1\" link set lo up && \"$1\" route add local 0.0.0.0/0 dev lo && exec \"$2\" --unshare-user \
     --unshare-pid --unshare-uts --unshare-ipc --uid 1000 --gid 1000 --cap-drop ALL --ro-bind / / --proc /proc \
     --dev /dev echo sealed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_never_opens_what_is_sealed() {
+        let of = |said: &str| Choice::of(Some(said.to_owned()));
+        assert_eq!(Choice::of(None), Ok(Choice::Any));
+        assert_eq!((of("engine"), of("namespaces")), (Ok(Choice::Engine), Ok(Choice::Namespaces)));
+        for word in ["none", "off", "NAMESPACES", "namespaces,none"] {
+            assert_eq!(of(word), Err(Unable::Unwanted(word.to_owned())));
+        }
+    }
+
+    #[test]
+    fn what_mends_it_names_both_ways() {
+        let namespaces = Box::new(Unable::Missing("bwrap", "bubblewrap"));
+        let neither = Unable::Neither { namespaces, engine: "nobody answers".to_owned() };
+        assert_eq!(
+            neither.to_string(),
+            "`bwrap` is missing (package bubblewrap); and no container of an engine can be the sandbox: nobody answers"
+        );
+        assert!(neither.mend().starts_with("apt-get install bubblewrap; or: apt-get install docker.io"));
+    }
+}

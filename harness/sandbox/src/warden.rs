@@ -26,7 +26,7 @@ use crate::watch::Packets;
 use crate::{absent, etc, filter, layout};
 
 /// Nothing was started.
-const NOT_STARTED: u8 = 126;
+pub(crate) const NOT_STARTED: u8 = 126;
 /// How long the watcher waits for the next packet before it looks whether the program has ended.
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -55,7 +55,7 @@ fn run(place: &Path, words: &[OsString], ledger: &Arc<Mutex<Writer>>) -> io::Res
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     let cell = Cell::read(place)?;
     let means = Means::programs().map_err(io::Error::other)?;
-    set_up(&means)?;
+    set_up(&means.ip)?;
     let mut asked = Asked::default();
     asked.know(&cell);
     let leads = Leads::of(&cell);
@@ -80,8 +80,8 @@ fn run(place: &Path, words: &[OsString], ledger: &Arc<Mutex<Writer>>) -> io::Res
 }
 
 /// Every address is this network's own: what nobody listens for is refused at once, and seen.
-fn set_up(means: &Means) -> io::Result<()> {
-    let mut ip = Command::new(&means.ip);
+pub(crate) fn set_up(ip: &Path) -> io::Result<()> {
+    let mut ip = Command::new(ip);
     ip.args(["-batch", "-"]).env_clear().stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut ip = ip.spawn()?;
     if let Some(mut stdin) = ip.stdin.take() {
@@ -99,10 +99,10 @@ fn set_up(means: &Means) -> io::Result<()> {
 
 /// Where connections lead: by address and port.
 #[derive(Debug, Clone)]
-struct Leads(Arc<BTreeMap<(IpAddr, u16), std::path::PathBuf>>);
+pub(crate) struct Leads(Arc<BTreeMap<(IpAddr, u16), std::path::PathBuf>>);
 
 impl Leads {
-    fn of(cell: &Cell) -> Self {
+    pub(crate) fn of(cell: &Cell) -> Self {
         let each = cell.leads.iter().zip(cell.addresses());
         let each = each.flat_map(|(lead, addresses)| {
             addresses.into_iter().map(move |address| ((address.to_canonical(), lead.port), lead.socket.clone()))
@@ -116,7 +116,7 @@ impl Leads {
     }
 
     /// Listens on each port at all addresses, and carries what comes for one of ours.
-    fn listen(&self) -> io::Result<()> {
+    pub(crate) fn listen(&self) -> io::Result<()> {
         let mut ports: Vec<u16> = self.0.keys().map(|(_, port)| *port).collect();
         ports.sort_unstable();
         ports.dedup();
@@ -179,7 +179,7 @@ fn pump(mut from: impl Read, mut to: impl Write) {
     let _ = io::copy(&mut from, &mut to);
 }
 
-fn answer_names(cell: &Cell, asked: &Asked) -> io::Result<()> {
+pub(crate) fn answer_names(cell: &Cell, asked: &Asked) -> io::Result<()> {
     let socket = UdpSocket::bind((std::net::Ipv4Addr::from(etc::RESOLVER), 53))?;
     let (known, asked) = (cell.names(), asked.clone());
     std::thread::spawn(move || names::serve(&socket, &known, &asked));
@@ -187,7 +187,7 @@ fn answer_names(cell: &Cell, asked: &Asked) -> io::Result<()> {
 }
 
 /// Writes down what is tried until the program is over and all packets are read.
-fn watch(
+pub(crate) fn watch(
     mut packets: Packets,
     leads: &Leads,
     asked: &Asked,

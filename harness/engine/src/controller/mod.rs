@@ -183,6 +183,7 @@ impl Controller {
         )?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
+        controller.remarks.extend(controller.sandbox.remark());
         controller.hosts.iter().try_for_each(|host| controller.ways.lead_to_machine(host))?;
         controller.lead_out(loaded)?;
         Ok(controller)

@@ -4,9 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use redrill_machines::MachineError;
 use redrill_machines::process::Guard;
-use redrill_sandbox::{Cell, Ledger, Means, Unable};
+use redrill_machines::{MachineError, Sealing};
+use redrill_sandbox::{Cell, Ledger, Unable};
 use tokio::process::Command;
 
 use super::ControllerError;
@@ -20,7 +20,7 @@ const LABEL: &str = "label";
 #[derive(Debug)]
 pub(crate) struct Sandbox {
     guard: Guard,
-    means: Means,
+    sealing: Sealing,
     cells: PathBuf,
     made: AtomicUsize,
 }
@@ -76,27 +76,26 @@ impl Sealed {
 impl Sandbox {
     /// An error where this host cannot seal anything.
     pub(crate) async fn open(guard: &Guard, directory: &Path) -> Result<Self, Unable> {
-        let probe = tokio::task::spawn_blocking(Means::probe).await;
-        let means = probe.unwrap_or_else(|error| Err(Unable::Refused(error.to_string())))?;
+        let sealing = Sealing::find(guard).await?;
         let cells = directory.join(CELLS);
         // Those of an earlier controller in this directory keep their ledgers.
         let made = std::fs::read_dir(&cells).into_iter().flatten().count();
-        Ok(Self { guard: guard.clone(), means, cells, made: AtomicUsize::new(made) })
+        Ok(Self { guard: guard.clone(), sealing, cells, made: AtomicUsize::new(made) })
     }
 
-    /// Makes the cell, and the guarded command that runs in it. Its environment is empty: what the warden and bubblewrap
-    /// are given, their child could read.
+    /// What a reader of the report must know of it.
+    pub(crate) fn remark(&self) -> Option<String> {
+        self.sealing.remark()
+    }
+
+    /// Makes the cell, and the guarded command that runs in it.
     pub(crate) fn command(&self, sealed: &Sealed) -> Result<Command, MachineError> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let place = self.cells.join(format!("{number:04}"));
         let failed = |source| MachineError::Io { what: "cannot make a sandbox".to_owned(), source };
         sealed.cell.write(&place).map_err(failed)?;
         std::fs::write(place.join(LABEL), &sealed.label).map_err(failed)?;
-        let mut command = self.guard.command(&self.means.unshare);
-        command.args(self.means.namespaces()).arg(self.guard.program()).arg("warden").arg(&place).arg("--");
-        command.args(&sealed.words).env_clear().env("PATH", "/usr/bin:/bin");
-        command.env(redrill_machines::process::RUN_VARIABLE, self.guard.run()).current_dir("/");
-        Ok(command)
+        Ok(self.sealing.command(&self.guard, &place, &sealed.words))
     }
 }
 

@@ -6,7 +6,7 @@ mod serves;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, Scenario, Severity, apply_waivers};
+use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, Scenario, Severity, UNSEALED, apply_waivers};
 use redrill_state::{Judgement, Section, Trend};
 
 use crate::acme;
@@ -16,7 +16,7 @@ pub(crate) use crate::prove_restores::restore_reports;
 use crate::prove_restores::{restored_summary, restores, survives_reboot};
 use crate::restore::Restores;
 use crate::resume::Cuts;
-use crate::stages::{HOST_FULL, UNSEALED};
+use crate::stages::HOST_FULL;
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{Again, add_flip_flops, changed_again, is_without_effect, judge_machine};
 pub(crate) use serves::serves;
@@ -214,6 +214,9 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
             None => format!("only {} of {} {} were looked at", report.checked, report.declared, report.unit),
         },
         (_, Verdict::Undeclared) => report.summary.clone(),
+        (_, Verdict::Waived) if report.findings.iter().any(|f| f.code == UNSEALED) => {
+            "nothing was run, since this host cannot seal it, and a waiver accepts that".to_owned()
+        }
         (_, Verdict::Waived) => "it does not hold, and waivers cover all of it".to_owned(),
         (Claim::Rebuilds, Verdict::Proven) => {
             let seconds = evidence.first.as_ref().map_or(0.0, |first| first.run.seconds);

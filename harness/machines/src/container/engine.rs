@@ -13,7 +13,7 @@ use bollard::models::{ContainerConfig, ExecConfig, NetworkCreateRequest};
 use bollard::query_parameters::{
     CommitContainerOptionsBuilder, CreateImageOptionsBuilder, InspectContainerOptions, RemoveImageOptionsBuilder,
 };
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use testcontainers::TestcontainersError;
 use testcontainers::core::client::ClientError;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -30,10 +30,10 @@ const PIECE: usize = 256 * 1024;
 
 #[derive(Debug, Clone)]
 pub(super) struct Engine {
-    docker: Docker,
+    pub(super) docker: Docker,
 }
 
-fn failed(what: &str) -> impl Fn(bollard::errors::Error) -> MachineError {
+pub(super) fn failed(what: &str) -> impl Fn(bollard::errors::Error) -> MachineError {
     move |error| match error {
         Error::DockerResponseServerError { message, .. } if says(&message, NO_SPACE) => MachineError::DiskFull {
             place: "the container engine".to_owned(),
@@ -115,7 +115,7 @@ impl Engine {
     /// The image's tree as an image of the engine; named by its digest and kept there.
     pub(super) async fn import(&self, image: &Image) -> Result<(String, String), MachineError> {
         let (name, tag) = copy_of(&image.manifest.name, &image.digest);
-        if self.docker.inspect_image(&format!("{name}:{tag}")).await.is_ok() {
+        if self.has(&format!("{name}:{tag}")).await {
             return Ok((name, tag));
         }
         let tree = tokio::fs::File::open(image.tree()).await.map_err(MachineError::io("the image has no tree"))?;
@@ -125,17 +125,34 @@ impl Engine {
                 Ok(0) => None,
                 Ok(length) => {
                     piece.truncate(length);
-                    Some((Ok(piece.into()), tree))
+                    Some((Ok(piece), tree))
                 }
                 Err(error) => Some((Err(error), tree)),
             }
         });
-        let options = CreateImageOptionsBuilder::new().from_src("-").repo(&name).tag(&tag).build();
-        let mut told = Box::pin(self.docker.create_image(Some(options), Some(bollard::body_try_stream(pieces)), None));
+        self.take(&name, &tag, pieces).await?;
+        Ok((name, tag))
+    }
+
+    /// Whether it has this image.
+    pub(super) async fn has(&self, image: &str) -> bool {
+        self.docker.inspect_image(image).await.is_ok()
+    }
+
+    /// Makes an image of an archive of files.
+    pub(super) async fn take(
+        &self,
+        name: &str,
+        tag: &str,
+        archive: impl Stream<Item = std::io::Result<Vec<u8>>> + Send + 'static,
+    ) -> Result<(), MachineError> {
+        let archive = bollard::body_try_stream(archive.map(|piece| piece.map(Into::into)));
+        let options = CreateImageOptionsBuilder::new().from_src("-").repo(name).tag(tag).build();
+        let mut told = Box::pin(self.docker.create_image(Some(options), Some(archive), None));
         while let Some(step) = told.next().await {
             step.map_err(failed("does not take the image"))?;
         }
-        Ok((name, tag))
+        Ok(())
     }
 
     /// A network that leads out, for machines whose scenario wants that.

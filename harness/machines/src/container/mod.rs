@@ -2,6 +2,7 @@
 //!
 //! What they cannot do, being processes of the host's kernel, is in their [`Capabilities`].
 
+mod enclose;
 mod engine;
 mod lan;
 mod outside;
@@ -35,11 +36,13 @@ use crate::personal::{self, Person};
 use crate::plain;
 use crate::process::{Guard, RUN_VARIABLE};
 use crate::ssh::ClientKey;
+pub use enclose::enclose;
+pub(crate) use enclose::{is_making, is_rootless};
 use engine::{Engine, Gone};
 use lan::Lans;
 use start::Making;
 pub use sweep::left;
-pub use sweep::{Copy, engine_socket, engine_version, forget_copies};
+pub use sweep::{Copy, engine_socket, engine_version, forget_copies, forget_sandboxes};
 pub(crate) use sweep::{ENGINE, remove_all, remove_what_comes};
 
 /// What these machines are told differs little: their only network card is the engine's business.

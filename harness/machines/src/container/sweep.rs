@@ -4,7 +4,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,6 +15,8 @@ pub(super) const LABEL: &str = "redrill.run";
 /// How often, and how long after each other, a killed run's engine is asked for more.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
+/// How often what is being removed is looked for.
+const SOON: Duration = Duration::from_millis(50);
 /// Removing a container with many files takes a busy engine more than half a minute.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -75,6 +77,18 @@ pub fn forget_copies(images: &[(String, String)]) -> Vec<Copy> {
     images.iter().filter_map(|(name, digest)| forget_copy(&socket, name, digest)).collect()
 }
 
+/// Removes the engine's images of sandboxes: the next one that is needed is made in a moment.
+pub fn forget_sandboxes() -> Vec<Copy> {
+    let socket = engine_socket();
+    let filter = serde_json::json!({ "reference": [format!("redrill/{}", super::enclose::IMAGE)] }).to_string();
+    let Ok(images) = ask(&socket, "GET", &format!("/images/json?filters={}", encoded(&filter))) else {
+        return Vec::new();
+    };
+    let tags = images.as_array().into_iter().flatten().flat_map(|image| image["RepoTags"].as_array()).flatten();
+    let names = tags.filter_map(|tag| tag.as_str()?.strip_prefix("redrill/")?.split_once(':'));
+    names.filter_map(|(name, tag)| forget_copy(&socket, name, tag)).collect()
+}
+
 fn forget_copy(socket: &Path, name: &str, digest: &str) -> Option<Copy> {
     let (repository, tag) = copy_of(name, digest);
     let copy = format!("{repository}:{tag}");
@@ -130,14 +144,31 @@ fn remove(socket: &Path, run: &str) -> io::Result<usize> {
     let mut count = 0;
     let mut stays = Ok(());
     for kind in &KINDS {
-        for id in list(socket, kind, run)? {
+        let ids = list(socket, kind, run)?;
+        for id in &ids {
             match ask(socket, "DELETE", &format!("{}{id}{}", kind.remove, kind.options)) {
                 Ok(_) => count += 1,
                 Err(error) => stays = stays.and(Err(error)),
             }
         }
+        if stays.is_ok() && !ids.is_empty() {
+            stays = wait_for(socket, kind, run, &ids);
+        }
     }
     stays.map(|()| count)
+}
+
+/// Waits until none of these is there any more: what an engine removes by itself is listed to the end, and what it is
+/// asked to remove meanwhile it says it does already.
+fn wait_for(socket: &Path, kind: &Kind, run: &str, gone: &[String]) -> io::Result<()> {
+    let began = Instant::now();
+    while list(socket, kind, run)?.iter().any(|id| gone.contains(id)) {
+        if began.elapsed() > PATIENCE {
+            return Err(io::Error::other("the engine does not come to an end with what it removes"));
+        }
+        std::thread::sleep(SOON);
+    }
+    Ok(())
 }
 
 /// One question. HTTP/1.0, so that the answer comes in one piece and the connection ends with it.
@@ -205,6 +236,33 @@ mod tests {
         assert_eq!((left(dir.path()), remove_all(dir.path()).expect("removed")), (0, 0));
         let asked = asked.lock().expect("no panic").join("");
         assert!(asked.contains("%22redrill.run%3D"), "by label: {asked}");
+    }
+
+    #[test]
+    fn what_an_engine_is_removing_already_is_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("engine.sock");
+        let listener = UnixListener::bind(&socket).expect("bound");
+        std::thread::spawn(move || {
+            let mut lists = 0;
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).expect("a request");
+                let answer = match line.split('?').next().unwrap_or_default() {
+                    "GET /containers/json" => {
+                        lists += 1;
+                        if lists < 4 { r#"200 OK|[{"Id": "abc"}]"# } else { "200 OK|[]" }
+                    }
+                    "DELETE /containers/abc" => r#"409 Conflict|{"message": "removal is already in progress"}"#,
+                    _ => "200 OK|[]",
+                };
+                let (status, body) = answer.split_once('|').expect("two parts");
+                let _ = stream.write_all(format!("HTTP/1.0 {status}\r\n\r\n{body}").as_bytes());
+            }
+        });
+        std::fs::write(dir.path().join(ENGINE), socket.display().to_string()).expect("noted");
+        assert_eq!((remove_all(dir.path()).expect("removed"), left(dir.path())), (1, 0));
     }
 
     #[test]

@@ -420,15 +420,25 @@ fn clear_of_secrets(run: &Path, redactor: &Redactor) -> Result<Vec<String>, Fail
 /// cleaned is not shown.
 fn without_secrets(mut report: Report, redactor: &Redactor) -> Result<Report, Failure> {
     let failed = |error: serde_json::Error| Failure::unknown("the report cannot be cleaned of secrets", &error);
-    let left_out = redactor.left_out().iter().map(|what| format!("secrets: of the keys, {what}"));
-    report.remarks.extend(left_out);
+    let left_out = redactor.left_out();
+    let told = left_out.iter().take(MOST_REMARKS).map(|what| format!("secrets: of the keys, {what}"));
+    report.remarks.extend(told);
+    if left_out.len() > MOST_REMARKS {
+        report.remarks.push(format!("secrets: and {} more of this kind", left_out.len() - MOST_REMARKS));
+    }
+    // Where the evidence lies, and what repeats the drill, its reader knows and needs: whatever word of it is a secret too.
+    let (run_dir, repeat) = (report.run_dir.clone(), report.repeat.clone());
     let mut value = serde_json::to_value(&report).map_err(failed)?;
     redactor.clean_json(&mut value);
     if redactor.finds_in_json(&value) {
         return Err(Failure::plain("a secret of the keys remains in the report: it is not shown"));
     }
-    serde_json::from_value(value).map_err(failed)
+    let report: Report = serde_json::from_value(value).map_err(failed)?;
+    Ok(Report { run_dir, repeat, ..report })
 }
+
+/// Remarks about keys beyond these are counted.
+const MOST_REMARKS: usize = 10;
 
 /// Writes the report in both forms.
 fn write(report: &Report, run_dir: &Path) -> Result<(), Failure> {

@@ -23,8 +23,11 @@ const ENDS: usize = 4 * 1024;
 const LONGEST_WHOLE: usize = 8 * 1024;
 /// Of a larger file with more lines, those are looked for that look like secrets or have a name that says so.
 const MOST_LINES: usize = 4096;
-/// More values than these would cost memory without end.
-const MOST_VALUES: usize = 10_000;
+/// More values than these would cost memory without end. Small files are read first: keys are small, and what is large
+/// is data.
+const MOST_VALUES: usize = 20_000;
+/// No file takes the place of all others.
+const MOST_OF_A_FILE: usize = 5_000;
 /// Values within values, and directories within directories.
 const DEEPEST: usize = 6;
 const DEEPEST_DIRECTORY: usize = 32;
@@ -52,6 +55,10 @@ pub(crate) struct Secrets {
     public: BTreeSet<String>,
     /// The file that is being read, for `left_out`.
     file: String,
+    /// How many values it brought.
+    of_file: usize,
+    /// Files of which values are not looked for.
+    too_many: BTreeSet<String>,
 }
 
 impl Secrets {
@@ -61,11 +68,30 @@ impl Secrets {
 
     /// Everything below a directory. Links are followed, as by the deploy; what is no file or directory is none.
     pub(crate) fn directory(&mut self, directory: &Path) {
-        let mut seen = HashSet::new();
-        self.below(directory, directory, &mut seen, 0);
+        let (mut seen, mut files) = (HashSet::new(), Vec::new());
+        self.below(directory, directory, (&mut seen, &mut files), 0);
+        files.sort();
+        for (_, path) in files {
+            self.file(directory, &path);
+        }
+        if let Some(first) = self.too_many.first() {
+            let others = match self.too_many.len() - 1 {
+                0 => String::new(),
+                others => format!(" and {others} other files"),
+            };
+            let what = "more values than can be looked for: those beyond are not blanked out";
+            self.left_out.insert(format!("`{first}`{others}: {what}"));
+        }
     }
 
-    fn below(&mut self, top: &Path, directory: &Path, seen: &mut HashSet<PathBuf>, depth: usize) {
+    /// Gathers the files of a directory with their sizes.
+    fn below(
+        &mut self,
+        top: &Path,
+        directory: &Path,
+        (seen, files): (&mut HashSet<PathBuf>, &mut Vec<(u64, PathBuf)>),
+        depth: usize,
+    ) {
         let fresh = directory.canonicalize().is_ok_and(|place| seen.insert(place));
         let mut paths: Vec<PathBuf> = match std::fs::read_dir(directory) {
             Ok(entries) if fresh && depth <= DEEPEST_DIRECTORY => entries.flatten().map(|entry| entry.path()).collect(),
@@ -77,11 +103,11 @@ impl Secrets {
             let Ok(kind) = path.metadata() else { continue };
             if kind.is_dir() && path.file_name().is_some_and(|name| name == ".git") {
                 // What is committed is packed; how it is fetched may hold a token.
-                self.file(top, &path.join("config"));
+                files.push((0, path.join("config")));
             } else if kind.is_dir() {
-                self.below(top, &path, seen, depth + 1);
+                self.below(top, &path, (seen, files), depth + 1);
             } else if kind.is_file() {
-                self.file(top, &path);
+                files.push((kind.len(), path));
             }
         }
     }
@@ -104,6 +130,7 @@ impl Secrets {
             self.leave_out(top, path, "is larger than 64 MiB: its beginning is looked for, the rest is not");
         }
         self.file = path.strip_prefix(top).unwrap_or(path).display().to_string();
+        self.of_file = 0;
         self.content(&bytes);
     }
 
@@ -245,9 +272,12 @@ impl Secrets {
             self.add_bytes(&bytes[..ENDS], how);
             return self.add_bytes(&bytes[bytes.len() - ENDS..], how);
         }
-        if self.values.len() >= MOST_VALUES && !self.values.contains_key(bytes) {
-            return self.tell(&format!("is more than can be looked for: the keys hold over {MOST_VALUES} values"));
+        let full = self.values.len() >= MOST_VALUES || self.of_file >= MOST_OF_A_FILE;
+        if full && !self.values.contains_key(bytes) {
+            self.too_many.insert(self.file.clone());
+            return;
         }
+        self.of_file += 1;
         let known = self.values.entry(bytes.to_vec()).or_insert(how);
         *known = how.max(*known);
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redrill_model::{Finding, OperationRef, OperationRun, Severity};
-use redrill_sandbox::{Attempt, Ledger};
+use redrill_sandbox::{Attempt, Ledger, Protocol};
 
 use crate::controller::Production;
 use crate::tools::Deployed;
@@ -28,7 +28,8 @@ pub(crate) fn findings(
             let deploy = deploys.iter().find(|deployed| deployed.run.pass.file_stem() == label);
             let run = deploy.and_then(|deployed| at_work(deployed, attempt));
             let who = run.map_or_else(|| caller(label), |run| format!("operation `{}`", run.name));
-            let tried = found.entry((!real, attempt.target(), who)).or_insert_with(|| Tried::new(run));
+            let tried =
+                found.entry((!real, attempt.target(), who)).or_insert_with(|| Tried::new(run, attempt.protocol));
             tried.times += 1;
             if !tried.labels.contains(label) {
                 tried.labels.push(label.clone());
@@ -46,19 +47,26 @@ struct Tried {
     labels: Vec<String>,
     operation: Option<OperationRef>,
     host: Option<String>,
+    file: bool,
+    /// One that any host may have.
+    system: bool,
 }
 
 impl Tried {
-    fn new(run: Option<&OperationRun>) -> Self {
+    fn new(run: Option<&OperationRun>, protocol: Protocol) -> Self {
+        let (file, system) = (matches!(protocol, Protocol::File), protocol == Protocol::SystemFile);
         let operation = run.map(|run| {
             let OperationRun { number, name, place, item, .. } = run.clone();
             OperationRef { number, name, place, item }
         });
-        Self { times: 0, labels: Vec::new(), operation, host: run.map(|run| run.host.clone()) }
+        Self { times: 0, labels: Vec::new(), operation, host: run.map(|run| run.host.clone()), file, system }
     }
 
     fn finding(self, elsewhere: bool, target: &str, who: &str) -> Finding {
-        let (code, severity, text) = if elsewhere {
+        let (code, severity, text) = if self.system {
+            let text = format!("{who} looked for {target}, which the sandbox does not have, and went on");
+            (OUTSIDE, Severity::Info, text)
+        } else if elsewhere {
             let text = format!("this commit and the keys were not enough: {who} wanted {target}");
             (OUTSIDE, Severity::Unknown, text)
         } else {
@@ -68,13 +76,16 @@ impl Tried {
         let mut finding = Finding::new(code, severity, target, text);
         (finding.operation, finding.machine) = (self.operation, self.host);
         finding.evidence.push(format!("{} times, in {}", self.times, self.labels.join(", ")));
-        if elsewhere {
-            finding.evidence.push(
-                "if the deploy needs it: put it into the repo or among the keys, or declare it in scenario.toml with \
-                 [network] controller = [{ to = \"HOST:PORT\", why = \"...\" }]"
-                    .to_owned(),
-            );
-        }
+        let mend = match (self.file, severity) {
+            (true, Severity::Unknown) => "if the deploy needs it: put it into the repo, or among the keys",
+            (false, Severity::Unknown | Severity::Fails) => {
+                "if the deploy needs it: put what it fetches into the repo, or declare the way in scenario.toml with \
+                 [network] controller = [{ to = \"HOST:PORT\", why = \"...\" }], which for a host of the inventory leads \
+                 to its machine"
+            }
+            _ => return finding,
+        };
+        finding.evidence.push(mend.to_owned());
         finding
     }
 }
@@ -110,7 +121,7 @@ fn caller(label: &str) -> String {
 fn flood(ledgers: &[(String, Ledger)]) -> Option<Finding> {
     let more: usize = ledgers.iter().map(|(_, ledger)| ledger.more).sum();
     let text = format!("the controller tried to leave its sandbox {more} times more than are listed");
-    (more > 0).then(|| Finding::new(OUTSIDE, Severity::Unknown, "sandbox", text))
+    (more > 0).then(|| Finding::new(OUTSIDE, Severity::Unknown, "sandbox, more", text))
 }
 
 /// A deploy that was killed is no verdict anyway; one that ended well must have been watched.
@@ -124,8 +135,6 @@ fn not_seen(label: &str, deploys: &[&Deployed]) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use redrill_sandbox::Protocol;
-
     use super::*;
 
     fn attempt(address: &str, port: u16, name: Option<&str>) -> Attempt {

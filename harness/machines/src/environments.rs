@@ -1,11 +1,30 @@
 //! Python environments in the cache, `venvs/KEY`. They are built where they stay, since their scripts name their place:
-//! not one that is renamed, but one that is marked is whole. Whoever makes one holds the lock `venvs/KEY.lock`.
+//! not one that is renamed, but one that is marked is whole. Whoever makes one holds the lock `venvs/KEY.lock`. Lock and
+//! mark lie beside it: what is installed in it runs programs of its own, which may put anything into it.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 
-/// Present in a whole environment.
-pub const WHOLE: &str = "whole";
+/// Whether somebody has made this one to its end.
+pub fn is_whole(directory: &Path) -> bool {
+    mark_of(directory).symlink_metadata().is_ok_and(|about| about.is_file())
+}
+
+/// Marks it as whole.
+pub fn mark(directory: &Path) -> io::Result<()> {
+    fs::write(mark_of(directory), "")
+}
+
+/// Takes it away, mark first.
+pub fn discard(directory: &Path) {
+    let _ = fs::remove_file(mark_of(directory));
+    let _ = fs::remove_dir_all(directory);
+}
+
+fn mark_of(directory: &Path) -> PathBuf {
+    directory.with_extension("whole")
+}
 
 /// Environments that nobody completes.
 pub(crate) fn half_made(cache: &Path) -> Vec<PathBuf> {
@@ -14,7 +33,7 @@ pub(crate) fn half_made(cache: &Path) -> Vec<PathBuf> {
     let half = |directory: &PathBuf| {
         // In this order: a maker marks it before it gives the lock back.
         let made = File::open(lock_of(directory)).is_ok_and(|lock| lock.try_lock().is_err());
-        !made && !directory.join(WHOLE).exists()
+        !made && !is_whole(directory)
     };
     directories.map(|entry| entry.path()).filter(half).collect()
 }
@@ -27,9 +46,9 @@ pub(crate) fn remove(directory: &Path) -> bool {
     // Held until it is removed. What stays is told by the next look.
     if let Ok(lock) = File::options().create(true).truncate(false).write(true).open(lock_of(directory))
         && lock.try_lock().is_ok()
-        && !directory.join(WHOLE).exists()
+        && !is_whole(directory)
     {
-        let _ = fs::remove_dir_all(directory);
+        discard(directory);
     }
     true
 }
@@ -51,7 +70,7 @@ mod tests {
             directory
         };
         let (whole, dead, making) = (directory("whole-one"), directory("dead"), directory("making"));
-        fs::write(whole.join(WHOLE), "").expect("written");
+        mark(&whole).expect("written");
         let lock = File::create(place.path().join("venvs/making.lock")).expect("made");
         lock.lock().expect("held");
         assert_eq!(half_made(place.path()), std::slice::from_ref(&dead));

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
@@ -25,36 +25,25 @@ const FOREVER: Duration = Duration::from_secs(1 << 20);
 /// What is not there may come to be there.
 const FOR_A_WHILE: Duration = Duration::from_secs(60);
 
-/// What programs of the system look for by themselves, and do without: no wish of the repo's.
+/// What programs of the system look for each time they start, and do without: no wish of the repo's.
 const LOOKED_FOR: &[&str] = &[
-    "/etc/.pwd.lock",
-    "/etc/bash.bashrc",
-    "/etc/gai.conf",
-    "/etc/gitconfig",
-    "/etc/gss",
-    "/etc/host.conf",
-    "/etc/inputrc",
-    "/etc/krb5.conf",
     "/etc/ld.so.preload",
-    "/etc/libnl",
     "/etc/localtime",
-    "/etc/locale.alias",
-    "/etc/nscd.conf",
-    "/etc/perl",
-    "/etc/pip.conf",
-    "/etc/profile",
-    "/etc/selinux",
-    "/etc/ssh",
-    "/etc/ssl",
-    "/etc/xdg",
+    "/etc/ssh/ssh_config",
+    "/etc/ssh/ssh_config.d",
+    "/etc/ssh/ssh_known_hosts",
+    "/etc/ssh/ssh_known_hosts2",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
     "/run/mount",
     "/run/nscd",
     "/run/systemd",
     "/sys",
-    "/var/cache",
     "/var/lib/sss",
-    "/var/run",
 ];
+
+/// Where a system keeps its own: what everybody may read there, many programs look at.
+const SYSTEM: [&str; 6] = ["/etc", "/run", "/var", "/boot", "/.dockerenv", "/lost+found"];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
@@ -139,6 +128,9 @@ impl Tree {
 /// Serves a [`Tree`], and writes down what else is looked for and is there on the host.
 struct Absent {
     tree: Tree,
+    /// Where it is mounted.
+    place: PathBuf,
+    remote: Vec<PathBuf>,
     told: Mutex<BTreeSet<PathBuf>>,
     ledger: Arc<Mutex<Writer>>,
 }
@@ -147,10 +139,11 @@ impl Absent {
     /// Something asked for `path`, or for what lies below it: that is told if it is there on the host. Whether nothing
     /// below it can ever be worth telling.
     fn missed(&self, path: &Path, process: u32) -> bool {
+        let path = without_link(path);
         // What the host has not, nobody could have read there.
-        let nothing = is_looked_for(path) || std::fs::symlink_metadata(path).is_err();
+        let nothing = is_looked_for(&path) || !self.host_has(&path);
         if !nothing {
-            self.tell(path, process);
+            self.tell(&path, process);
         }
         nothing
     }
@@ -158,23 +151,55 @@ impl Absent {
     fn tell(&self, path: &Path, process: u32) {
         let whole = asked_for(process, path);
         let path = whole.as_deref().unwrap_or(path);
-        if is_looked_for(path)
-            || std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
-        {
+        if is_looked_for(path) || !self.host_has(path) {
             return;
         }
         if !self.told.lock().expect("no panic while it is held").insert(path.to_owned()) {
             return;
         }
+        let protocol = if is_systems(path) { Protocol::SystemFile } else { Protocol::File };
         let name = Some(path.to_string_lossy().into_owned());
-        let attempt = Attempt { time: now(), protocol: Protocol::File, address: None, port: 0, name };
+        let attempt = Attempt { time: now(), protocol, address: None, port: 0, name };
         // A ledger that cannot be written has no end, and whoever reads it knows.
         let _ = self.ledger.lock().expect("no panic while it is held").attempt(attempt);
     }
+
+    /// Whether the host has it. What lies in this very file system is not asked for, which would wait for ourselves; what
+    /// lies in one of a network is taken to be there, since to ask would be to go there.
+    fn host_has(&self, path: &Path) -> bool {
+        if path.starts_with(&self.place) {
+            return false;
+        }
+        self.remote.iter().any(|mount| path.starts_with(mount)) || std::fs::symlink_metadata(path).is_ok()
+    }
+}
+
+/// `/var/run` is `/run`, on every host of today.
+fn without_link(path: &Path) -> PathBuf {
+    path.strip_prefix("/var/run").map_or_else(|_| path.to_owned(), |rest| Path::new("/run").join(rest))
+}
+
+/// A file of the system that everybody may read, or a directory.
+fn is_systems(path: &Path) -> bool {
+    let system = SYSTEM.iter().any(|known| path.starts_with(known));
+    let open = |about: std::fs::Metadata| (about.is_file() || about.is_dir()) && about.mode() & 0o004 != 0;
+    system && std::fs::metadata(path).is_ok_and(open)
+}
+
+/// Mounts that answer by a network, or by another program.
+fn remote_mounts() -> Vec<PathBuf> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let mount = |line: &str| {
+        let (place, kind) = line.split_once(" - ")?;
+        let kind = kind.split(' ').next()?;
+        let far = ["autofs", "nfs", "cifs", "smb", "ceph", "9p", "fuse", "afs"].iter().any(|far| kind.starts_with(far));
+        far.then(|| place.split(' ').nth(4).map(PathBuf::from)).flatten()
+    };
+    text.lines().filter_map(mount).collect()
 }
 
 fn is_looked_for(path: &Path) -> bool {
-    LOOKED_FOR.iter().any(|known| path.starts_with(known)) || path.to_string_lossy().starts_with("/etc/python")
+    LOOKED_FOR.iter().any(|known| path.starts_with(known))
 }
 
 /// Longer than any path.
@@ -256,12 +281,14 @@ impl Filesystem for Absent {
 /// Mounts `tree` at `place`, for as long as this process lives. An error where this host or this user has no FUSE.
 pub(crate) fn mount(tree: Tree, place: &Path, ledger: &Arc<Mutex<Writer>>) -> io::Result<()> {
     std::fs::create_dir_all(place)?;
+    let remote = remote_mounts(); // Before ours is one of them.
     let device = std::fs::File::options().read(true).write(true).open("/dev/fuse")?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&device);
     let options = std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
     rustix::mount::mount("redrill", place, "fuse", flags, Some(options.as_c_str()))?;
-    let absent = Absent { tree, told: Mutex::default(), ledger: Arc::clone(ledger) };
+    let place = place.to_owned();
+    let absent = Absent { tree, place, remote, told: Mutex::default(), ledger: Arc::clone(ledger) };
     let session = Session::from_fd(absent, device.into(), SessionACL::All, fuser::Config::default())?;
     // It ends with the process; the mount goes with the process's namespace.
     std::mem::forget(session.spawn()?);

@@ -78,7 +78,7 @@ impl Cell {
         let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for (lead, addresses) in self.leads.iter().zip(self.addresses()) {
             for name in &lead.names {
-                let known = names.entry(name.clone()).or_default();
+                let known = names.entry(name.to_lowercase()).or_default();
                 known.extend(addresses.iter().filter(|address| !known.contains(address)).copied().collect::<Vec<_>>());
             }
         }

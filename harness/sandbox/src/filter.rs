@@ -11,7 +11,7 @@ use seccompiler::{
 const FAMILIES: [i32; 4] = [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK];
 
 /// The kernel's keyrings are the host user's; io_uring makes sockets past any filter; the others look into the kernel.
-const REFUSED: [i64; 7] = [
+const REFUSED: [i64; 8] = [
     libc::SYS_add_key,
     libc::SYS_keyctl,
     libc::SYS_request_key,
@@ -19,7 +19,29 @@ const REFUSED: [i64; 7] = [
     libc::SYS_bpf,
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
+    // Its mode lies in memory, where no filter looks; programs do without.
+    libc::SYS_openat2,
 ];
+
+/// Calls that give a file its mode, and which argument that is. Where the caller is root, what a sealed program writes is
+/// root's on the host's own file system.
+const MODES: &[(i64, u8)] = &[
+    (libc::SYS_fchmod, 1),
+    (libc::SYS_fchmodat, 2),
+    (FCHMODAT2, 2),
+    (libc::SYS_openat, 3),
+    (libc::SYS_mknodat, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_chmod, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_open, 2),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_creat, 1),
+    #[cfg(target_arch = "x86_64")]
+    (libc::SYS_mknod, 1),
+];
+/// Linux 6.6; the same number on every architecture.
+const FCHMODAT2: i64 = 452;
 
 /// The filter as `bwrap --seccomp` reads it: the kernel's `struct sock_filter`, one after the other.
 pub(crate) fn program() -> Result<Vec<u8>, seccompiler::Error> {
@@ -34,10 +56,22 @@ pub(crate) fn apply() -> Result<(), seccompiler::Error> {
 fn steps() -> Result<BpfProgram, seccompiler::Error> {
     let refused = REFUSED.into_iter().map(|call| (call, Vec::new()));
     let families = (libc::SYS_socket, vec![other_families()?]);
-    let rules: BTreeMap<i64, Vec<SeccompRule>> = refused.chain([families]).collect();
+    let modes = MODES.iter().map(|(call, argument)| Ok((*call, raised(*argument)?)));
+    let modes = modes.collect::<Result<Vec<_>, seccompiler::Error>>()?;
+    let rules: BTreeMap<i64, Vec<SeccompRule>> = refused.chain([families]).chain(modes).collect();
     let denied = SeccompAction::Errno(libc::EPERM.unsigned_abs());
     let filter = SeccompFilter::new(rules, SeccompAction::Allow, denied, ARCH.try_into()?)?;
     Ok(filter.try_into()?)
+}
+
+/// A mode with which a file would run as its owner, or as its group.
+fn raised(argument: u8) -> Result<Vec<SeccompRule>, seccompiler::Error> {
+    let with = |bit: u32| {
+        let compare = SeccompCmpOp::MaskedEq(u64::from(bit));
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, compare, u64::from(bit))?;
+        Ok(SeccompRule::new(vec![condition])?)
+    };
+    [libc::S_ISUID, libc::S_ISGID].into_iter().map(with).collect()
 }
 
 fn other_families() -> Result<SeccompRule, seccompiler::Error> {

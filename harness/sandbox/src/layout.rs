@@ -46,7 +46,7 @@ impl Part {
     }
 
     /// The arguments; links are part of a tree that has them.
-    fn words(&self, rooted: bool) -> Vec<OsString> {
+    fn words(&self, place: &Path, rooted: bool) -> Vec<OsString> {
         if let Self::Processes(path) = self {
             return processes(path);
         }
@@ -57,11 +57,29 @@ impl Part {
             Self::Link(path, target) => &[&"--symlink", target, path],
             Self::Scratch(path) => &[&"--perms", &"1777", &"--size", &SCRATCH, &"--tmpfs", path],
             Self::Processes(_) => &[],
-            Self::Devices(path) => &[&"--dev", path],
+            Self::Devices(path) => return devices(path, place),
             Self::Covered(path) => &[&"--ro-bind", &"/dev/null", path],
         };
         words.iter().map(|word| word.as_ref().to_owned()).collect()
     }
+}
+
+/// Devices that every program needs. They are the host's own: where the caller is root their modes are the program's to
+/// change, unless what it sees is mounted read-only, which hinders nobody from writing to a device.
+pub(crate) const DEVICES: [&str; 5] = ["null", "zero", "full", "random", "urandom"];
+
+/// Where the warden has mounted them so, in a cell's place.
+pub(crate) const DEVICES_PLACE: &str = "devices";
+
+fn devices(path: &Path, place: &Path) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec!["--dev".into(), path.into()];
+    words.extend(["--perms", "1777", "--size", SCRATCH, "--tmpfs"].map(OsString::from));
+    words.push(path.join("shm").into());
+    for name in DEVICES {
+        words.push("--dev-bind".into());
+        words.extend([place.join(DEVICES_PLACE).join(name).into(), path.join(name).into()]);
+    }
+    words
 }
 
 /// What of `/proc` is the whole kernel's, and not a process's. Where the caller is root its files are the program's to
@@ -115,13 +133,15 @@ pub(crate) fn arguments(cell: &Cell, place: &Path, root: Option<&Path>, filter: 
     for namespace in ["--unshare-user", "--unshare-pid", "--unshare-uts", "--unshare-ipc", "--unshare-cgroup-try"] {
         add(&[&namespace]);
     }
+    // In one of its own it would be root again: of mounts, of another network that nobody watches, of the host's cgroups.
+    add(&[&"--disable-userns"]);
     let user = USER_ID.to_string();
     add(&[&"--uid", &user, &"--gid", &user, &"--cap-drop", &"ALL", &"--die-with-parent", &"--new-session"]);
     add(&[&"--hostname", &cell.host_name, &"--seccomp", &filter.to_string()]);
     if let Some(root) = root {
         add(&[&"--ro-bind", &root, &"/"]);
     }
-    words.extend(parts(cell, place).iter().flat_map(|part| part.words(root.is_some())));
+    words.extend(parts(cell, place).iter().flat_map(|part| part.words(place, root.is_some())));
     let mut add =
         |parts: &[&dyn AsRef<std::ffi::OsStr>]| words.extend(parts.iter().map(|part| part.as_ref().to_owned()));
     add(&[&"--remount-ro", &"/", &"--clearenv"]);

@@ -1,5 +1,6 @@
 //! What a sealed program wanted and did not get: a JSON object a line, written by the warden.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
@@ -11,8 +12,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 const FILE: &str = "wanted.jsonl";
-/// A program that tries more than this is told by number.
+/// Of tries beyond these only those are written that go to something new.
 const MOST: usize = 2000;
+/// More things than these are told by number.
+const MOST_TARGETS: usize = 50_000;
 
 /// How something was to be reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -28,8 +31,10 @@ pub enum Protocol {
     Name,
     /// Any other protocol of the internet.
     Other,
-    /// None: a file of the host, which is not there in the sandbox. `name` is the first part of its path that is missing.
+    /// None: a file of the host, which is not there in the sandbox. `name` is its path, or the part of it that is missing.
     File,
+    /// The same, of the host's system and for everybody to read: what any host may have, and programs look at.
+    SystemFile,
 }
 
 impl fmt::Display for Protocol {
@@ -40,7 +45,7 @@ impl fmt::Display for Protocol {
             Self::Ping => "ping",
             Self::Name => "the address of",
             Self::Other => "ip",
-            Self::File => "the host's file",
+            Self::File | Self::SystemFile => "the host's file",
         })
     }
 }
@@ -134,16 +139,23 @@ pub(crate) struct Writer {
     /// Or the way to whoever keeps it.
     file: File,
     written: usize,
+    more: usize,
+    /// Everything that was tried.
+    targets: HashSet<(Protocol, Option<IpAddr>, u16, Option<String>)>,
 }
 
 impl Writer {
+    fn new(file: File) -> Self {
+        Self { file, written: 0, more: 0, targets: HashSet::new() }
+    }
+
     pub(crate) fn open(place: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::options().append(true).create(true).open(place.join(FILE))?, written: 0 })
+        Ok(Self::new(File::options().append(true).create(true).open(place.join(FILE))?))
     }
 
     /// Sends it to whoever is at the other end.
     pub(crate) fn to(harness: UnixStream) -> Self {
-        Self { file: OwnedFd::from(harness).into(), written: 0 }
+        Self::new(OwnedFd::from(harness).into())
     }
 
     pub(crate) fn line(&mut self, line: &Line) -> io::Result<()> {
@@ -153,8 +165,14 @@ impl Writer {
     }
 
     pub(crate) fn attempt(&mut self, attempt: Attempt) -> io::Result<()> {
-        self.written += 1;
-        if self.written > MOST { Ok(()) } else { self.line(&Line::Attempt(attempt)) }
+        let target = (attempt.protocol, attempt.address, attempt.port, attempt.name.clone());
+        let new = self.targets.len() < MOST_TARGETS && self.targets.insert(target);
+        if new || self.written < MOST {
+            self.written += 1;
+            return self.line(&Line::Attempt(attempt));
+        }
+        self.more += 1;
+        Ok(())
     }
 
     pub(crate) fn failed(&mut self, why: &str) -> io::Result<()> {
@@ -170,8 +188,8 @@ impl Writer {
     }
 
     pub(crate) fn over(&mut self) -> io::Result<()> {
-        if self.written > MOST {
-            self.line(&Line::More(self.written - MOST))?;
+        if self.more > 0 {
+            self.line(&Line::More(self.more))?;
         }
         self.line(&Line::Over)
     }
@@ -201,12 +219,15 @@ mod tests {
     fn a_flood_is_counted_and_not_kept() {
         let place = tempfile::tempdir().expect("a directory");
         let mut writer = Writer::open(place.path()).expect("opened");
-        for port in 0..2500 {
+        let mut attempt = |port| {
             let attempt = Attempt { time: 0, protocol: Protocol::Udp, address: None, port, name: None };
             writer.attempt(attempt).expect("written");
-        }
+        };
+        (0..2500).for_each(|_| attempt(53));
+        attempt(22);
         writer.over().expect("written");
         let ledger = Ledger::read(place.path());
-        assert_eq!((ledger.attempts.len(), ledger.more), (MOST, 500));
+        assert_eq!((ledger.attempts.len(), ledger.more), (MOST + 1, 500));
+        assert_eq!(ledger.attempts.last().expect("some").port, 22, "what is new is never only counted");
     }
 }

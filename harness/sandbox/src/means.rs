@@ -141,7 +141,7 @@ const NAMESPACES: [&str; 4] = ["--user", "--map-root-user", "--net", "--mount"];
 
 /// As the warden does it.
 const TRIAL: &str = "\"$1\" link set lo up && \"$1\" route add local 0.0.0.0/0 dev lo && exec \"$2\" --unshare-user \
-    --unshare-pid --unshare-uts --unshare-ipc --uid 1000 --gid 1000 --cap-drop ALL --ro-bind / / --proc /proc \
+    --unshare-pid --unshare-uts --unshare-ipc --disable-userns --uid 1000 --gid 1000 --cap-drop ALL --ro-bind / / --proc /proc \
     --dev /dev echo sealed";
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ fn answer(question: &[u8], known: &BTreeMap<String, Vec<IpAddr>>, asked: &Asked)
     let a = matches!(first.qtype, QTYPE::TYPE(TYPE::A) | QTYPE::ANY);
     match known.get(&name) {
         // Reverse questions name nothing, and are asked by any program that looks for its own name.
-        None if name.ends_with(".arpa") || !name.contains('.') => *reply.rcode_mut() = RCODE::NameError,
+        None if name.ends_with(".arpa") || name == "localhost" => *reply.rcode_mut() = RCODE::NameError,
         None => {
             let address = asked.address(&name);
             if a {

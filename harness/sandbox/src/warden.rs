@@ -1,7 +1,7 @@
 //! `redrill warden`: stands between a sealed program and the world. It runs in the program's network, of which it is
 //! root, and outside of the program's file system and processes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rustix::mount::MountFlags;
 use rustix::process::{Resource, Rlimit, Signal};
 use socket2::{Domain, Socket, Type};
 
@@ -22,7 +23,7 @@ use crate::cell::Cell;
 use crate::ledger::{Attempt, Protocol, Writer};
 use crate::means::Means;
 use crate::names::{self, Asked};
-use crate::watch::Packets;
+use crate::watch::{Packets, Seen};
 use crate::{absent, etc, filter, layout};
 
 /// Nothing was started.
@@ -73,10 +74,26 @@ fn run(place: &Path, words: &[OsString], ledger: &Arc<Mutex<Writer>>) -> io::Res
             None
         }
     };
+    mount_devices(place)?;
     let status = start(&means, &cell, (place, root.as_deref()), words)?;
     over.store(true, Ordering::Release);
     watcher.join().map_err(|_| io::Error::other("the watcher of packets failed"))??;
     Ok(status)
+}
+
+/// Mounts the devices of a sealed program so that their modes and owners cannot be changed.
+fn mount_devices(place: &Path) -> io::Result<()> {
+    let place = place.join(layout::DEVICES_PLACE);
+    std::fs::create_dir_all(&place)?;
+    for name in layout::DEVICES {
+        let (device, here) = (Path::new("/dev").join(name), place.join(name));
+        std::fs::write(&here, "")?;
+        rustix::mount::mount_bind(&device, &here)?;
+        // What the host has taken from a mount stays taken.
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NOEXEC;
+        rustix::mount::mount_remount(&here, flags, "")?;
+    }
+    Ok(())
 }
 
 /// Every address is this network's own: what nobody listens for is refused at once, and seen.
@@ -107,7 +124,15 @@ impl Leads {
         let each = each.flat_map(|(lead, addresses)| {
             addresses.into_iter().map(move |address| ((address.to_canonical(), lead.port), lead.socket.clone()))
         });
-        Self(Arc::new(each.collect()))
+        let (mut leads, mut doubtful) = (BTreeMap::new(), BTreeSet::new());
+        for (place, socket) in each {
+            // Two hosts behind one address and port: neither is reached by it, rather than the wrong one.
+            if leads.insert(place, socket.clone()).is_some_and(|other| other != socket) {
+                doubtful.insert(place);
+            }
+        }
+        leads.retain(|place, _| !doubtful.contains(place));
+        Self(Arc::new(leads))
     }
 
     fn has(&self, attempt: &Attempt) -> bool {
@@ -124,10 +149,15 @@ impl Leads {
             let listener = listener(port)?;
             let leads = self.clone();
             std::thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
+                for stream in listener.incoming() {
+                    // Without room for one more connection others end first.
+                    let Ok(stream) = stream else {
+                        std::thread::sleep(PATIENCE);
+                        continue;
+                    };
                     // Each in a thread of its own; what is not ours ends here, and the watcher has seen it.
                     if let Some(way) = leads.way(&stream) {
-                        std::thread::spawn(move || carry(stream, way));
+                        let _ = std::thread::Builder::new().spawn(move || carry(stream, way));
                     }
                 }
             });
@@ -165,10 +195,11 @@ fn connect(socket: &Path) -> io::Result<UnixStream> {
 fn carry(client: TcpStream, server: UnixStream) {
     let _ = client.set_nodelay(true);
     let (Ok(from_client), Ok(to_server)) = (client.try_clone(), server.try_clone()) else { return };
-    let there = std::thread::spawn(move || {
+    let there = std::thread::Builder::new().spawn(move || {
         pump(from_client, &to_server);
         let _ = to_server.shutdown(Shutdown::Write);
     });
+    let Ok(there) = there else { return };
     pump(server, &client);
     let _ = client.shutdown(Shutdown::Write);
     let _ = there.join();
@@ -198,10 +229,23 @@ pub(crate) fn watch(
     std::thread::spawn(move || {
         let write = |attempt| ledger.lock().expect("no panic while it is held").attempt(attempt);
         let mut reached = Vec::new();
+        // Ports of loopback: whoever waits for a server of its own is refused until it listens.
+        let (mut refused, mut answered) = (BTreeMap::new(), BTreeSet::new());
         loop {
             // Looked at before the wait: what came until then is still read.
             let last = over.load(Ordering::Acquire);
-            while let Some(attempt) = packets.next(PATIENCE)? {
+            while let Some(seen) = packets.next(PATIENCE)? {
+                let attempt = match seen {
+                    Seen::Try(attempt) => attempt,
+                    Seen::Refused(attempt) => {
+                        refused.entry((attempt.address, attempt.port)).or_insert(attempt);
+                        continue;
+                    }
+                    Seen::Answered(address, port) => {
+                        answered.insert((Some(address), port));
+                        continue;
+                    }
+                };
                 let name = attempt.address.and_then(|address| asked.name(address));
                 reached.extend(name.clone());
                 if !leads.has(&attempt) {
@@ -211,6 +255,9 @@ pub(crate) fn watch(
             if last {
                 break;
             }
+        }
+        for (_, attempt) in refused.into_iter().filter(|(place, _)| !answered.contains(place)) {
+            write(attempt)?;
         }
         for (name, _, time) in asked.all() {
             if !reached.contains(&name) {

@@ -61,14 +61,14 @@ pub(super) async fn make(
     let lock = tokio::task::spawn_blocking(move || File::create(lock_path).and_then(|file| file.lock().map(|()| file)));
     let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
     let _lock = lock.map_err(ControllerError::io("cannot lock the cache"))?;
-    if directory.join(environments::WHOLE).exists() {
+    if environments::is_whole(&directory) {
         return Ok(Environment { directory, beside });
     }
     progress("installing the deploy tool from the repo's requirements");
     let half = HalfMade(Some(&directory));
-    let _ = fs::remove_dir_all(&directory);
+    environments::discard(&directory);
     install(wanted, &directory, (&sources, &python), sandbox, controller).await?;
-    fs::write(directory.join(environments::WHOLE), "").map_err(ControllerError::io("cannot write the cache"))?;
+    environments::mark(&directory).map_err(ControllerError::io("cannot write the cache"))?;
     half.keep();
     Ok(Environment { directory, beside })
 }
@@ -85,7 +85,7 @@ impl HalfMade<'_> {
 impl Drop for HalfMade<'_> {
     fn drop(&mut self) {
         if let Some(directory) = self.0 {
-            let _ = fs::remove_dir_all(directory);
+            environments::discard(directory);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use redrill_sandbox::Lead;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -62,7 +63,8 @@ impl Ways {
         let name = socket_of(&host.name);
         let (listener, table, machine) = (self.listen(&name)?, Arc::clone(&self.table), host.name.clone());
         self.tasks.push(tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            loop {
+                let Some(client) = next(&listener).await else { continue };
                 let port = {
                     let mut table = table.lock().expect("no panic while it is held");
                     table.contacts.insert(machine.clone());
@@ -92,7 +94,8 @@ impl Ways {
         let name = socket_of(&format!("{host}:{port}"));
         let (listener, target) = (self.listen(&name)?, host.to_owned());
         self.tasks.push(tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
+            loop {
+                let Some(client) = next(&listener).await else { continue };
                 let target = target.clone();
                 tokio::spawn(async move { carry(client, reach(&target, port).await).await });
             }
@@ -125,6 +128,17 @@ impl Ways {
             UnixListener::bind(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
         };
         listen().map_err(ControllerError::io("cannot make a way out of the sandbox"))
+    }
+}
+
+/// The next client. Without room for one more connection others end first.
+async fn next(listener: &UnixListener) -> Option<UnixStream> {
+    match listener.accept().await {
+        Ok((client, _)) => Some(client),
+        Err(_) => {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            None
+        }
     }
 }
 

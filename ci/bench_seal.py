@@ -66,6 +66,7 @@ def against(other, runs):
 
 
 CELL = {"host_name": "bench", "machine_id": "0" * 32, "user": "bench", "directory": "/tmp", "read_only": [], "moved": [],
+        "moved_writable": [],
         "environment": {"PATH": "/usr/bin:/bin"}, "leads": [], "ssh": None}
 UNSHARE = ["unshare", "--user", "--map-root-user", "--net", "--mount"]
 

@@ -175,7 +175,7 @@ fn a_half_made_environment_is_counted_and_removed() {
         redrill_tests::Ran::of(command.output().expect("redrill runs"))
     };
     std::fs::create_dir_all(half.join("bin")).and_then(|()| std::fs::create_dir_all(&whole)).expect("made");
-    std::fs::write(whole.join("whole"), "").expect("written");
+    std::fs::write(whole.with_extension("whole"), "").expect("written");
     let told = clean(&["clean", "--check"]).expect(1);
     let told = format!("{}{}", told.stdout, told.stderr);
     assert!(told.contains("venvs/0123") && !told.contains("venvs/4567"), "{told}");

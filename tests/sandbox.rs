@@ -100,6 +100,7 @@ impl Sealed {
             read_only: Vec::new(),
             writable: vec![own.clone()],
             moved: Vec::new(),
+            moved_writable: Vec::new(),
             leads: Vec::new(),
             ssh: None,
         };

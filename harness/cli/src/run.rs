@@ -433,8 +433,21 @@ fn without_secrets(mut report: Report, redactor: &Redactor) -> Result<Report, Fa
     if redactor.finds_in_json(&value) {
         return Err(Failure::plain("a secret of the keys remains in the report: it is not shown"));
     }
+    steer_nothing(&mut value);
     let report: Report = serde_json::from_value(value).map_err(failed)?;
     Ok(Report { run_dir, repeat, ..report })
+}
+
+/// Takes out of every text what would steer a terminal: names of operations are the repo's.
+fn steer_nothing(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    let steers = |letter: char| letter.is_control() && !matches!(letter, '\t' | '\n');
+    match value {
+        Value::String(text) if text.contains(steers) => *text = text.replace(steers, "\u{fffd}"),
+        Value::Array(values) => values.iter_mut().for_each(steer_nothing),
+        Value::Object(values) => values.values_mut().for_each(steer_nothing),
+        _ => {}
+    }
 }
 
 /// Remarks about keys beyond these are counted.

@@ -1,6 +1,6 @@
 //! What sealed programs wanted that is neither in the repo nor among the keys, as findings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use redrill_model::{Finding, OperationRef, OperationRun, Severity};
 use redrill_sandbox::{Attempt, Ledger, Protocol};
@@ -23,7 +23,7 @@ pub(crate) fn findings(
 ) -> Vec<Finding> {
     let mut found: BTreeMap<(bool, String, String), Tried> = BTreeMap::new();
     for (label, ledger) in ledgers {
-        for attempt in &ledger.attempts {
+        for attempt in ledger.attempts.iter().filter(|attempt| attempt.protocol != Protocol::SystemFile) {
             let real = production.is_some_and(|production| is_production(attempt, production));
             let deploy = deploys.iter().find(|deployed| deployed.run.pass.file_stem() == label);
             let run = deploy.and_then(|deployed| at_work(deployed, attempt));
@@ -38,7 +38,11 @@ pub(crate) fn findings(
     }
     let unseen = ledgers.iter().filter(|(_, ledger)| !ledger.over && ledger.failed.is_none());
     let findings = found.into_iter().map(|((elsewhere, target, who), tried)| tried.finding(elsewhere, &target, &who));
-    findings.chain(flood(ledgers)).chain(unseen.filter_map(|(label, _)| not_seen(label, deploys))).collect()
+    findings
+        .chain(system_files(ledgers))
+        .chain(flood(ledgers))
+        .chain(unseen.filter_map(|(label, _)| not_seen(label, deploys)))
+        .collect()
 }
 
 /// One thing that one caller tried.
@@ -48,25 +52,20 @@ struct Tried {
     operation: Option<OperationRef>,
     host: Option<String>,
     file: bool,
-    /// One that any host may have.
-    system: bool,
 }
 
 impl Tried {
     fn new(run: Option<&OperationRun>, protocol: Protocol) -> Self {
-        let (file, system) = (matches!(protocol, Protocol::File), protocol == Protocol::SystemFile);
+        let file = protocol == Protocol::File;
         let operation = run.map(|run| {
             let OperationRun { number, name, place, item, .. } = run.clone();
             OperationRef { number, name, place, item }
         });
-        Self { times: 0, labels: Vec::new(), operation, host: run.map(|run| run.host.clone()), file, system }
+        Self { times: 0, labels: Vec::new(), operation, host: run.map(|run| run.host.clone()), file }
     }
 
     fn finding(self, elsewhere: bool, target: &str, who: &str) -> Finding {
-        let (code, severity, text) = if self.system {
-            let text = format!("{who} looked for {target}, which the sandbox does not have, and went on");
-            (OUTSIDE, Severity::Info, text)
-        } else if elsewhere {
+        let (code, severity, text) = if elsewhere {
             let text = format!("this commit and the keys were not enough: {who} wanted {target}");
             (OUTSIDE, Severity::Unknown, text)
         } else {
@@ -117,6 +116,23 @@ fn caller(label: &str) -> String {
         format!("`{label}`")
     }
 }
+
+/// Files of the host's system that everybody may read: any program looks at some of them, and goes on without.
+fn system_files(ledgers: &[(String, Ledger)]) -> Option<Finding> {
+    let attempts = ledgers.iter().flat_map(|(_, ledger)| &ledger.attempts);
+    let files = attempts.filter(|attempt| attempt.protocol == Protocol::SystemFile);
+    let files: BTreeSet<&String> = files.filter_map(|attempt| attempt.name.as_ref()).collect();
+    let text = format!(
+        "programs on the controller looked for {} files of the host's system, and went on without",
+        files.len()
+    );
+    let mut finding = Finding::new(OUTSIDE, Severity::Info, "sandbox, system files", text);
+    finding.evidence = files.iter().take(SHOWN).map(|path| (*path).clone()).collect();
+    (!files.is_empty()).then_some(finding)
+}
+
+/// Of a list that is only worth knowing.
+const SHOWN: usize = 12;
 
 fn flood(ledgers: &[(String, Ledger)]) -> Option<Finding> {
     let more: usize = ledgers.iter().map(|(_, ledger)| ledger.more).sum();

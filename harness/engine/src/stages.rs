@@ -227,8 +227,8 @@ pub(crate) fn machine_dir<B>(drill: &Drill<B>, name: &str) -> Result<PathBuf, Ma
 
 /// Lets the deploy tool reach the machines that there are now.
 pub(crate) fn connect<B: Backend>(progress: &mut Progress<B>, done: String) -> Outcome {
-    let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
-    match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
+    let machines = &progress.machines;
+    match progress.controller.as_mut().map(|controller| controller.connect(machines)) {
         Some(Err(error)) => unknown("NO_CONTROLLER", &error),
         _ => Outcome::Done(done),
     }
@@ -246,8 +246,11 @@ fn needs<B: Backend>(drill: &Drill<B>, number: usize, spec: &MachineSpec) -> Nee
     let hosts: Vec<_> = scenario.machines.iter().enumerate().map(|(n, m)| (host(n), m.name.clone())).collect();
     let seat = Seat { group: MAIN.to_owned(), address: host(number), hosts };
     let mine = scenario.checks.iter().filter(|check| check.machine == spec.name);
+    // What the controller may reach of it, SSH aside.
+    let ways = scenario.ways_out.iter().filter(|way| way.host.eq_ignore_ascii_case(&spec.name));
+    let declared = ways.map(|way| way.port).filter(|port| *port != 22);
     Needs {
-        ports: checks::outside_ports(mine),
+        ports: checks::outside_ports(mine).into_iter().chain(declared).collect(),
         network: scenario.network,
         // Alone, a machine has nobody to talk to.
         lan: (scenario.machines.len() > 1).then_some(seat),

@@ -12,6 +12,8 @@ use flate2::write::GzEncoder;
 use redrill_machines::{Home, RunDir, Swept};
 use redrill_redact::{Redactor, Stream, Style};
 
+use crate::controller::{DIRECTORY, KEYS_OF_SWEEP};
+
 /// Larger documents are read as text.
 const LARGEST_DOCUMENT: u64 = 32 << 20;
 const PIECE: usize = 64 * 1024;
@@ -57,8 +59,11 @@ pub fn without_secrets(run: &Path, redactor: &Redactor) -> Cleaned {
 pub fn sweep_home(home: &Home) -> Vec<Swept> {
     let killed = home.run_dirs().into_iter().filter(|run| !RunDir::is_live(run) && !RunDir::is_kept(run));
     for run in killed {
-        let keys = run.join(KEYS);
+        let controller = run.join(DIRECTORY);
+        let keys = controller.join(KEYS_OF_SWEEP);
         if keys.is_dir() {
+            // What sealed programs could write is not read, and goes anyway.
+            remove_others(&controller, KEYS_OF_SWEEP);
             // What cannot be cleaned is readable to the run's owner alone, as all of it is.
             without_secrets(&run, &Redactor::from_keys(&keys, ""));
         }
@@ -66,8 +71,14 @@ pub fn sweep_home(home: &Home) -> Vec<Swept> {
     home.sweep()
 }
 
-/// The copy of the keys of a run that is going on, or was killed.
-const KEYS: &str = "controller/keys";
+fn remove_others(directory: &Path, spared: &str) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten().filter(|entry| entry.file_name() != spared) {
+        let path = entry.path();
+        let is_directory = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        // What stays is removed with the rest of the controller.
+        let _ = if is_directory { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+    }
+}
 
 struct Sweep<'a> {
     redactor: &'a Redactor,
@@ -482,12 +493,12 @@ mod tests {
         let home = Home { cache: place.path().join("cache"), state: place.path().join("state") };
         let run = RunDir::create(&home, "web", std::time::SystemTime::UNIX_EPOCH).expect("made");
         let path = run.path().to_owned();
-        fs::create_dir_all(path.join(KEYS)).expect("made");
-        fs::write(path.join(KEYS).join("password"), "hunter2-Zq81mm\n").expect("written");
+        fs::create_dir_all(path.join("controller/secrets")).expect("made");
+        fs::write(path.join("controller/secrets").join("password"), "hunter2-Zq81mm\n").expect("written");
         fs::write(path.join("console.log"), "login hunter2-Zq81mm\n").expect("written");
         drop(run); // As a SIGKILL would: the lock goes, the files stay.
         sweep_home(&home);
-        assert!(!path.join(KEYS).exists(), "what is disposable goes");
+        assert!(!path.join("controller/secrets").exists(), "what is disposable goes");
         let left = fs::read_to_string(path.join("console.log")).expect("evidence stays");
         assert!(left.starts_with("login ") && !left.contains("hunter2"), "{left}");
     }

@@ -146,6 +146,7 @@ pub(crate) fn trial(own: &Path) -> Cell {
         read_only: Vec::new(),
         writable: vec![own.to_owned()],
         moved: Vec::new(),
+        moved_writable: Vec::new(),
         leads: Vec::new(),
         ssh: None,
     }

@@ -139,18 +139,17 @@ impl Absent {
     /// Something asked for `path`, or for what lies below it: that is told if it is there on the host. Whether nothing
     /// below it can ever be worth telling.
     fn missed(&self, path: &Path, process: u32) -> bool {
-        let path = without_link(path);
         // What the host has not, nobody could have read there.
-        let nothing = is_looked_for(&path) || !self.host_has(&path);
+        let nothing = is_looked_for(&without_link(path)) || !self.host_has(path);
         if !nothing {
-            self.tell(&path, process);
+            self.tell(path, process);
         }
         nothing
     }
 
     fn tell(&self, path: &Path, process: u32) {
         let whole = asked_for(process, path);
-        let path = whole.as_deref().unwrap_or(path);
+        let path = &without_link(whole.as_deref().unwrap_or(path));
         if is_looked_for(path) || !self.host_has(path) {
             return;
         }
@@ -176,7 +175,12 @@ impl Absent {
 
 /// `/var/run` is `/run`, on every host of today.
 fn without_link(path: &Path) -> PathBuf {
-    path.strip_prefix("/var/run").map_or_else(|_| path.to_owned(), |rest| Path::new("/run").join(rest))
+    let parts: PathBuf = path.iter().collect();
+    match parts.strip_prefix("/var/run") {
+        Ok(rest) if rest.as_os_str().is_empty() => "/run".into(),
+        Ok(rest) => Path::new("/run").join(rest),
+        Err(_) => parts,
+    }
 }
 
 /// A file of the system that everybody may read, or a directory.

@@ -26,7 +26,7 @@ pub struct Cell {
     pub machine_id: String,
     /// Its user's name.
     pub user: String,
-    /// Its user's home, which must be among `writable`.
+    /// Its user's home, which must be among `writable`, or what is moved.
     pub home: PathBuf,
     /// Where it starts.
     pub directory: PathBuf,
@@ -38,6 +38,8 @@ pub struct Cell {
     pub writable: Vec<PathBuf>,
     /// Files and directories of the host, and where it finds them.
     pub moved: Vec<(PathBuf, PathBuf)>,
+    /// The same, and it may write there.
+    pub moved_writable: Vec<(PathBuf, PathBuf)>,
     /// Where connections lead.
     pub leads: Vec<Lead>,
     /// Text of its `/etc/ssh/ssh_config` and `/etc/ssh/ssh_known_hosts`.
@@ -130,6 +132,7 @@ pub(crate) mod tests {
             read_only: Vec::new(),
             writable: Vec::new(),
             moved: Vec::new(),
+            moved_writable: Vec::new(),
             leads,
             ssh: None,
         }

@@ -82,7 +82,7 @@ impl Enclosure {
         for part in layout::parts(&cell, place) {
             match part {
                 Part::ReadOnly(from, to) => binds.push(Mount { from, to, writable: false }),
-                Part::Writable(path) => binds.push(Mount { from: path.clone(), to: path, writable: true }),
+                Part::Writable(from, to) => binds.push(Mount { from, to, writable: true }),
                 Part::Link(path, target) => links.push((path, target)),
                 Part::Scratch(path) => scratch.push(path),
                 // Every container has them.

@@ -21,7 +21,7 @@ const SCRATCH: &str = "2147483648";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Part {
     ReadOnly(PathBuf, PathBuf),
-    Writable(PathBuf),
+    Writable(PathBuf, PathBuf),
     Link(PathBuf, PathBuf),
     /// In memory, gone with the program.
     Scratch(PathBuf),
@@ -37,7 +37,7 @@ impl Part {
         match self {
             Self::ReadOnly(from, to) if from.is_dir() => tree.directory(to),
             Self::ReadOnly(_, to) => tree.file(to),
-            Self::Writable(path) | Self::Scratch(path) | Self::Processes(path) | Self::Devices(path) => {
+            Self::Writable(_, path) | Self::Scratch(path) | Self::Processes(path) | Self::Devices(path) => {
                 tree.directory(path);
             }
             Self::Link(path, target) => tree.link(path, target),
@@ -52,7 +52,7 @@ impl Part {
         }
         let words: &[&dyn AsRef<std::ffi::OsStr>] = match self {
             Self::ReadOnly(from, to) => &[&"--ro-bind", from, to],
-            Self::Writable(path) => &[&"--bind", path, path],
+            Self::Writable(from, to) => &[&"--bind", from, to],
             Self::Link(..) if rooted => &[],
             Self::Link(path, target) => &[&"--symlink", target, path],
             Self::Scratch(path) => &[&"--perms", &"1777", &"--size", &SCRATCH, &"--tmpfs", path],
@@ -111,7 +111,8 @@ pub(crate) fn parts(cell: &Cell, place: &Path) -> Vec<Part> {
     parts.extend(COVERED.iter().map(Path::new).filter(|path| path.exists()).map(|path| Part::Covered(path.into())));
     parts.extend(["/tmp", "/var/tmp"].map(|path| Part::Scratch(path.into())));
     parts.extend(cell.read_only.iter().map(|path| same(path)));
-    parts.extend(cell.writable.iter().cloned().map(Part::Writable));
+    parts.extend(cell.writable.iter().map(|path| Part::Writable(path.clone(), path.clone())));
+    parts.extend(cell.moved_writable.iter().cloned().map(|(from, to)| Part::Writable(from, to)));
     parts.extend(cell.moved.iter().cloned().map(|(from, to)| Part::ReadOnly(from, to)));
     parts
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use redrill_machines::process::Guard;
-use redrill_machines::{Address, Home, MachineError};
+use redrill_machines::{Address, Home, Machine, MachineError};
 use redrill_model::{Claim, Deploy, Pass, SourceReport, Tool};
 use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
@@ -29,13 +29,15 @@ use crate::tools::{self, Found};
 pub(crate) use checkout::changed;
 pub(crate) use inventory::InventoryHost;
 use sandbox::Sandbox;
-pub(crate) use sandbox::{Sealed, ledgers};
+pub(crate) use sandbox::{Sealed, ledgers, lost};
 use surroundings::Surroundings;
 use venv::Environment;
-use ways::Ways;
+use ways::{SSH, Ways};
 
 /// Where it lies in the run directory.
-const DIRECTORY: &str = "controller";
+pub(crate) const DIRECTORY: &str = "controller";
+/// Where keys lie in it that no sealed program sees.
+pub(crate) const KEYS_OF_SWEEP: &str = "secrets";
 
 /// Is told what goes on.
 pub(crate) type Progress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -133,7 +135,10 @@ impl Controller {
         let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
         progress(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
-            keys::copy(&keys, &directory.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
+            // One for the deploy, which may change it; one by which the next start finds secrets, should this one be killed.
+            for copy in ["keys", KEYS_OF_SWEEP] {
+                keys::copy(&keys, &directory.join(copy)).map_err(|error| error.at(loaded, &["keys", "path"]))?;
+            }
         }
         let found = tools::resolve(&here.servers, &loaded.scenario.deploy).map_err(|undecided| {
             let error = ScenarioError::mismatch(undecided.message, undecided.expected);
@@ -192,12 +197,15 @@ impl Controller {
     /// Opens the ways that the scenario declares.
     fn lead_out(&mut self, loaded: &Loaded) -> Result<(), ControllerError> {
         for way in &loaded.scenario.ways_out {
+            if let Some(host) = self.hosts.iter().find(|host| host.name.eq_ignore_ascii_case(&way.host)) {
+                self.ways.lead_to_port(host, way.port)?;
+                let (name, port) = (&host.name, way.port);
+                self.remarks.push(format!("port {port} of `{name}` was its machine's to the controller: {}", way.why));
+                continue;
+            }
             if self.production.is(&way.host) {
-                let message =
-                    format!("`[network] controller` leads to `{}`, which is a host of the inventory", way.host);
-                return Err(
-                    ScenarioError::mismatch(message, "no way to production: its machine stands in for it").into()
-                );
+                let message = format!("`[network] controller` leads to `{}`, which is a real host", way.host);
+                return Err(ScenarioError::mismatch(message, "the inventory's name of a host with a machine").into());
             }
             self.ways.lead_to_outside(&way.host, way.port)?;
             self.remarks.push(format!("the controller could reach {}:{}: {}", way.host, way.port, way.why));
@@ -296,12 +304,20 @@ impl Controller {
     }
 
     /// Lets the tool reach these machines, and no others.
-    pub(crate) fn connect(&mut self, addresses: &[Address]) -> Result<(), ControllerError> {
-        self.addresses = addresses.to_vec();
-        self.ways.connect(addresses.iter().map(|address| (address.host.clone(), address.port)));
-        self.places
-            .iter()
-            .try_for_each(|place| ssh_home::write(&place.home, &self.hosts, addresses, self.guard.program()))
+    pub(crate) fn connect<M: Machine>(&mut self, machines: &[M]) -> Result<(), ControllerError> {
+        self.addresses = machines.iter().map(Machine::address).collect();
+        let addresses = &self.addresses;
+        let ssh = addresses.iter().map(|address| ((address.host.clone(), SSH), address.port));
+        let ports = self.ways.ports().filter_map(|(host, port)| {
+            let machine = machines.iter().find(|machine| machine.name() == host)?;
+            Some(((host.clone(), port), machine.outside(port)?.port()))
+        });
+        let all = ssh.chain(ports).collect();
+        self.ways.connect(all);
+        self.places.iter().try_for_each(|place| {
+            let home = (place.home.as_path(), place.inside_home());
+            ssh_home::write((home.0, &home.1), &self.hosts, addresses, self.guard.program())
+        })
     }
 
     /// The configuration of every SSH connection, whatever the inventory names.
@@ -320,7 +336,7 @@ impl Controller {
     }
 
     fn ssh(&self, name: &str) -> PathBuf {
-        self.here.home.join(".ssh").join(name)
+        self.here.inside_home().join(".ssh").join(name)
     }
 
     /// A sealed command in the checkout, with an environment that was chosen and not inherited.
@@ -352,7 +368,7 @@ impl Controller {
         cell.writable.push(self.told());
         cell.moved.push((self.ways.directory().to_owned(), ways::INSIDE.into()));
         cell.leads = self.ways.leads().to_vec();
-        let ssh = self.here.home.join(".ssh");
+        let ssh = self.here.inside_home().join(".ssh");
         cell.ssh = Some(ssh_home::texts(&self.hosts, &self.addresses, self.guard.program(), &ssh));
         cell
     }
@@ -374,8 +390,8 @@ impl Controller {
         })
     }
 
-    /// Makes the cell of a command, and the guarded process that is to run in it.
-    pub(crate) fn seal(&self, command: &Sealed) -> Result<Command, MachineError> {
+    /// Makes the cell of a command, and the guarded process that is to run in it; also where the cell lies.
+    pub(crate) fn seal(&self, command: &Sealed) -> Result<(Command, PathBuf), MachineError> {
         self.sandbox.command(command)
     }
 

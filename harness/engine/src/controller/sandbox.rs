@@ -88,21 +88,23 @@ impl Sandbox {
         self.sealing.remark()
     }
 
-    /// Makes the cell, and the guarded command that runs in it.
-    pub(crate) fn command(&self, sealed: &Sealed) -> Result<Command, MachineError> {
+    /// Makes the cell, and the guarded command that runs in it; also where the cell lies.
+    pub(crate) fn command(&self, sealed: &Sealed) -> Result<(Command, PathBuf), MachineError> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let place = self.cells.join(format!("{number:04}"));
         let failed = |source| MachineError::Io { what: "cannot make a sandbox".to_owned(), source };
         sealed.cell.write(&place).map_err(failed)?;
         std::fs::write(place.join(LABEL), &sealed.label).map_err(failed)?;
-        Ok(self.sealing.command(&self.guard, &place, &sealed.words))
+        Ok((self.sealing.command(&self.guard, &place, &sealed.words), place))
     }
 }
 
 impl Sandbox {
     /// Runs it to its end, with all that it prints.
     pub(crate) async fn output(&self, sealed: &Sealed, name: &str) -> Result<std::process::Output, MachineError> {
-        crate::process::output(&self.guard, self.command(sealed)?, name).await
+        let (command, place) = self.command(sealed)?;
+        let output = crate::process::output(&self.guard, command, name).await?;
+        lost(&place).map_or(Ok(output), |said| Err(MachineError::Program { program: "the sandbox".to_owned(), said }))
     }
 
     /// The error of a program that failed, with what it wanted and could not have.
@@ -123,6 +125,14 @@ impl Sandbox {
         targets.dedup();
         targets
     }
+}
+
+/// Why nothing can be said of a program that ran in the cell in `place` and has ended, if so: then it was not its end, but
+/// that of the sandbox.
+pub(crate) fn lost(place: &Path) -> Option<String> {
+    let ledger = Ledger::read(place);
+    let lost = || "the sandbox ended before the program did".to_owned();
+    ledger.failed.map(|why| format!("the sandbox could not be made: {why}")).or_else(|| (!ledger.over).then(lost))
 }
 
 /// What every sealed program of a run wanted, with its label, in the order in which they were started.

@@ -15,14 +15,14 @@ use super::{ControllerError, InventoryHost, ways};
 /// The key that every machine admits, below `.ssh`, by the name that clients look for.
 pub(super) const KEY: &str = "id_ed25519";
 
-/// Writes `config`, `known_hosts` and the client's key below `home/.ssh`.
+/// Writes `config`, `known_hosts` and the client's key below `home/.ssh`, which programs find `inside`.
 pub(super) fn write(
-    home: &Path,
+    (home, inside): (&Path, &Path),
     hosts: &[InventoryHost],
     addresses: &[Address],
     redrill: &Path,
 ) -> Result<(), ControllerError> {
-    let (config, known) = texts(hosts, addresses, redrill, &home.join(SSH));
+    let (config, known) = texts(hosts, addresses, redrill, &inside.join(SSH));
     let mut files = vec![("config", config.into_bytes()), ("known_hosts", known.into_bytes())];
     if let Some(address) = addresses.first() {
         let key = std::fs::read(&address.key).map_err(ControllerError::io("cannot read the run's key"))?;

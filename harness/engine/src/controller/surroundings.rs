@@ -18,8 +18,10 @@ const OTHER_MACHINE_ID: &str = "72656472696c6c000000000000000002";
 pub(crate) struct Surroundings {
     /// The checkout; the keys lie beside it.
     pub(crate) servers: PathBuf,
-    /// `HOME`.
+    /// Where its home lies on the host.
     pub(crate) home: PathBuf,
+    /// `HOME`, as its programs find it: short, since sockets are made below it.
+    inside: &'static str,
     user: &'static str,
     /// Host name and machine id: never the host's own.
     host: (&'static str, &'static str),
@@ -34,6 +36,7 @@ impl Surroundings {
         Self {
             servers: directory.join("servers"),
             home: directory.join("home"),
+            inside: "/home/redrill",
             user: "redrill",
             host: (HOST, MACHINE_ID),
             time_zone: "UTC".to_owned(),
@@ -49,7 +52,9 @@ impl Surroundings {
         for perturbation in Perturbation::ALL.into_iter().filter(|p| !deploy.same.contains_key(p)) {
             match perturbation {
                 Perturbation::Path => there.servers = elsewhere.join("work/servers"),
-                Perturbation::Home => there.home = elsewhere.join("home"),
+                Perturbation::Home => {
+                    (there.home, there.inside) = (elsewhere.join("home"), "/home/colleague");
+                }
                 Perturbation::User => there.user = "colleague",
                 Perturbation::HostName => there.host = (OTHER_HOST, OTHER_MACHINE_ID),
                 Perturbation::TimeZone => there.time_zone = another_day(now),
@@ -74,11 +79,16 @@ impl Surroundings {
         parts.into_iter().filter(|(other, _)| *other).map(|(_, name)| name).collect()
     }
 
+    /// Where its programs find the home.
+    pub(crate) fn inside_home(&self) -> PathBuf {
+        PathBuf::from(self.inside)
+    }
+
     /// A cell with these surroundings, and nothing else in it or in its environment.
     pub(super) fn cell(&self) -> Cell {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let environment = [
-            ("HOME", text(&self.home)),
+            ("HOME", text(&self.inside_home())),
             ("LANG", self.language.to_owned()),
             ("TZ", self.time_zone.clone()),
             ("USER", self.user.to_owned()),
@@ -91,12 +101,13 @@ impl Surroundings {
             host_name: self.host.0.to_owned(),
             machine_id: self.host.1.to_owned(),
             user: self.user.to_owned(),
-            home: self.home.clone(),
+            home: self.inside_home(),
             directory: self.servers.clone(),
             environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
             read_only: Vec::new(),
-            writable: [Some(self.servers.clone()), Some(self.home.clone()), keys].into_iter().flatten().collect(),
+            writable: [Some(self.servers.clone()), keys].into_iter().flatten().collect(),
             moved: Vec::new(),
+            moved_writable: vec![(self.home.clone(), self.inside_home())],
             leads: Vec::new(),
             ssh: None,
         }

@@ -123,6 +123,7 @@ async fn install(
         read_only: index.files.iter().filter(|path| path.exists()).cloned().chain(python.prefix.clone()).collect(),
         writable: vec![directory.to_owned(), source.to_owned(), home.clone()],
         moved: Vec::new(),
+        moved_writable: Vec::new(),
         leads: ways.leads().to_vec(),
         ssh: None,
         home,
@@ -222,7 +223,8 @@ with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
             let guard = place.0.path().join("guard");
             let built_in = place.0.path().join("run/controller/pip/build");
             let script = format!(
-                "#!/bin/sh\n[ $1 = guard ] || shift\nshift 2\ncd {} 2>/dev/null || cd {}\nexec \"$@\" </dev/null\n",
+                "#!/bin/sh\nplace=\n[ $1 = guard ] || {{ place=$2; shift; }}\nshift 2\ncd {} 2>/dev/null || cd {}\n\
+                 \"$@\" </dev/null\nstatus=$?\n[ -z \"$place\" ] || echo '\"over\"' >>\"$place/wanted.jsonl\"\nexit $status\n",
                 built_in.display(),
                 place.servers().display()
             );

@@ -20,10 +20,10 @@ pub(super) const INSIDE: &str = "/run/redrill/ways";
 /// Longer than any proxy's answer to CONNECT.
 const LONGEST_ANSWER: usize = 8 * 1024;
 
-/// Where connections go, by machine, and which machines got one.
+/// Where connections go, by machine and port, and which machines got one by SSH.
 #[derive(Debug, Default)]
 struct Table {
-    ports: BTreeMap<String, u16>,
+    ports: BTreeMap<(String, u16), u16>,
     contacts: BTreeSet<String>,
 }
 
@@ -33,8 +33,13 @@ pub(crate) struct Ways {
     directory: PathBuf,
     table: Arc<Mutex<Table>>,
     leads: Vec<Lead>,
+    /// Ports of machines, beside those of SSH.
+    others: Vec<(String, u16)>,
     tasks: Vec<JoinHandle<()>>,
 }
+
+/// What stands in the table for a machine's SSH, whatever port the inventory gives it.
+pub(super) const SSH: u16 = 22;
 
 impl Drop for Ways {
     fn drop(&mut self) {
@@ -46,7 +51,7 @@ impl Ways {
     /// None yet; sockets will lie in `directory`.
     pub(super) fn new(directory: PathBuf) -> Result<Self, ControllerError> {
         std::fs::create_dir_all(&directory).map_err(ControllerError::io("cannot make the ways out of the sandbox"))?;
-        Ok(Self { directory, table: Arc::default(), leads: Vec::new(), tasks: Vec::new() })
+        Ok(Self { directory, table: Arc::default(), leads: Vec::new(), others: Vec::new(), tasks: Vec::new() })
     }
 
     pub(super) fn directory(&self) -> &Path {
@@ -61,14 +66,42 @@ impl Ways {
     /// A way to this host's machine, once it is connected: by its names, its addresses and its ports of SSH.
     pub(super) fn lead_to_machine(&mut self, host: &InventoryHost) -> Result<(), ControllerError> {
         let name = socket_of(&host.name);
-        let (listener, table, machine) = (self.listen(&name)?, Arc::clone(&self.table), host.name.clone());
+        self.carry_to(&name, (host.name.clone(), SSH))?;
+        let declared = host.port().and_then(|port| port.try_into().ok());
+        let ports: BTreeSet<u16> = [Some(SSH), declared].into_iter().flatten().collect();
+        ports.into_iter().for_each(|port| self.lead(host, port, &name));
+        Ok(())
+    }
+
+    /// A way to another port of this host's machine.
+    pub(super) fn lead_to_port(&mut self, host: &InventoryHost, port: u16) -> Result<(), ControllerError> {
+        if self.leads.iter().any(|lead| lead.port == port && lead.names.contains(&host.name)) {
+            return Ok(()); // Of SSH there is one.
+        }
+        let name = socket_of(&format!("{}:{port}", host.name));
+        self.carry_to(&name, (host.name.clone(), port))?;
+        self.others.push((host.name.clone(), port));
+        self.lead(host, port, &name);
+        Ok(())
+    }
+
+    fn lead(&mut self, host: &InventoryHost, port: u16, name: &str) {
+        let (names, addresses) = host.known_as();
+        self.leads.push(Lead { names, addresses, port, socket: self.directory.join(name) });
+    }
+
+    /// Carries what comes to a port of a machine, wherever that is when it comes.
+    fn carry_to(&mut self, name: &str, place: (String, u16)) -> Result<(), ControllerError> {
+        let (listener, table) = (self.listen(name)?, Arc::clone(&self.table));
         self.tasks.push(tokio::spawn(async move {
             loop {
                 let Some(client) = next(&listener).await else { continue };
                 let port = {
                     let mut table = table.lock().expect("no panic while it is held");
-                    table.contacts.insert(machine.clone());
-                    table.ports.get(&machine).copied()
+                    if place.1 == SSH {
+                        table.contacts.insert(place.0.clone());
+                    }
+                    table.ports.get(&place).copied()
                 };
                 // One that is not there yet, or no more, is the client's to notice.
                 if let Some(port) = port {
@@ -76,14 +109,12 @@ impl Ways {
                 }
             }
         }));
-        let (names, addresses) = host.known_as();
-        let ports: BTreeSet<u16> =
-            [Some(22), host.port().and_then(|port| port.try_into().ok())].into_iter().flatten().collect();
-        for port in ports {
-            let (names, addresses) = (names.clone(), addresses.clone());
-            self.leads.push(Lead { names, addresses, port, socket: self.directory.join(&name) });
-        }
         Ok(())
+    }
+
+    /// Ports of machines that lead somewhere, beside those of SSH.
+    pub(super) fn ports(&self) -> impl Iterator<Item = (String, u16)> {
+        self.others.iter().cloned()
     }
 
     /// A way to a host that is no machine of the drill, and declared.
@@ -105,9 +136,9 @@ impl Ways {
         Ok(())
     }
 
-    /// Lets the ways lead to these machines from now on: name, and port of the host's loopback.
-    pub(super) fn connect(&self, machines: impl IntoIterator<Item = (String, u16)>) {
-        self.table.lock().expect("no panic while it is held").ports = machines.into_iter().collect();
+    /// Lets the ways lead to these ports of the host's loopback from now on, by machine and its port.
+    pub(super) fn connect(&self, places: BTreeMap<(String, u16), u16>) {
+        self.table.lock().expect("no panic while it is held").ports = places;
     }
 
     /// Forgets which machines were connected to.
@@ -218,7 +249,7 @@ mod tests {
         let host: InventoryHost = serde_json::from_str(r#"{"name": "web"}"#).expect("a host");
         ways.lead_to_machine(&host).expect("listens");
         let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        ways.connect([("web".to_owned(), server.local_addr().expect("bound").port())]);
+        ways.connect([(("web".to_owned(), SSH), server.local_addr().expect("bound").port())].into());
         assert!(ways.contacts().is_empty());
         let mut client = UnixStream::connect(&ways.leads()[0].socket).await.expect("connects");
         client.write_all(b"hello").await.expect("sent");

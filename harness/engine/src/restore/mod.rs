@@ -332,8 +332,8 @@ async fn keep_unrestored<B: Backend>(
     deadline: &Deadline,
 ) -> Result<(), MachineError> {
     progress.unrestored = mutate::freeze(drill, progress, "pre", deadline).await?;
-    let addresses: Vec<_> = progress.machines.iter().map(Machine::address).collect();
-    match progress.controller.as_mut().map(|controller| controller.connect(&addresses)) {
+    let machines = &progress.machines;
+    match progress.controller.as_mut().map(|controller| controller.connect(machines)) {
         Some(Err(error)) => Err(MachineError::Program { program: "controller".to_owned(), said: error.to_string() }),
         _ => Ok(()),
     }

@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 
 use super::Span;
 use super::transcript::Line;
-use crate::controller::{Controller, Sealed};
+use crate::controller::{Controller, Sealed, lost};
 use crate::events::{Event, Events};
 
 /// The most that a tool may print, in the memory that its lines take; what it printed up to there is in its log. A larger
@@ -85,7 +85,7 @@ pub(super) async fn run(
     deadline: &Deadline,
 ) -> Result<Finished, MachineError> {
     let name = controller.found.tool.name();
-    let mut command = controller.seal(&command)?;
+    let (mut command, cell) = controller.seal(&command)?;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let began = now();
     let mut process = controller.spawn(&mut command, name)?;
@@ -123,7 +123,9 @@ pub(super) async fn run(
     if let Some(log) = log.lock().await.as_mut() {
         let _ = log.flush().await; // The events told it too.
     }
-    Ok(Finished { status: Some(status), late: None, document, stdout, stderr, span: (began, now()) })
+    // Where the sandbox was lost the program's status is not its own.
+    let late = lost(&cell);
+    Ok(Finished { status: Some(status), late, document, stdout, stderr, span: (began, now()) })
 }
 
 /// What a helper wrote, and a copy without secrets for the run directory.
@@ -196,6 +198,13 @@ async fn follow(
     Ok(in_time(lines, &stamps))
 }
 
+/// A line that steers no terminal: what a deploy prints must not move the cursor, set titles or fill a clipboard.
+fn plain(line: &str) -> String {
+    let steers = |letter: char| letter.is_control() && letter != '\t';
+    let line = anstream::adapter::strip_str(line).to_string();
+    line.chars().map(|letter| if steers(letter) { char::REPLACEMENT_CHARACTER } else { letter }).collect()
+}
+
 /// Writes lines without secrets down, and passes them on.
 async fn tell(lines: Vec<String>, log: &Mutex<Option<File>>, events: &Events) {
     for line in lines {
@@ -203,7 +212,7 @@ async fn tell(lines: Vec<String>, log: &Mutex<Option<File>>, events: &Events) {
             let stamp = humantime::format_rfc3339_millis(SystemTime::now());
             let _ = log.write_all(format!("{stamp} {line}\n").as_bytes()).await; // The events tell it too.
         }
-        events.send(Event::Output { text: line });
+        events.send(Event::Output { text: plain(&line) });
     }
 }
 

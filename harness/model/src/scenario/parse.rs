@@ -204,7 +204,7 @@ impl Scenario {
             backend: file.backend,
             needs: needs(&file.needs, file.backend)?,
             mail: caught(file.network.mail, &machines, "the name of the mail server that the machines send by")?,
-            ways_out: ways_out(file.network.controller, &machines)?,
+            ways_out: ways_out(file.network.controller)?,
             acme: caught(file.network.acme, &machines, "the name of the ACME server that machines ask")?,
             machines,
             network: file.network.mode.unwrap_or(Network::Mirror),
@@ -388,8 +388,8 @@ fn caught(written: Vec<Spanned<String>>, machines: &[MachineSpec], expected: &st
     written.into_iter().map(name).collect()
 }
 
-/// Where the controller may go. Never to a host that is a machine of the drill: that would be the real one.
-fn ways_out(written: Vec<WayOutFile>, machines: &[MachineSpec]) -> Result<Vec<WayOut>, InputError> {
+/// Where the controller may go. A host of the inventory is its machine, to which the port then leads.
+fn ways_out(written: Vec<WayOutFile>) -> Result<Vec<WayOut>, InputError> {
     let way = |file: WayOutFile| {
         let wrong = |why: &str| {
             let message = format!("`{}` {why}", file.to.get_ref());
@@ -398,9 +398,6 @@ fn ways_out(written: Vec<WayOutFile>, machines: &[MachineSpec]) -> Result<Vec<Wa
         let (host, port) = file.to.get_ref().rsplit_once(':').ok_or_else(|| wrong("names no port"))?;
         let port = port.parse::<u16>().ok().filter(|port| *port > 0).ok_or_else(|| wrong("names no port"))?;
         let host = host.trim_start_matches('[').trim_end_matches(']').to_lowercase();
-        if machines.iter().any(|machine| machine.name == host) {
-            return Err(wrong("is a machine of this drill: a way there would lead to the real one"));
-        }
         if !is_host_name(&host) && host.parse::<IpAddr>().is_err() {
             return Err(wrong("names no host"));
         }

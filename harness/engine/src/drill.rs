@@ -170,7 +170,7 @@ impl<B: Backend> Drill<B> {
             acme,
             host: self.host.clone(),
             tools: self.tools.clone(),
-            remarks: progress.remarks,
+            remarks: progress.remarks.into_iter().chain(progress.evidence.sandbox).collect(),
             run_dir,
             repeat: self.repeat.clone(),
         })
@@ -255,7 +255,7 @@ impl<B: Backend> Drill<B> {
         let production = progress.controller.as_ref().map(|controller| &controller.production);
         let ledgers = controller::ledgers(self.run_dir.path());
         progress.evidence.wanted = outside::findings(&ledgers, &deploys, production);
-        progress.remarks.extend(outside::remark(&ledgers).filter(|remark| !progress.remarks.contains(remark)));
+        progress.evidence.sandbox = outside::remarks(&ledgers);
     }
 
     fn claims(&self, evidence: &Evidence) -> Vec<redrill_model::ClaimReport> {

@@ -38,11 +38,7 @@ pub(crate) fn findings(
     }
     let unseen = ledgers.iter().filter(|(_, ledger)| !ledger.over && ledger.failed.is_none());
     let findings = found.into_iter().map(|((elsewhere, target, who), tried)| tried.finding(elsewhere, &target, &who));
-    findings
-        .chain(system_files(ledgers))
-        .chain(flood(ledgers))
-        .chain(unseen.filter_map(|(label, _)| not_seen(label, deploys)))
-        .collect()
+    findings.chain(flood(ledgers)).chain(unseen.filter_map(|(label, _)| not_seen(label, deploys))).collect()
 }
 
 /// One thing that one caller tried.
@@ -100,13 +96,29 @@ fn at_work<'a>(deployed: &'a Deployed, attempt: &Attempt) -> Option<&'a Operatio
     deployed.run.runs.iter().find(|run| (run.started..=run.ended).contains(&seconds))
 }
 
-/// What was not watched, in words for the report.
-pub(crate) fn remark(ledgers: &[(String, Ledger)]) -> Option<String> {
-    let why = ledgers.iter().find_map(|(_, ledger)| ledger.files_unseen.as_ref())?;
-    Some(format!(
-        "files of this host were not there in the sandbox; which of them the deploy looked for was not seen ({why})"
-    ))
+/// What a reader must know beside the findings, in words for the report.
+pub(crate) fn remarks(ledgers: &[(String, Ledger)]) -> Vec<String> {
+    let unseen = ledgers.iter().find_map(|(_, ledger)| ledger.files_unseen.as_ref()).map(|why| {
+        format!(
+            "files of this host were not there in the sandbox; which of them the deploy looked for was not seen ({why})"
+        )
+    });
+    // What everybody may read any program looks at, and it went on without.
+    let attempts = ledgers.iter().flat_map(|(_, ledger)| &ledger.attempts);
+    let system = attempts.filter(|attempt| attempt.protocol == Protocol::SystemFile);
+    let system: BTreeSet<&str> = system.filter_map(|attempt| attempt.name.as_deref()).collect();
+    let shown: Vec<&str> = system.iter().take(SHOWN).copied().collect();
+    let more = if system.len() > SHOWN { format!(" and {} more", system.len() - SHOWN) } else { String::new() };
+    let looked_for = format!(
+        "programs on the controller looked for files of the host's system that the sandbox does not have, and went on \
+         without: {}{more}",
+        shown.join(", ")
+    );
+    unseen.into_iter().chain((!system.is_empty()).then_some(looked_for)).collect()
 }
+
+/// Of a list that is only worth knowing.
+const SHOWN: usize = 12;
 
 /// Who it was, where no operation was at work.
 fn caller(label: &str) -> String {
@@ -116,23 +128,6 @@ fn caller(label: &str) -> String {
         format!("`{label}`")
     }
 }
-
-/// Files of the host's system that everybody may read: any program looks at some of them, and goes on without.
-fn system_files(ledgers: &[(String, Ledger)]) -> Option<Finding> {
-    let attempts = ledgers.iter().flat_map(|(_, ledger)| &ledger.attempts);
-    let files = attempts.filter(|attempt| attempt.protocol == Protocol::SystemFile);
-    let files: BTreeSet<&String> = files.filter_map(|attempt| attempt.name.as_ref()).collect();
-    let text = format!(
-        "programs on the controller looked for {} files of the host's system, and went on without",
-        files.len()
-    );
-    let mut finding = Finding::new(OUTSIDE, Severity::Info, "sandbox, system files", text);
-    finding.evidence = files.iter().take(SHOWN).map(|path| (*path).clone()).collect();
-    (!files.is_empty()).then_some(finding)
-}
-
-/// Of a list that is only worth knowing.
-const SHOWN: usize = 12;
 
 fn flood(ledgers: &[(String, Ledger)]) -> Option<Finding> {
     let more: usize = ledgers.iter().map(|(_, ledger)| ledger.more).sum();

@@ -27,6 +27,17 @@ const FOR_A_WHILE: Duration = Duration::from_secs(60);
 
 /// What programs of the system look for each time they start, and do without: no wish of the repo's.
 const LOOKED_FOR: &[&str] = &[
+    "/etc/bash.bashrc",
+    "/etc/gai.conf",
+    "/etc/gitconfig",
+    "/etc/gss",
+    "/etc/host.conf",
+    "/etc/inputrc",
+    "/etc/krb5.conf",
+    "/etc/locale.alias",
+    "/etc/pip.conf",
+    "/etc/profile",
+    "/etc/selinux",
     "/etc/ld.so.preload",
     "/etc/localtime",
     "/etc/ssh/ssh_config",
@@ -203,7 +214,7 @@ fn remote_mounts() -> Vec<PathBuf> {
 }
 
 fn is_looked_for(path: &Path) -> bool {
-    LOOKED_FOR.iter().any(|known| path.starts_with(known))
+    LOOKED_FOR.iter().any(|known| path.starts_with(known)) || path.to_string_lossy().starts_with("/etc/python")
 }
 
 /// Longer than any path.

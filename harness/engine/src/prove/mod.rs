@@ -62,6 +62,8 @@ pub(crate) struct Evidence {
     pub(crate) cuts: Cuts,
     /// What the repo's programs wanted of the world, as findings.
     pub(crate) wanted: Vec<Finding>,
+    /// What a reader must know of the sandbox beside that.
+    pub(crate) sandbox: Vec<String>,
     pub(crate) trouble: Option<Trouble>,
 }
 

@@ -53,8 +53,13 @@ const LOOKED_FOR: &[&str] = &[
     "/var/lib/sss",
 ];
 
-/// Where a system keeps its own: what everybody may read there, many programs look at.
-const SYSTEM: [&str; 6] = ["/etc", "/run", "/var", "/boot", "/.dockerenv", "/lost+found"];
+/// Where a system keeps its own. What everybody may read there and its packages brought, many programs look at.
+const SYSTEM: [&str; 5] = ["/etc", "/run", "/var", "/boot", "/.dockerenv"];
+/// The same, made by the system itself.
+const STATE: [&str; 7] =
+    ["/.dockerenv", "/etc/apt", "/etc/dpkg", "/etc/iproute2", "/etc/mtab", "/var/lib/dbus", "/var/lib/dpkg"];
+/// Which package brought which file, on Debian.
+const LISTS: &str = "/var/lib/dpkg/info";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Node {
@@ -194,11 +199,21 @@ fn without_link(path: &Path) -> PathBuf {
     }
 }
 
-/// A file of the system that everybody may read, or a directory.
+/// A file or directory of the system that everybody may read, and no operator wrote.
 fn is_systems(path: &Path) -> bool {
     let system = SYSTEM.iter().any(|known| path.starts_with(known));
     let open = |about: std::fs::Metadata| (about.is_file() || about.is_dir()) && about.mode() & 0o004 != 0;
-    system && std::fs::metadata(path).is_ok_and(open)
+    let known = || STATE.iter().any(|known| path.starts_with(known)) || is_packaged(path);
+    system && std::fs::metadata(path).is_ok_and(open) && known()
+}
+
+/// Whether a package brought it. Where nobody knows, it passes for that.
+fn is_packaged(path: &Path) -> bool {
+    let Ok(lists) = std::fs::read_dir(LISTS) else { return true };
+    let lists =
+        lists.flatten().map(|entry| entry.path()).filter(|list| list.extension().is_some_and(|end| end == "list"));
+    let path = path.to_string_lossy();
+    lists.filter_map(|list| std::fs::read_to_string(list).ok()).any(|list| list.lines().any(|line| line == path))
 }
 
 /// Mounts that answer by a network, or by another program.

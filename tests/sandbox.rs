@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
@@ -26,9 +27,11 @@ type Test = fn(&'static str);
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let lacking = redrill_machines::container::engine_version().is_err() && std::env::var_os("CI").is_none();
-    let inside: [(&str, Test); 8] = [
+    let inside: [(&str, Test); 10] = [
         ("nothing_of_the_host_is_there", nothing_of_the_host_is_there),
         ("a_program_has_no_rights", a_program_has_no_rights),
+        ("no_file_runs_as_its_owner_and_no_device_is_changed", nothing_is_left_that_has_rights),
+        ("no_try_is_lost_behind_many_others", no_try_is_lost),
         ("what_is_tried_is_written_down", what_is_tried_is_written_down),
         ("leads_lead_out_and_nothing_else_does", leads_lead_out),
         ("output_and_status_pass_through", output_and_status_pass_through),
@@ -52,7 +55,9 @@ fn main() -> ExitCode {
             trials.push(Trial::test(name, move || kills(means, count)).with_ignored_flag(ignored));
         }
     }
-    let drills: [(&str, fn()); 5] = [
+    let drills: [(&str, fn()); 7] = [
+        ("a_healthy_controller_is_not_blamed", a_healthy_controller_is_not_blamed),
+        ("a_package_leaves_no_mark_outside_of_its_environment", a_package_leaves_no_mark),
         ("doctor_tells_what_seals", doctor),
         ("where_namespaces_are_refused_an_engine_seals", where_namespaces_are_refused_an_engine_seals),
         ("either_kind_comes_to_the_same_verdict", either_kind_comes_to_the_same_verdict),
@@ -204,6 +209,45 @@ for family in (socket.AF_PACKET, socket.AF_VSOCK, socket.AF_INET):
                           echo route; unshare --net true 2>/dev/null && echo net; mount -t tmpfs x /tmp 2>/dev/null && \
                           echo mount; true");
     assert!(!["link", "route", "mount"].iter().any(|word| said.lines().any(|line| line == *word)), "{said}");
+}
+
+/// Of root's drills what a sealed program writes is root's on the host.
+fn nothing_is_left_that_has_rights(means: &'static str) {
+    let sealed = Sealed::new(means);
+    sealed.sh("cp /bin/true x; chmod 4755 x || true; chmod 2755 x || true; install -m 6755 /bin/true y || true; \
+               chmod 600 /dev/null || true; chmod 600 /dev/urandom || true; unshare -Ur true || true");
+    for name in ["x", "y"] {
+        let mode = sealed.own.join(name).metadata().map_or(0, |about| about.permissions().mode());
+        assert_eq!(mode & 0o6000, 0, "{name}: {mode:o}");
+    }
+    for device in ["/dev/null", "/dev/urandom"] {
+        let mode = Path::new(device).metadata().expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o666, "{device}");
+    }
+}
+
+/// A buffer that is full, or a list that is, must hide nothing.
+fn no_try_is_lost(means: &'static str) {
+    let script = "import socket, threading
+server = socket.create_server(('127.0.0.1', 7001))
+def sink():
+    peer, _ = server.accept()
+    while peer.recv(1 << 20): pass
+threading.Thread(target=sink, daemon=True).start()
+bulk = socket.create_connection(('127.0.0.1', 7001))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(3000): datagrams.sendto(b'x', ('198.51.100.1', 9))
+for number in range(100):
+    bulk.sendall(b'x' * (1 << 20))
+    try: socket.create_connection(('203.0.113.7', 1000 + number), 2)
+    except OSError: pass";
+    let sealed = Sealed::new(means);
+    std::fs::write(sealed.own.join("script.py"), script).expect("written");
+    sealed.sh("python3 script.py");
+    let wanted = sealed.wanted();
+    let lost: Vec<u16> = (1000..1100).filter(|port| !wanted.contains(&format!("tcp 203.0.113.7:{port}"))).collect();
+    assert_eq!(lost, [0_u16; 0], "of 100 tries beside 100 MiB and 3000 datagrams");
+    assert!(sealed.ledger().over);
 }
 
 #[track_caller]
@@ -396,16 +440,70 @@ curl -s -m 5 https://203.0.113.7/ || true
 cat /root/x || true
 ";
 
+/// What people's scripts do: connections that are shared, a server of its own that is waited for, git, what everybody may
+/// read of the host, and a look at the service that was deployed.
+const HEALTHY: &str = "#!/bin/bash
+set -eu
+echo 'redrill-op: Deploy'
+ssh -o ControlMaster=auto -o ControlPersist=5 -o ControlPath=~/.ssh/cm-%C root@web.example.org 'cat > /root/serve.py' <<'P'
+import http.server
+http.server.HTTPServer(('', 8000), http.server.SimpleHTTPRequestHandler).serve_forever()
+P
+ssh -o ControlPath=~/.ssh/cm-%C root@web.example.org 'perl -MIO::Socket::INET -e '\\''
+my $l = IO::Socket::INET->new(LocalPort => 8000, Listen => 5, ReuseAddr => 1) or die; exit if fork;
+while (my $c = $l->accept) { sysread($c, my $b, 2000); print $c \"HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n\"; close $c }'\\'' \
+>/dev/null 2>&1 </dev/null'
+echo 'redrill-op: Look'
+curl -sf -m 10 http://web.example.org:8000/ | grep -q hello
+(sleep 0.5; exec python3 -m http.server 7799 --bind 127.0.0.1 >/dev/null 2>&1) &
+until curl -s -o /dev/null http://127.0.0.1:7799/; do sleep 0.1; done
+cat /etc/mtab /etc/login.defs /etc/iproute2/rt_tables >/dev/null 2>&1 || true
+git init -q /tmp/x && getent hosts \"$(hostname)\" >/dev/null
+";
+
+fn a_healthy_controller_is_not_blamed() {
+    let sandbox = Sandbox::new();
+    let way = "[network]\ncontroller = [{ to = 'web.example.org:8000', why = 'a smoke test' }]\n";
+    let (status, report) = drill_of(&sandbox, HEALTHY, "namespaces", way);
+    assert_eq!((status, findings(&report)), (0, Vec::new()), "{:#}", report["remarks"]);
+    assert!(report["remarks"].to_string().contains("a smoke test"), "{:#}", report["remarks"]);
+}
+
+/// A local project whose build puts a link to a file of the host where redrill may write.
+fn a_package_leaves_no_mark() {
+    let sandbox = Sandbox::new();
+    let victim = sandbox.file("victim", "precious");
+    let backend = format!(
+        "import os, sys\nfor name in ('whole', 'pyvenv.cfg'):\n    at = os.path.join(sys.prefix, name)\n    \
+         try: os.unlink(at)\n    except OSError: pass\n    os.symlink('{}', at)\nraise SystemExit('no wheel')\n",
+        victim.display()
+    );
+    sandbox.file("scenario/servers/lib/backend.py", &backend);
+    let project =
+        "[build-system]\nrequires = []\nbuild-backend = 'backend'\nbackend-path = ['.']\n[project]\nname = 'x'\n";
+    sandbox.file("scenario/servers/lib/pyproject.toml", project);
+    sandbox.file("scenario/servers/requirements.txt", "--no-build-isolation\n./lib\n");
+    let text = "claims = ['rebuilds']\n[servers]\npath = 'servers'\n[deploy]\ntool = 'shell'\nscript = 'deploy.sh'\n\
+                on = 'controller'\nrequirements = 'requirements.txt'\n[[machine]]\nname = 'web.example.org'\n\
+                image = 'debian-13'\n";
+    sandbox.file("scenario/servers/deploy.sh", "#!/bin/sh\nssh root@web.example.org true\n");
+    let (cache, scenario) = (sandbox.path().join("cache"), commit(&sandbox, text));
+    let mut command = sandbox.command(&["run", &scenario, "--backend", "container"]);
+    let ran = redrill_tests::Ran::of(command.env("REDRILL_CACHE_DIR", &cache).output().expect("redrill runs"));
+    assert_ne!(ran.status, 0, "{}", ran.stdout);
+    assert_eq!(std::fs::read_to_string(victim).expect("there"), "precious", "{}", ran.stderr);
+    let left = std::fs::read_dir(cache.join("venvs")).into_iter().flatten().flatten();
+    assert!(!left.into_iter().any(|entry| entry.path().is_dir()), "nothing half-made stays");
+}
+
 /// A drill of a script that wants out, in containers.
 fn drill(sandbox: &Sandbox, means: &str, more: &str) -> (i32, Value) {
-    let marker = sandbox.path().join("marker");
-    let text = format!(
-        "claims = ['rebuilds']\n[servers]\npath = 'servers'\n[deploy]\ntool = 'shell'\nscript = 'deploy.sh'\n\
-         on = 'controller'\nenv = {{ MARKER = '{}' }}\n[[machine]]\nname = 'web.example.org'\nimage = 'debian-13'\n{more}",
-        marker.display()
-    );
-    let scenario = sandbox.file("scenario/scenario.toml", &text);
-    sandbox.file("scenario/servers/deploy.sh", SCRIPT);
+    drill_of(sandbox, SCRIPT, means, more)
+}
+
+/// Writes the scenario, commits its servers, and tells where it lies.
+fn commit(sandbox: &Sandbox, text: &str) -> String {
+    let scenario = sandbox.file("scenario/scenario.toml", text);
     let images = sandbox.path().join("scenario/images");
     let _ = std::os::unix::fs::symlink(redrill_tests::root().join("images"), images);
     for words in [&["init", "-q"][..], &["add", "-A"], &["commit", "-q", "-m", "a script"]] {
@@ -414,7 +512,18 @@ fn drill(sandbox: &Sandbox, means: &str, more: &str) -> (i32, Value) {
         git.args(["-c", "user.name=a", "-c", "user.email=a@example.org"]).args(words);
         assert!(git.status().expect("git runs").success());
     }
-    let path = scenario.display().to_string();
+    scenario.display().to_string()
+}
+
+fn drill_of(sandbox: &Sandbox, script: &str, means: &str, more: &str) -> (i32, Value) {
+    let marker = sandbox.path().join("marker");
+    let text = format!(
+        "claims = ['rebuilds']\n[servers]\npath = 'servers'\n[deploy]\ntool = 'shell'\nscript = 'deploy.sh'\n\
+         on = 'controller'\nenv = {{ MARKER = '{}' }}\n[[machine]]\nname = 'web.example.org'\nimage = 'debian-13'\n{more}",
+        marker.display()
+    );
+    sandbox.file("scenario/servers/deploy.sh", script);
+    let path = commit(sandbox, &text);
     let mut command = sandbox.command(&["run", &path, "--backend", "container"]);
     let ran = redrill_tests::Ran::of(command.env("REDRILL_SANDBOX", means).output().expect("redrill runs"));
     assert!([0, 1, 3].contains(&ran.status), "\n{}\n{}", ran.stdout, ran.stderr);

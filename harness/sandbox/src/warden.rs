@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
@@ -179,7 +179,7 @@ fn listener(port: u16) -> io::Result<TcpListener> {
         socket.set_only_v6(false)?;
     }
     socket.set_reuse_address(true)?;
-    let any: IpAddr = if six { Ipv6Addr::UNSPECIFIED.into() } else { std::net::Ipv4Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if six { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     socket.bind(&SocketAddr::new(any, port).into())?;
     socket.listen(128)?;
     Ok(socket.into())
@@ -211,8 +211,10 @@ fn pump(mut from: impl Read, mut to: impl Write) {
 }
 
 pub(crate) fn answer_names(cell: &Cell, asked: &Asked) -> io::Result<()> {
-    let socket = UdpSocket::bind((std::net::Ipv4Addr::from(etc::RESOLVER), 53))?;
-    let (known, asked) = (cell.names(), asked.clone());
+    let socket = UdpSocket::bind((Ipv4Addr::from(etc::RESOLVER), 53))?;
+    let (mut known, asked) = (cell.names(), asked.clone());
+    // Programs ask for an address of version 6 too, which no file says of it.
+    known.insert(cell.host_name.to_lowercase(), vec![Ipv4Addr::new(127, 0, 1, 1).into()]);
     std::thread::spawn(move || names::serve(&socket, &known, &asked));
     Ok(())
 }

@@ -102,7 +102,14 @@ async fn sandbox(home: &Home) -> Result<Finding, Failure> {
     let _ = std::fs::remove_dir_all(path);
     let name = "sandbox".to_owned();
     let (health, text, mend) = match sealing {
-        Ok(Sealing::Namespaces(_)) => (Health::Good, "bubblewrap, in namespaces".to_owned(), String::new()),
+        Ok(Sealing::Namespaces(_)) => match redrill_sandbox::can_see_files() {
+            Ok(()) => (Health::Good, "bubblewrap, in namespaces".to_owned(), String::new()),
+            Err(error) => {
+                let what = "which files of the host a deploy looks for is not seen";
+                let mend = "as root: modprobe fuse; chmod 666 /dev/fuse".to_owned();
+                (Health::Limited, format!("bubblewrap, in namespaces; {what} (/dev/fuse: {error})"), mend)
+            }
+        },
         Ok(Sealing::Engine { why, .. }) => {
             let mend = why.as_ref().map(Unable::mend).unwrap_or_default();
             let why = why.map(|why| format!(" ({why})")).unwrap_or_default();

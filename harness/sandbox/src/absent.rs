@@ -308,11 +308,20 @@ impl Filesystem for Absent {
     }
 }
 
+/// Whether this user may see which files a sealed program looks for.
+pub fn can_see_files() -> io::Result<()> {
+    device().map(drop)
+}
+
+fn device() -> io::Result<std::fs::File> {
+    std::fs::File::options().read(true).write(true).open("/dev/fuse")
+}
+
 /// Mounts `tree` at `place`, for as long as this process lives. An error where this host or this user has no FUSE.
 pub(crate) fn mount(tree: Tree, place: &Path, ledger: &Arc<Mutex<Writer>>) -> io::Result<()> {
     std::fs::create_dir_all(place)?;
     let remote = remote_mounts(); // Before ours is one of them.
-    let device = std::fs::File::options().read(true).write(true).open("/dev/fuse")?;
+    let device = device()?;
     let number = std::os::fd::AsRawFd::as_raw_fd(&device);
     let options = std::ffi::CString::new(format!("fd={number},rootmode=40000,user_id=0,group_id=0"))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;

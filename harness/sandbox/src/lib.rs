@@ -34,6 +34,7 @@ mod reading;
 mod warden;
 mod watch;
 
+pub use absent::can_see_files;
 pub use cell::{Cell, Lead};
 pub use enclosed::{enclosed, sealed};
 pub use enclosure::{Enclosure, Mount, PRIVATE, PROGRAM};

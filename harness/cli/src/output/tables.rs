@@ -142,9 +142,13 @@ pub(crate) fn plan(loaded: &Loaded, json: bool) {
         BackendKind::Container => "backend   containers",
     });
     result_line(match scenario.network {
-        Network::Mirror => "network   the package mirror and nothing else",
-        Network::Open => "network   whatever the host reaches",
+        Network::Mirror => "network   machines: the package mirror and nothing else",
+        Network::Open => "network   machines: whatever the host reaches",
     });
+    result_line("          controller: SSH of the machines, and pip's index while the deploy tool is installed");
+    for way in &scenario.ways_out {
+        result_line(&format!("          controller: {}:{}, {}", way.host, way.port, way.why));
+    }
     result_line("\nstages");
     for (number, stage) in plan.stages.iter().enumerate() {
         let limit = limit(*stage, scenario.limits).map(|limit| format!(" (at most {limit})")).unwrap_or_default();

@@ -40,7 +40,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
     let mut stays = 0;
     for run in runs.iter().filter(wanted) {
         if RunDir::is_live(run) {
-            output::story(&format!("{} is going on: left alone", run.display()));
+            output::story(&format!("{} is going on, or its reaper is still ending it: left alone", run.display()));
             continue;
         }
         let swept = RunDir::clean(run);

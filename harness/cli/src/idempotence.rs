@@ -11,6 +11,7 @@ use redrill_machines::process::Guard;
 use redrill_model::Tool;
 
 use crate::output::{self, Failure};
+use crate::repeat::Repeat;
 use crate::{Ended, home, program, run};
 
 /// Deploy a servers repo twice into clean machines, and say whether the second deploy changed anything.
@@ -53,11 +54,14 @@ pub(crate) struct Args {
     #[arg(long, default_value = "debian-13")]
     image: String,
     /// Memory of each machine.
-    #[arg(long, default_value_t = 1024)]
+    #[arg(long, default_value_t = MEMORY_MIB)]
     memory_mib: u64,
     #[command(flatten)]
     options: run::Options,
 }
+
+/// Of each machine, where nobody says otherwise.
+const MEMORY_MIB: u64 = 1024;
 
 pub(crate) async fn exec(args: Args) -> Ended {
     if args.options.mutates() {
@@ -152,19 +156,17 @@ impl Place {
         Ok(text)
     }
 
-    fn repeat(&self, args: &Args) -> String {
-        let mut words = vec!["redrill idempotence".to_owned(), args.path.display().to_string()];
-        let mut add =
-            |option: &str, value: Option<String>| words.extend(value.map(|value| format!("{option} {value}")));
-        add("--inventory", args.inventory.as_ref().map(|path| path.display().to_string()));
-        add("--tool", args.tool.clone());
-        add("--on", args.on.clone());
-        add("--keys", args.keys.as_ref().map(|path| path.display().to_string()));
-        add("--since", args.since.clone());
-        args.host.iter().for_each(|host| add("--host", Some(host.clone())));
-        add("--commit", (args.commit != "HEAD").then(|| args.commit.clone()));
-        add("--image", (args.image != "debian-13").then(|| args.image.clone()));
-        words.join(" ")
+    fn repeat(&self, args: &Args) -> Repeat {
+        let repeat = Repeat::of("idempotence", &args.path)
+            .path("--inventory", args.inventory.as_deref())
+            .option("--tool", args.tool.as_ref())
+            .option("--on", args.on.as_ref())
+            .path("--keys", args.keys.as_deref())
+            .option("--since", args.since.as_ref())
+            .option("--commit", (args.commit != "HEAD").then_some(&args.commit))
+            .option("--image", (args.image != "debian-13").then_some(&args.image))
+            .option("--memory-mib", (args.memory_mib != MEMORY_MIB).then_some(args.memory_mib));
+        args.host.iter().fold(repeat, |repeat, host| repeat.option("--host", Some(host)))
     }
 }
 

@@ -4,12 +4,14 @@ mod accel;
 mod canary;
 mod clean;
 mod doctor;
+mod explain;
 mod idempotence;
 mod image;
 mod internal;
 mod manifest;
 mod output;
 mod plan;
+mod repeat;
 mod run;
 mod shell;
 mod test;
@@ -36,6 +38,7 @@ Examples:
   redrill idempotence ~/servers      deploys a servers repo twice, without a scenario
   redrill test                       all drills below ./scenarios, as tests of cargo-nextest
   redrill run scenarios/web --keep-on-failure && redrill shell
+  redrill explain REAL_CHANGE        what a word in a report means, and what mends it
 
 Exit status: 0 every declared claim is proven or waived, 1 a claim failed,
 2 the scenario or the command line is wrong, 3 could not tell.";
@@ -47,6 +50,7 @@ enum Command {
     Plan(plan::Args),
     Test(test::Args),
     Doctor(doctor::Args),
+    Explain(explain::Args),
     #[command(subcommand)]
     Image(image::Args),
     Shell(shell::Args),
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
     let ended = match Cli::parse().command {
         // These run once for each process or connection: without a runtime.
         Command::Internal(args) => return internal::exec(args),
+        Command::Explain(args) => explain::exec(&args),
         Command::Plan(args) => plan::exec(&args),
         Command::Test(args) => test::exec(&args),
         Command::Shell(args) => shell::exec(&args),

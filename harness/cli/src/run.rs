@@ -17,6 +17,7 @@ use redrill_model::{BackendKind, Claim, HostFacts, Report};
 use tokio::sync::{mpsc, watch};
 
 use crate::output::{self, Failure, Listener, Mode};
+use crate::repeat::Repeat;
 use crate::{Ended, accel, doctor, home, program};
 
 /// Rebuild a scenario's machines from its repo, twice, and say what is proven.
@@ -74,6 +75,15 @@ impl Options {
         self.mutate
     }
 
+    /// Adds what decides what is drilled; what only decides how it is told is the reader's choice.
+    fn onto(&self, repeat: Repeat) -> Repeat {
+        repeat
+            .option("--backend", self.backend.map(|backend| BackendKind::from(backend).name()))
+            .flag("--fresh", self.fresh)
+            .option("--jobs", self.jobs)
+            .flag("--mutate", self.mutate)
+    }
+
     /// Whether only the result is told.
     pub(crate) fn quiet(&self) -> bool {
         self.quiet
@@ -115,13 +125,13 @@ const RUN_MIB: u64 = 2048;
 
 pub(crate) async fn exec(args: Args) -> Ended {
     let loaded = load(&args.scenario)?;
-    let repeat = format!("redrill run {}", args.scenario.display());
+    let repeat = Repeat::of("run", &args.scenario);
     output::swept(&redrill_engine::sweep_home(&home()));
     run(loaded, args.options, repeat).await
 }
 
 /// Drills what is loaded, and tells the result. `repeat` is the command that does the same again.
-pub(crate) async fn run(loaded: Loaded, args: Options, repeat: String) -> Ended {
+pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended {
     let home = home();
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
@@ -257,7 +267,7 @@ async fn drill(
     run_dir: RunDir,
     (tools, backend, place): (Vec<Tool>, BackendKind, &Path),
     events: Events,
-    repeat: String,
+    repeat: Repeat,
 ) -> Result<Result<Report, ScenarioError>, Failure> {
     let versions: BTreeMap<String, String> =
         tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
@@ -270,8 +280,7 @@ async fn drill(
         (false, true) => Keep::OnFailure,
         (false, false) => Keep::Never,
     };
-    let named = args.backend.map(|backend| format!(" --backend {}", BackendKind::from(backend).name()));
-    let repeat = format!("{repeat}{}", named.unwrap_or_default());
+    let repeat = args.onto(repeat).to_string();
     let make = |host: HostFacts| Making {
         loaded,
         run_dir,
@@ -461,4 +470,34 @@ fn write(report: &Report, run_dir: &Path) -> Result<(), Failure> {
         written.map_err(|error| Failure::unknown("cannot write the report", &error))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn parsed(words: &[String]) -> Args {
+        Line::try_parse_from(words).expect("a command line").args
+    }
+
+    #[test]
+    fn the_command_that_repeats_a_drill_has_every_option_that_decides_what_is_drilled() {
+        let given = ["run", "my drills/web", "--backend", "qemu", "--fresh", "--jobs", "3", "--mutate", "--keep", "-q"];
+        let args = parsed(&given.map(str::to_owned));
+        let line = args.options.onto(Repeat::of("run", &args.scenario)).to_string();
+        let words = shlex::split(&line).expect("a line of a shell");
+        assert_eq!(words[..2], ["redrill", "run"]);
+        let again = parsed(&words[1..]);
+        assert_eq!(again.scenario, args.scenario);
+        let told = Options { keep: false, quiet: false, ..args.options };
+        assert_eq!(format!("{:?}", again.options), format!("{told:?}"));
+    }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use redrill_machines::{Acme, AcmeError, Backend, Issued, Pebble};
-use redrill_model::{AcmeReport, Certificate, Pass, Stage};
+use redrill_model::{AcmeReport, Certificate, Code, Pass, Stage};
 
 use crate::drill::{Drill, Outcome, Progress};
 use crate::mail::sender;
@@ -12,9 +12,6 @@ use crate::prove::Evidence;
 use crate::redact::Redactor;
 use crate::stages::unknown;
 use crate::tools::Ended;
-
-/// It ended while a stage went on: whatever came of that may have come of this.
-pub(crate) const LOST: &str = "ACME_LOST";
 
 /// Where it lies in the run directory.
 const DIRECTORY: &str = "acme";
@@ -99,7 +96,7 @@ impl Issuance {
 pub(crate) async fn lost<B: Backend>(progress: &mut Progress<B>, stage: Stage) -> Option<Outcome> {
     let error = progress.authority.as_ref()?.pebble.lost().await?;
     distrust(&mut progress.evidence, stage, &error.to_string());
-    Some(unknown(LOST, &error))
+    Some(unknown(Code::AcmeLost, &error))
 }
 
 /// Who asks for a certificate in vain may fail at that or at something else, or not mind: the stage has shown nothing.
@@ -126,18 +123,20 @@ mod tests {
     use redrill_state::Outcome as Ran;
 
     use super::*;
+    use crate::problem::Problem;
+    use crate::prove::claims;
     use crate::prove::tests::deployed;
-    use crate::prove::{Trouble, claims};
 
     /// What becomes of `rebuilds`, where this came of the first deploy in which it was lost.
-    fn rebuilds(ended: Ended, stage: Stage) -> (Verdict, Vec<String>) {
+    fn rebuilds(ended: Ended, stage: Stage) -> (Verdict, Vec<Code>) {
         let text = "claims = ['rebuilds']\n[servers]\npath = '.'\n[[machine]]\nname = 'web'\nimage = 'debian-13'\n";
         let scenario = Scenario::parse(text).expect("valid");
         let mut evidence =
             Evidence { first: Some(deployed(&[("Install", Ran::Changed)], ended)), ..Evidence::default() };
-        evidence.trouble = Some(Trouble { code: "NOT_RUN", text: String::new(), evidence: Vec::new() });
+        evidence.trouble = Some(Problem::new(Code::NotRun, String::new()));
         distrust(&mut evidence, stage, "Pebble ended");
-        evidence.trouble = Some(Trouble { code: LOST, text: "Pebble ended".to_owned(), evidence: Vec::new() });
+        evidence.trouble =
+            Some(Problem { code: Code::AcmeLost, text: "Pebble ended".to_owned(), evidence: Vec::new() });
         let mut claims = claims(&scenario, &evidence, &HostFacts::default(), "2026-11-24");
         let claim = claims.swap_remove(0);
         (claim.verdict, claim.findings.into_iter().map(|finding| finding.code).collect())
@@ -148,7 +147,7 @@ mod tests {
         let failed = || Ended::Failed { operation: None, host: None, evidence: Vec::new() };
         let first = Stage::Deploy(Pass::First);
         for ended in [Ended::Well, failed(), Ended::Unclear("who knows".to_owned())] {
-            assert_eq!(rebuilds(ended, first), (Verdict::Unproven, vec![LOST.to_owned()]));
+            assert_eq!(rebuilds(ended, first), (Verdict::Unproven, vec![Code::AcmeLost]));
         }
         // What was shown before it was lost stays shown.
         assert_eq!(rebuilds(Ended::Well, Stage::Deploy(Pass::Second)).0, Verdict::Proven);

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, host};
-use redrill_model::{Pass, Tool};
+use redrill_model::{Code, Pass, Tool};
 
 use crate::drill::{Drill, Outcome, Progress};
 use crate::outage::{self, Gaps};
-use crate::prove::Trouble;
+use crate::problem::Problem;
 use crate::restore::Between;
-use crate::stages::{HOST_FULL, unknown};
+use crate::stages::unknown;
 use crate::tools::{self, Deployed, Ended};
 use crate::writes;
 
@@ -34,20 +34,20 @@ pub(crate) async fn deploy<B: Backend>(
     let outcome = match &deployed.ended {
         Ended::Well => Outcome::Done(note),
         Ended::Unclear(why) => {
-            Outcome::Unknown(Trouble { code: "NOT_PROVEN", text: format!("{which}: {why}"), evidence: Vec::new() })
+            Outcome::Unknown(Problem { code: Code::NotProven, text: format!("{which}: {why}"), evidence: Vec::new() })
         }
         // Whether it failed for this or not, it cannot be told.
         Ended::Failed { .. } if host_is_full(drill) => {
             let place = drill.run_dir.path().display().to_string();
             let error = MachineError::DiskFull { place, what: format!("{which}, which failed") };
-            unknown(HOST_FULL, &error)
+            unknown(Code::HostFull, &error)
         }
         Ended::Failed { operation, .. } => match lost_machine(progress, deadline).await {
-            Some(error) => unknown("MACHINE_LOST", &error),
+            Some(error) => unknown(Code::MachineLost, &error),
             None => {
                 let at = operation.as_ref().map(|o| format!(" at `{}`", o.name)).unwrap_or_default();
                 let text = format!("not run, since {which} failed{at}");
-                progress.evidence.trouble.get_or_insert(Trouble { code: "NOT_RUN", text, evidence: Vec::new() });
+                progress.evidence.trouble.get_or_insert(Problem { code: Code::NotRun, text, evidence: Vec::new() });
                 Outcome::Failed(format!("failed{at}; {note}"))
             }
         },
@@ -140,7 +140,7 @@ pub(crate) async fn run_deploy_into<B: Backend>(
     };
     let cut = tokio::select! {
         deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => {
-            deployed.map_err(|error| unknown("NO_CONTROLLER", &error))?;
+            deployed.map_err(|error| unknown(Code::NoController, &error))?;
             false
         }
         // What the tool had started on this host dies with its future.
@@ -148,7 +148,7 @@ pub(crate) async fn run_deploy_into<B: Backend>(
     };
     for machine in &progress.machines {
         let killed = machine.exec(&Exec::new(["sh", "-c", KILL_REMOTE]), b"", &limit).await;
-        killed.map_err(|error| unknown("MACHINE_LOST", &error))?;
+        killed.map_err(|error| unknown(Code::MachineLost, &error))?;
     }
     Ok(cut)
 }
@@ -186,10 +186,10 @@ async fn run_tool<B: Backend>(
     let recorders = if pass == Pass::Second { record(&shared.watched, machines, &limit).await } else { Vec::new() };
     let deployed = tokio::select! {
         deployed = tools::deploy(controller, &run, drill.run_dir.path(), &drill.events, &limit) => {
-            deployed.map_err(|error| unknown("NO_CONTROLLER", &error))
+            deployed.map_err(|error| unknown(Code::NoController, &error))
         }
         // A tool may wait for a dead machine for as long as it is let (pyinfra 3.10 spins).
-        error = loss(machines) => Err(unknown("MACHINE_LOST", &error)),
+        error = loss(machines) => Err(unknown(Code::MachineLost, &error)),
         // What waits for data that did not come is ended with its future.
         trouble = restoring => Err(Outcome::Unknown(trouble)),
         never = watching => never,
@@ -214,13 +214,13 @@ async fn run_tool<B: Backend>(
 
 fn no_controller() -> Outcome {
     let text = "no controller".to_owned();
-    Outcome::Unknown(Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() })
+    Outcome::Unknown(Problem { code: Code::NoController, text, evidence: Vec::new() })
 }
 
 /// Compares the clocks, and goes to where this deploy runs from.
 async fn begin<B: Backend>(progress: &mut Progress<B>, pass: Pass, limit: &Deadline) -> Result<(), Outcome> {
     for machine in &progress.machines {
-        let offset = machine.clock_offset(limit).await.map_err(|error| unknown("MACHINE_LOST", &error))?;
+        let offset = machine.clock_offset(limit).await.map_err(|error| unknown(Code::MachineLost, &error))?;
         progress.offsets.insert(machine.name().to_owned(), offset);
     }
     if let Some(controller) = &mut progress.controller {

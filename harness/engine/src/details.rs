@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE};
-use redrill_state::{Capture, ChangeKind, FileEntry, FileKind, Judgement, Section, diff};
+use redrill_state::{Capture, ChangeKind, FileEntry, FileKind, Judgement, Observed, Section, diff};
 use serde::Deserialize;
 use similar::TextDiff;
 
@@ -104,7 +104,9 @@ pub(crate) async fn gather<M: Machine>(
             details.insert(path.clone(), lines);
         }
     }
-    for observation in judgement.observations.iter().filter(|o| o.code == "DISRUPTIVE" && o.subject.contains('.')) {
+    for observation in
+        judgement.observations.iter().filter(|o| o.kind == Observed::Disruptive && o.subject.contains('.'))
+    {
         let lines = journal(machine, &observation.subject, since, deadline).await;
         details.insert(observation.subject.clone(), lines);
     }

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use redrill_machines::process::Guard;
 use redrill_machines::{Backend, Capabilities, Deadline, Home, RunDir};
-use redrill_model::{HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
+use redrill_model::{Code, HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
 use redrill_state::{Capture, Seen};
 use tokio::sync::watch;
 
@@ -18,7 +18,8 @@ use crate::events::{Event, Events};
 use crate::loaded::{Loaded, ScenarioError};
 use crate::mail::Mailroom;
 use crate::outside;
-use crate::prove::{self, Evidence, Trouble};
+use crate::problem::Problem;
+use crate::prove::{self, Evidence};
 use crate::stages;
 
 /// Whether machines stay when the drill is over.
@@ -101,7 +102,7 @@ pub(crate) enum Outcome {
     /// It gave an answer that makes the rest pointless.
     Failed(String),
     /// It could not give one.
-    Unknown(Trouble),
+    Unknown(Problem),
     /// The scenario cannot be run as it is.
     Wrong(ScenarioError),
 }
@@ -216,12 +217,12 @@ impl<B: Backend> Drill<B> {
         let began = Instant::now();
         let mut stop = self.stop.clone();
         let witnesses = self.backend.witnesses();
-        let cut = |code, text| Outcome::Unknown(Trouble { code, text, evidence: Vec::new() });
+        let cut = |code, text| Outcome::Unknown(Problem { code, text, evidence: Vec::new() });
         let mut work = Box::pin(stages::run(self, stage, progress, deadline));
         let outcome = tokio::select! {
             outcome = &mut work => outcome,
-            () = tokio::time::sleep(deadline.left()) => cut("TIMED_OUT", deadline.error().to_string()),
-            () = interrupted(&mut stop) => cut("INTERRUPTED", "interrupted by the user".to_owned()),
+            () = tokio::time::sleep(deadline.left()) => cut(Code::TimedOut, deadline.error().to_string()),
+            () = interrupted(&mut stop) => cut(Code::Interrupted, "interrupted by the user".to_owned()),
         };
         if matches!(outcome, Outcome::Unknown(_)) {
             // Whatever the stage had started dies with its future.
@@ -243,9 +244,9 @@ impl<B: Backend> Drill<B> {
         Ok(StageReport { stage, status, seconds, note: self.events.redactor().clean(&note) })
     }
 
-    fn clean(&self, trouble: Trouble) -> Trouble {
+    fn clean(&self, trouble: Problem) -> Problem {
         let clean = |text: &String| self.events.redactor().clean(text);
-        Trouble { text: clean(&trouble.text), evidence: trouble.evidence.iter().map(clean).collect(), ..trouble }
+        Problem { text: clean(&trouble.text), evidence: trouble.evidence.iter().map(clean).collect(), ..trouble }
     }
 
     /// Reads what the repo's programs wanted of the world.

@@ -17,6 +17,7 @@ mod loaded;
 mod mail;
 mod outage;
 mod outside;
+mod problem;
 mod process;
 mod prove;
 mod prove_restores;

@@ -2,18 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redrill_model::{Finding, OperationRef, OperationRun, Severity};
+use redrill_model::{Code, Finding, OperationRef, OperationRun};
 use redrill_sandbox::{Attempt, Ledger, Protocol};
 
 use crate::controller::Production;
 use crate::tools::Deployed;
-
-/// The controller tried to reach a host of the inventory. Nothing is worse: with another sandbox it would have.
-pub(crate) const PRODUCTION: &str = "PRODUCTION";
-/// It wanted something of the world.
-pub(crate) const OUTSIDE: &str = "OUTSIDE";
-/// It was not seen to its end what it wanted.
-const NOT_SEEN: &str = "NOT_PROVEN";
 
 /// Findings about the ledgers of a run, which have the labels of the deploys.
 pub(crate) fn findings(
@@ -61,24 +54,24 @@ impl Tried {
     }
 
     fn finding(self, elsewhere: bool, target: &str, who: &str) -> Finding {
-        let (code, severity, text) = if elsewhere {
+        let (code, text) = if elsewhere {
             let text = format!("this commit and the keys were not enough: {who} wanted {target}");
-            (OUTSIDE, Severity::Unknown, text)
+            (Code::Outside, text)
         } else {
             let text = format!("{who} tried to reach production: {target}; no packet left the sandbox");
-            (PRODUCTION, Severity::Fails, text)
+            (Code::Production, text)
         };
-        let mut finding = Finding::new(code, severity, target, text);
+        let mut finding = Finding::new(code, target, text);
         (finding.operation, finding.machine) = (self.operation, self.host);
         finding.evidence.push(format!("{} times, in {}", self.times, self.labels.join(", ")));
-        let mend = match (self.file, severity) {
-            (true, Severity::Unknown) => "if the deploy needs it: put it into the repo, or among the keys",
-            (false, Severity::Unknown | Severity::Fails) => {
+        let mend = match (self.file, code) {
+            (true, Code::Outside) => "if the deploy needs it: put it into the repo, or among the keys",
+            (false, _) => {
                 "if the deploy needs it: put what it fetches into the repo, or declare the way in scenario.toml with \
                  [network] controller = [{ to = \"HOST:PORT\", why = \"...\" }], which for a host of the inventory leads \
                  to its machine"
             }
-            _ => return finding,
+            (true, _) => return finding,
         };
         finding.evidence.push(mend.to_owned());
         finding
@@ -132,7 +125,7 @@ fn caller(label: &str) -> String {
 fn flood(ledgers: &[(String, Ledger)]) -> Option<Finding> {
     let more: usize = ledgers.iter().map(|(_, ledger)| ledger.more).sum();
     let text = format!("the controller tried to leave its sandbox {more} times more than are listed");
-    (more > 0).then(|| Finding::new(OUTSIDE, Severity::Unknown, "sandbox, more", text))
+    (more > 0).then(|| Finding::new(Code::Outside, "sandbox, more", text))
 }
 
 /// A deploy that was killed is no verdict anyway; one that ended well must have been watched.
@@ -141,11 +134,13 @@ fn not_seen(label: &str, deploys: &[&Deployed]) -> Option<Finding> {
         |deployed: &&&Deployed| deployed.run.pass.file_stem() == label && deployed.ended == crate::tools::Ended::Well;
     deploys.iter().find(ended)?;
     let text = format!("what `{label}` wanted of the world was not seen to its end");
-    Some(Finding::new(NOT_SEEN, Severity::Unknown, "sandbox", text))
+    Some(Finding::new(Code::NotProven, "sandbox", text))
 }
 
 #[cfg(test)]
 mod tests {
+    use redrill_model::Severity;
+
     use super::*;
 
     fn attempt(address: &str, port: u16, name: Option<&str>) -> Attempt {
@@ -165,7 +160,7 @@ mod tests {
     #[test]
     fn an_attempt_is_named_with_host_and_port() {
         let found = of(vec![attempt("198.51.100.9", 443, None), attempt("198.51.100.9", 443, None)]);
-        assert_eq!((found.len(), found[0].code.as_str(), found[0].severity), (1, OUTSIDE, Severity::Unknown));
+        assert_eq!((found.len(), found[0].code, found[0].severity), (1, Code::Outside, Severity::Unknown));
         assert!(found[0].summary.contains("wanted tcp 198.51.100.9:443"), "{}", found[0].summary);
         assert!(found[0].evidence[0].starts_with("2 times"), "{:?}", found[0].evidence);
         assert_eq!(of(Vec::new()), []);
@@ -180,7 +175,7 @@ mod tests {
             attempt("198.19.0.2", 443, Some("api.example.org")),
         ]);
         let production =
-            found.iter().filter(|finding| finding.code == PRODUCTION && finding.severity == Severity::Fails);
+            found.iter().filter(|finding| finding.code == Code::Production && finding.severity == Severity::Fails);
         assert_eq!(production.count(), 3, "{found:?}");
         assert_eq!(found.last().expect("four").subject, "tcp api.example.org:443");
     }
@@ -190,6 +185,6 @@ mod tests {
         let lost = findings(&[("inventory".to_owned(), Ledger::default())], &[], None);
         assert_eq!(lost, [], "its failure has a word of its own");
         let more = Ledger { more: 3, over: true, ..Ledger::default() };
-        assert_eq!(findings(&[("deploy-1".to_owned(), more)], &[], None)[0].code, OUTSIDE);
+        assert_eq!(findings(&[("deploy-1".to_owned(), more)], &[], None)[0].code, Code::Outside);
     }
 }

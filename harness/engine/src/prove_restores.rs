@@ -3,19 +3,21 @@
 use std::collections::BTreeMap;
 
 use redrill_model::{
-    After, Backup, Finding, HostFacts, OracleReport, Origin, Pass, Recovery, RestoreReport, Scenario, Severity, Stage,
+    After, Backup, Claim, Code, Finding, HostFacts, OracleReport, Origin, Pass, Recovery, RestoreReport, Scenario,
+    Stage,
 };
 
 use crate::checks::{Checked, Seen};
+use crate::problem::Problem;
 use crate::prove::{Counted, Evidence, ended, not_reached, serves};
-use crate::restore::{Fault, Restored};
+use crate::restore::Restored;
 
 /// Below this the host counts as one with hardware virtualization.
 const QUICK: f64 = 1.5;
 
 pub(crate) fn survives_reboot(scenario: &Scenario, evidence: &Evidence) -> Counted {
     match evidence.checked_again.get(&After::Reboot) {
-        None => ((0, scenario.checks.len(), "checks"), vec![not_reached(evidence)]),
+        None => ((0, scenario.checks.len(), "checks"), vec![not_reached(&[Claim::SurvivesReboot], evidence)]),
         Some(checked) => {
             let (counts, mut findings) = serves(scenario, evidence, checked);
             // One that did not hold before says nothing about the reboot.
@@ -41,20 +43,20 @@ pub(crate) fn restores(scenario: &Scenario, evidence: &Evidence, host: &HostFact
         let asked = backup.oracle.count() + usize::from(matches!(backup.origin, Origin::Made { .. }));
         declared += asked.max(1);
         let Some(restored) = evidence.restores.restored.iter().find(|one| one.report.backup == backup.name) else {
-            findings.push(not_reached(evidence));
+            findings.push(not_reached(&[Claim::Restores], evidence));
             continue;
         };
         let (oracles, more) = by_checks(scenario, evidence, backup);
         let answers = restored.report.oracles.iter().chain(&oracles).filter(|oracle| oracle.holds.is_some()).count();
         answered += answers.min(asked);
-        let told = |fault: &Fault| fault.finding(&backup.name, &backup.machine);
+        let told = |fault: &Problem| fault.finding(&backup.name, &backup.machine);
         findings.extend(restored.faults.iter().map(told));
         findings.extend(more.iter().map(told));
         if asked == 0 {
             let text = "no oracle says whether the data is right: declare one under `[backup.oracle]`";
-            findings.push(told(&Fault::unknown("NO_ORACLE", text)));
+            findings.push(told(&Problem::new(Code::NoOracle, text)));
         }
-        findings.extend(too_slow(backup, &recovery(backup, restored, evidence, host)).as_ref().map(told));
+        findings.extend(too_slow(backup, &recovery(backup, restored, evidence, host), host).as_ref().map(told));
     }
     findings.dedup();
     findings.extend(redeployed(scenario, evidence));
@@ -63,7 +65,7 @@ pub(crate) fn restores(scenario: &Scenario, evidence: &Evidence, host: &HostFact
 }
 
 /// Oracles that are checks of the scenario.
-fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<OracleReport>, Vec<Fault>) {
+fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<OracleReport>, Vec<Problem>) {
     let held = names(scenario, &evidence.checked);
     let (mut oracles, mut faults) = (Vec::new(), Vec::new());
     for name in &backup.oracle.checks {
@@ -76,11 +78,13 @@ fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<
         match holds {
             Some(true) => {}
             Some(false) => {
-                faults
-                    .push(Fault::fails("CHECK_FAILED", format!("check `{name}`, which reads the data, does not hold")));
+                faults.push(Problem::new(
+                    Code::CheckFailed,
+                    format!("check `{name}`, which reads the data, does not hold"),
+                ));
             }
             None => {
-                faults.push(Fault::unknown("NOT_RUN", format!("check `{name}`, which reads the data, was not made")))
+                faults.push(Problem::new(Code::NotRun, format!("check `{name}`, which reads the data, was not made")))
             }
         }
         oracles.push(OracleReport { name: format!("check {name}"), holds, said: said.to_owned() });
@@ -107,13 +111,7 @@ fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &Ho
         let speed = bytes as f64 / restore;
         around + (real as f64 * 1024.0 * 1024.0 / speed).max(restore)
     });
-    let mut remarks = Vec::new();
-    if host.slowness > QUICK {
-        remarks.push(format!(
-            "measured on a host that is {:.0} times slower than one with hardware virtualization",
-            host.slowness
-        ));
-    }
+    let mut remarks: Vec<String> = slowness(host).into_iter().collect();
     let kept = restored.report.repository.remote.as_ref().map_or(0, |remote| remote.kept);
     if kept > 0 {
         remarks.push(format!(
@@ -127,7 +125,14 @@ fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &Ho
     Some(Recovery { seconds: around + restore, rto, estimate, remarks })
 }
 
-fn too_slow(backup: &Backup, recovery: &Option<Recovery>) -> Option<Fault> {
+/// Why a time that was measured here says little about the user's machines.
+fn slowness(host: &HostFacts) -> Option<String> {
+    (host.slowness > QUICK).then(|| {
+        format!("measured on a host that is {:.0} times slower than one with hardware virtualization", host.slowness)
+    })
+}
+
+fn too_slow(backup: &Backup, recovery: &Option<Recovery>, host: &HostFacts) -> Option<Problem> {
     let (limit, recovery) = (backup.rto?.as_secs_f64(), recovery.as_ref()?);
     let seconds = recovery.estimate.unwrap_or(recovery.seconds);
     if seconds <= limit {
@@ -137,10 +142,10 @@ fn too_slow(backup: &Backup, recovery: &Option<Recovery>) -> Option<Fault> {
     let text = format!(
         "from a clean machine to green checks it {what} {seconds:.0} s, at most {limit:.0} s are declared (`rto`)"
     );
-    match recovery.remarks.first().filter(|remark| remark.starts_with("measured on")) {
-        Some(remark) => Some(Fault::unknown("RTO_UNKNOWN", format!("{text}; {remark}"))),
-        None => Some(Fault::fails("RTO_MISSED", text)),
-    }
+    Some(match slowness(host) {
+        Some(remark) => Problem::new(Code::RtoUnknown, format!("{text}; {remark}")),
+        None => Problem::new(Code::RtoMissed, text),
+    })
 }
 
 /// What the deploy after the restore did.
@@ -151,13 +156,13 @@ fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
     }
     let Some(third) = &evidence.restored else {
         let text = "whether a deploy after the restore fights the data was not looked at";
-        return vec![Finding::new("NOT_RUN", Severity::Unknown, "deploy after the restore", text)];
+        return vec![Finding::new(Code::NotRun, "deploy after the restore", text)];
     };
     let mut findings: Vec<Finding> =
-        ended("REDEPLOY_FAILED", "the deploy after the restore failed", third, evidence).into_iter().collect();
+        ended(Code::RedeployFailed, "the deploy after the restore failed", third, evidence).into_iter().collect();
     if findings.is_empty() && evidence.restores.redeployed == 0 {
         let text = "the data was not looked at after the deploy that follows the restore";
-        findings.push(Finding::new("NOT_RUN", Severity::Unknown, "deploy after the restore", text));
+        findings.push(Finding::new(Code::NotRun, "deploy after the restore", text));
     }
     findings.extend(evidence.restores.fights.iter().cloned());
     let before = names(scenario, &evidence.checked);
@@ -165,19 +170,23 @@ fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
         evidence.checked_again.get(&After::Redeploy).map(|checked| names(scenario, checked)).unwrap_or_default();
     for (name, _) in after.iter().filter(|(name, holds)| !**holds && before.get(*name) == Some(&true)) {
         let text = format!("check `{name}` held after the restore, and no longer after the deploy that follows");
-        findings.push(Finding::new("REDEPLOY_FIGHTS", Severity::Fails, *name, text));
+        findings.push(Finding::new(Code::RedeployFights, *name, text));
     }
     findings
 }
 
 fn lost(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
     let mut findings: Vec<Finding> = evidence.restores.losses.iter().filter_map(crate::restore::loss_finding).collect();
-    findings.extend(evidence.restores.no_losses.as_ref().map(|fault| {
-        Finding::new(fault.code, Severity::Unknown, "loss report", format!("there is no loss report: {}", fault.text))
-    }));
+    findings.extend(
+        evidence
+            .restores
+            .no_losses
+            .as_ref()
+            .map(|fault| Finding::new(fault.code, "loss report", format!("there is no loss report: {}", fault.text))),
+    );
     let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
     if made && findings.is_empty() && evidence.restores.losses.is_empty() && evidence.restored.is_some() {
-        findings.push(Finding::new("NO_LOSS_REPORT", Severity::Unknown, "loss report", "there is no loss report"));
+        findings.push(Finding::new(Code::NoLossReport, "loss report", "there is no loss report"));
     }
     findings
 }
@@ -210,7 +219,7 @@ pub(crate) fn restored_summary(evidence: &Evidence) -> String {
 
 #[cfg(test)]
 mod tests {
-    use redrill_model::{Claim, DeployRun, Found, LossGroup, LossReport, Phase, PointReport, Verdict};
+    use redrill_model::{Claim, DeployRun, Found, LossGroup, LossOwner, LossReport, Phase, PointReport, Verdict};
 
     use super::*;
     use crate::tools::{Deployed, Ended};
@@ -279,13 +288,13 @@ mod tests {
         HostFacts { slowness, ..HostFacts::default() }
     }
 
-    fn of(claim: Claim, scenario: &Scenario, evidence: &Evidence, slowness: f64) -> (Verdict, Vec<String>) {
+    fn of(claim: Claim, scenario: &Scenario, evidence: &Evidence, slowness: f64) -> (Verdict, Vec<Code>) {
         let claims = crate::prove::claims(scenario, evidence, &host(slowness), "2026-11-24");
         let report = claims.into_iter().find(|report| report.claim == claim).expect("known");
         (report.verdict, report.findings.into_iter().map(|finding| finding.code).collect())
     }
 
-    fn verdict(evidence: &Evidence) -> (Verdict, Vec<String>) {
+    fn verdict(evidence: &Evidence) -> (Verdict, Vec<Code>) {
         of(Claim::Restores, &scenario(ORACLE), evidence, 1.0)
     }
 
@@ -298,37 +307,51 @@ mod tests {
         let mut unanswered = proven();
         unanswered.restores.restored[0].report.oracles.clear();
         assert_eq!(verdict(&unanswered).0, Unproven, "an oracle gave no answer");
-        assert_eq!(of(Claim::Restores, &scenario(""), &proven(), 1.0), (Unproven, vec!["NO_ORACLE".into()]));
+        assert_eq!(of(Claim::Restores, &scenario(""), &proven(), 1.0), (Unproven, vec![Code::NoOracle]));
         let mut no_redeploy = proven();
         no_redeploy.restored = None;
-        assert_eq!(verdict(&no_redeploy), (Unproven, vec!["NOT_RUN".into()]));
+        assert_eq!(verdict(&no_redeploy), (Unproven, vec![Code::NotRun]));
         let mut not_looked_at = proven();
         not_looked_at.restores.redeployed = 0;
-        assert_eq!(verdict(&not_looked_at), (Unproven, vec!["NOT_RUN".into()]));
+        assert_eq!(verdict(&not_looked_at), (Unproven, vec![Code::NotRun]));
     }
 
     #[test]
     fn no_fault_ends_proven() {
         for (fault, wanted) in [
-            (Fault::fails("DAMAGED", "x"), Failed),
-            (Fault::unknown("ERROR_TEXT", "x"), Unproven),
-            (Fault::unknown("EMPTY_RESTORE", "x"), Unproven),
+            (Problem::new(Code::Damaged, "x"), Failed),
+            (Problem::new(Code::ErrorText, "x"), Unproven),
+            (Problem::new(Code::EmptyRestore, "x"), Unproven),
         ] {
             let mut evidence = proven();
-            let code = fault.code.to_owned();
+            let code = fault.code;
             evidence.restores.restored[0].faults.push(fault);
             assert_eq!(verdict(&evidence), (wanted, vec![code]));
         }
     }
 
     #[test]
+    fn a_failed_backup_job_fails_the_restores_and_leaves_other_claims_open() {
+        for code in [Code::JobFailed, Code::SeedFailed, Code::NothingSeeded, Code::NoBackupMade] {
+            let stopped = Some(Problem::new(code, "the backup job ended with exit status 1"));
+            let evidence = Evidence { trouble: stopped, ..Evidence::default() };
+            let (verdict, codes) = verdict(&evidence);
+            assert_eq!((verdict, codes[0]), (Failed, code));
+            let reboot = of(Claim::SurvivesReboot, &scenario(ORACLE), &evidence, 1.0);
+            assert_eq!(reboot, (Unproven, vec![code]), "nothing was seen of a reboot");
+        }
+        let lost = Some(Problem::new(Code::MachineLost, "QEMU ended"));
+        assert_eq!(verdict(&Evidence { trouble: lost, ..Evidence::default() }).0, Unproven);
+    }
+
+    #[test]
     fn a_deploy_that_fights_the_data_fails() {
         let mut evidence = proven();
-        evidence.restores.fights = vec![Finding::new("REDEPLOY_FIGHTS", Severity::Fails, "/d/a", "t")];
-        assert_eq!(verdict(&evidence), (Failed, vec!["REDEPLOY_FIGHTS".into()]));
+        evidence.restores.fights = vec![Finding::new(Code::RedeployFights, "/d/a", "t")];
+        assert_eq!(verdict(&evidence), (Failed, vec![Code::RedeployFights]));
         let mut evidence = proven();
         evidence.checked_again.insert(After::Redeploy, vec![checked(false)]);
-        assert_eq!(verdict(&evidence), (Failed, vec!["REDEPLOY_FIGHTS".into()]));
+        assert_eq!(verdict(&evidence), (Failed, vec![Code::RedeployFights]));
         let mut evidence = proven();
         evidence.restored = Some(deployed(Ended::Failed { operation: None, host: None, evidence: Vec::new() }));
         assert_eq!(verdict(&evidence).0, Failed);
@@ -343,7 +366,7 @@ mod tests {
         assert_eq!(restore_reports(&scenario, &evidence, &host(1.0))[0].oracles[0].holds, Some(true));
         evidence.checked = vec![checked(false)];
         evidence.checked_again.clear();
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec!["CHECK_FAILED".into()]));
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec![Code::CheckFailed]));
         evidence.checked.clear();
         assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0).0, Unproven);
     }
@@ -353,10 +376,10 @@ mod tests {
         let with =
             |keys: &str, slowness| of(Claim::Restores, &scenario(&format!("{keys}{ORACLE}")), &proven(), slowness);
         assert_eq!(with("rto = '1m'\n", 1.0), (Proven, vec![]), "36 s");
-        assert_eq!(with("rto = '30s'\n", 1.0), (Failed, vec!["RTO_MISSED".into()]));
-        assert_eq!(with("rto = '30s'\n", 8.0), (Unproven, vec!["RTO_UNKNOWN".into()]));
+        assert_eq!(with("rto = '30s'\n", 1.0), (Failed, vec![Code::RtoMissed]));
+        assert_eq!(with("rto = '30s'\n", 8.0), (Unproven, vec![Code::RtoUnknown]));
         assert_eq!(with("rto = '2m'\nreal-size-mib = 5\n", 1.0), (Proven, vec![]), "26 s + 5 times 10 s");
-        assert_eq!(with("rto = '1m'\nreal-size-mib = 5\n", 1.0), (Failed, vec!["RTO_MISSED".into()]));
+        assert_eq!(with("rto = '1m'\nreal-size-mib = 5\n", 1.0), (Failed, vec![Code::RtoMissed]));
     }
 
     #[test]
@@ -364,13 +387,18 @@ mod tests {
         let made = HEAD.replace("repository = 'r'\n", "") + "[backup.job]\nrun = ['job']\n";
         let scenario = Scenario::parse(&made).expect("valid");
         let mut evidence = proven();
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Unproven, vec!["NO_LOSS_REPORT".into()]));
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Unproven, vec![Code::NoLossReport]));
         let mut report = LossReport { machine: "web".into(), compared: 9, groups: Vec::new() };
         evidence.restores.losses = vec![report.clone()];
         assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Proven, vec![]));
-        report.groups.push(LossGroup { owner: "nobody".into(), count: 1, gone: 1, entries: vec!["/x is gone".into()] });
+        report.groups.push(LossGroup {
+            owner: LossOwner::Nobody,
+            count: 1,
+            gone: 1,
+            entries: vec!["/x is gone".into()],
+        });
         evidence.restores.losses = vec![report];
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec!["LOST".into()]));
+        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec![Code::Lost]));
     }
 
     #[test]
@@ -380,7 +408,7 @@ mod tests {
         assert_eq!(reboot(&Evidence::default()).0, Unproven);
         let mut evidence = proven();
         evidence.checked_again.insert(After::Reboot, vec![checked(false)]);
-        assert_eq!(reboot(&evidence), (Failed, vec!["CHECK_FAILED".into()]));
+        assert_eq!(reboot(&evidence), (Failed, vec![Code::CheckFailed]));
         evidence.checked_again.remove(&After::Reboot);
         assert_eq!(reboot(&evidence).0, Unproven, "the backend could not, or it was not reached");
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use redrill_machines::{Backend, Deadline, Machine};
-use redrill_model::{Moment, Pass};
+use redrill_model::{Code, Moment, Pass};
 use redrill_state::{Capture, Observation, Resumed, resume};
 
 use crate::capture;
@@ -109,7 +109,11 @@ async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline:
         let deployed = run_deploy(drill, progress, Pass::Resumed, deadline).await?;
         if deployed.ended != Ended::Well {
             let text = "a deploy without a cut failed in another clean machine".to_owned();
-            return Err(Outcome::Unknown(crate::prove::Trouble { code: "NOT_PROVEN", text, evidence: Vec::new() }));
+            return Err(Outcome::Unknown(crate::problem::Problem {
+                code: Code::NotProven,
+                text,
+                evidence: Vec::new(),
+            }));
         }
     }
     let reference = take(drill, progress, "uncut", deadline).await?;
@@ -150,8 +154,8 @@ async fn cut<B: Backend>(
     let mut looked = BTreeMap::new();
     for (machine, resumed) in &resumed {
         let read = |moment| capture::read(&capture::path(&drill.run_dir.path().join("captures"), machine, moment));
-        let clean = read(Moment::Clean).map_err(|error| unknown("NO_CAPTURE", &error))?;
-        let whole = read(Moment::Deployed).map_err(|error| unknown("NO_CAPTURE", &error))?;
+        let clean = read(Moment::Clean).map_err(|error| unknown(Code::NoCapture, &error))?;
+        let whole = read(Moment::Deployed).map_err(|error| unknown(Code::NoCapture, &error))?;
         if let Some(reference) = reference.get(machine) {
             let captures = Resumed { clean: &clean, whole: &whole, reference, resumed };
             looked.insert(machine.clone(), resume(&captures));
@@ -189,7 +193,7 @@ async fn take<B: Backend>(
         let _ = settle(machine, deadline).await;
         let file = drill.run_dir.path().join("captures").join(machine.name()).join(format!("{name}.jsonl.gz"));
         let taken = capture::take(machine, &progress.secrets, &file, deadline).await;
-        captures.insert(machine.name().to_owned(), taken.map_err(|error| unknown("NO_CAPTURE", &error))?);
+        captures.insert(machine.name().to_owned(), taken.map_err(|error| unknown(Code::NoCapture, &error))?);
     }
     Ok(captures)
 }

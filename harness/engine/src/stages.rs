@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use futures_util::stream::{self, StreamExt};
 use redrill_machines::{Backend, Deadline, Machine, MachineError, Needs, Seat};
-use redrill_model::{After, Claim, ImageUsed, MachineReport, MachineSpec, Moment, Scenario, Stage, UNSEALED};
+use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, MachineSpec, Moment, Scenario, Stage};
 use redrill_state::{Capture, Control, Section, counts, diff};
 
 use crate::acme::Authority;
@@ -18,7 +18,8 @@ use crate::checks;
 use crate::controller::{Controller, ControllerError};
 use crate::drill::{Drill, Outcome, Progress};
 use crate::events::Event;
-use crate::prove::{Trouble, add_flip_flops, is_without_effect, judge_machine};
+use crate::problem::Problem;
+use crate::prove::{add_flip_flops, is_without_effect, judge_machine};
 use crate::restore;
 use crate::settle::settle;
 use crate::{deploying, details, resume, trend, writes};
@@ -37,7 +38,7 @@ pub(crate) async fn run<B: Backend>(
                 progress.authority = authority;
                 boot(drill, progress, "", deadline).await
             }
-            Err(error) => unknown("NO_ACME", &error),
+            Err(error) => unknown(Code::NoAcme, &error),
         },
         Stage::Deploy(pass) => deploying::deploy(drill, progress, pass, deadline).await,
         Stage::Capture(moment) => capture_and_look(drill, progress, moment, deadline).await,
@@ -81,17 +82,14 @@ async fn capture_and_look<B: Backend>(
 }
 
 /// An error with all its causes, as trouble of this kind.
-pub(crate) fn unknown(code: &'static str, error: &(dyn std::error::Error + 'static)) -> Outcome {
+pub(crate) fn unknown(code: Code, error: &(dyn std::error::Error + 'static)) -> Outcome {
     let text = chain(error);
     let full = std::iter::successors(Some(error), |error| error.source()).any(is_full);
     let tail = of_machine(error).map(|error| error.console_tail().to_vec());
-    let code = if full { HOST_FULL } else { code };
+    let code = if full { Code::HostFull } else { code };
     let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());
-    Outcome::Unknown(Trouble { code, text, evidence: tail.into_iter().flatten().chain(mend).collect() })
+    Outcome::Unknown(Problem { code, text, evidence: tail.into_iter().flatten().chain(mend).collect() })
 }
-
-/// Whatever was tried, it failed for want of space on the host.
-pub(crate) const HOST_FULL: &str = "HOST_FULL";
 
 /// An error that passes for a machine's is not its cause, but it.
 fn of_machine<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a MachineError> {
@@ -114,9 +112,9 @@ async fn controller<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) ->
         Err(ControllerError::Scenario(error)) => Outcome::Wrong(error),
         Err(ControllerError::Unsealed(why)) => {
             let text = ControllerError::Unsealed(why.clone()).to_string();
-            Outcome::Unknown(Trouble { code: UNSEALED, text, evidence: vec![why.mend()] })
+            Outcome::Unknown(Problem { code: Code::Unsealed, text, evidence: vec![why.mend()] })
         }
-        Err(error) => unknown("NO_CONTROLLER", &error),
+        Err(error) => unknown(Code::NoController, &error),
         Ok(controller) => {
             let uncommitted = controller.source.uncommitted.len();
             if uncommitted > 0 {
@@ -161,7 +159,7 @@ async fn images<B: Backend>(drill: &mut Drill<B>, progress: &mut Progress<B>) ->
     names.dedup();
     let tell = drill.progress_events();
     match drill.backend.prepare(&names, tell).await {
-        Err(error) => unknown("NO_IMAGE", &error),
+        Err(error) => unknown(Code::NoImage, &error),
         Ok(images) => {
             let used = |name: &str| images.iter().find(|image| image.name == name).cloned();
             for machine in machines {
@@ -210,7 +208,7 @@ pub(crate) async fn boot<B: Backend>(
         }
     }
     if let Some(error) = failed {
-        return unknown("MACHINE_NOT_READY", &error);
+        return unknown(Code::MachineNotReady, &error);
     }
     for report in &mut progress.reports {
         let machine = progress.machines.iter().find(|machine| machine.name() == report.name);
@@ -229,7 +227,7 @@ pub(crate) fn machine_dir<B>(drill: &Drill<B>, name: &str) -> Result<PathBuf, Ma
 pub(crate) fn connect<B: Backend>(progress: &mut Progress<B>, done: String) -> Outcome {
     let machines = &progress.machines;
     match progress.controller.as_mut().map(|controller| controller.connect(machines)) {
-        Some(Err(error)) => unknown("NO_CONTROLLER", &error),
+        Some(Err(error)) => unknown(Code::NoController, &error),
         _ => Outcome::Done(done),
     }
 }
@@ -270,7 +268,7 @@ async fn twin<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline
     let frozen = join_all(machines.into_iter().map(|machine| drill.backend.freeze(machine, deadline))).await;
     match frozen.into_iter().collect::<Result<Vec<_>, _>>() {
         Ok(frozen) => progress.frozen = frozen,
-        Err(error) => return unknown("MACHINE_LOST", &error),
+        Err(error) => return unknown(Code::MachineLost, &error),
     }
     let seconds = began.elapsed().as_secs_f64();
     let forks = progress.frozen.iter().zip(&names).map(|(frozen, name)| async move {
@@ -289,7 +287,7 @@ async fn twin<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline
                 progress.machines.push(main);
                 progress.twins.push(twin);
             }
-            Err(error) => return unknown("MACHINE_NOT_READY", &error),
+            Err(error) => return unknown(Code::MachineNotReady, &error),
         }
     }
     connect(progress, format!("{} frozen in {seconds:.1} s and forked twice", names.len()))
@@ -304,7 +302,7 @@ async fn take<B: Backend>(
     let dir = drill.run_dir.path().join("captures");
     let twins = moment == Moment::Idled && !progress.twins.is_empty();
     if twins && let Err(error) = read_all_back(drill, progress).await {
-        return unknown("NO_CAPTURE", &error);
+        return unknown(Code::NoCapture, &error);
     }
     let (machines, key) = (if twins { &progress.twins } else { &progress.machines }, &progress.secrets);
     let takes = machines.iter().map(|machine| {
@@ -326,7 +324,7 @@ async fn take<B: Backend>(
     for (name, taken) in join_all(takes).await {
         let taken = match taken {
             Ok(taken) => taken,
-            Err(error) => return unknown("NO_CAPTURE", &error),
+            Err(error) => return unknown(Code::NoCapture, &error),
         };
         let counted: Vec<(Section, usize)> = Section::ALL.iter().map(|s| (*s, taken.count(*s))).collect();
         entries += counted.iter().map(|(_, count)| count).sum::<usize>();
@@ -403,7 +401,7 @@ async fn gather_details<B: Backend>(progress: &mut Progress<B>, name: &str, s2: 
 async fn idle<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>) -> Outcome {
     let began = Instant::now();
     if let Err(error) = read_all_back(drill, progress).await {
-        return unknown("NO_CAPTURE", &error);
+        return unknown(Code::NoCapture, &error);
     }
     let Some(second) = &progress.evidence.second else { return Outcome::Done(String::new()) };
     let quiet = progress.compared.iter().all(|(name, (s1, s2))| {

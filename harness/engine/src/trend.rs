@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redrill_machines::{Backend, Deadline, Machine};
-use redrill_model::{Moment, Pass};
+use redrill_model::{Code, Moment, Pass};
 use redrill_state::{Capture, Control, Observation, Section, Trend, Trends, Weight};
 
 use crate::capture::{self, TakeError};
@@ -26,7 +26,7 @@ pub(crate) async fn follow<B: Backend>(drill: &Drill<B>, progress: &mut Progress
 }
 
 fn differs(observation: &Observation) -> bool {
-    observation.section.is_some() && observation.weight == Weight::Fails
+    observation.section.is_some() && observation.kind.weight() == Weight::Fails
 }
 
 async fn third<B: Backend>(
@@ -109,7 +109,7 @@ async fn take<B: Backend>(
         let _ = settle(machine, deadline).await;
         let taken =
             capture::take(machine, &progress.secrets, &capture::path(&dir, machine.name(), moment), deadline).await;
-        taken.map_err(|error| unknown("NO_CAPTURE", &error))?;
+        taken.map_err(|error| unknown(Code::NoCapture, &error))?;
     }
     Ok(())
 }
@@ -121,7 +121,7 @@ fn read<B: Backend>(
 ) -> Result<BTreeMap<String, Compared>, Outcome> {
     let compare = |name: &str| compare(drill, progress, name, fourth).map(|compared| (name.to_owned(), compared));
     let names = progress.evidence.judged.keys();
-    names.map(|name| compare(name)).collect::<Result<_, _>>().map_err(|error| unknown("NO_CAPTURE", &error))
+    names.map(|name| compare(name)).collect::<Result<_, _>>().map_err(|error| unknown(Code::NoCapture, &error))
 }
 
 fn compare<B: Backend>(

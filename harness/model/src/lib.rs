@@ -4,6 +4,7 @@
 
 mod acme_report;
 mod canary;
+mod codes;
 mod duration;
 mod elsewhere;
 mod input;
@@ -18,6 +19,7 @@ mod waiver;
 
 pub use acme_report::{AcmeReport, Certificate};
 pub use canary::{canary_age, canary_text};
+pub use codes::{Code, NoSuchCode};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
 pub use input::{InputError, Position, span_of};
@@ -28,8 +30,8 @@ pub use report::{
     DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
 };
 pub use restore_report::{
-    Found, LastTime, LossGroup, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery, RemoteReport,
-    RepositoryReport, RestoreReport,
+    Found, LastTime, LossGroup, LossOwner, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery,
+    RemoteReport, RepositoryReport, RestoreReport,
 };
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
@@ -37,5 +39,5 @@ pub use scenario::{
     Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
     is_below, is_host_name,
 };
-pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, UNSEALED, Verdict};
+pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

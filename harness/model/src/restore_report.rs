@@ -1,6 +1,7 @@
 //! What the restores of a drill found out: part of the report.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -163,8 +164,8 @@ pub struct LossReport {
 /// What belongs to one owner.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossGroup {
-    /// `nobody`, `backup`, `deploy`, `package`, `image`, or `ephemeral` with its reason.
-    pub owner: String,
+    /// Who should have brought it back.
+    pub owner: LossOwner,
     /// How many.
     pub count: usize,
     /// Of these: not there any more. The others have another content, mode or owner.
@@ -172,6 +173,65 @@ pub struct LossGroup {
     pub gone: usize,
     /// The first of them, what is gone before what differs: subject and what became of it.
     pub entries: Vec<String>,
+}
+
+/// Who should have brought something back. In reports a word: `nobody`, `backup`, `deploy`, `package`, `image`, or
+/// `ephemeral: REASON`. The worst comes first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum LossOwner {
+    /// No one: it is lost.
+    #[default]
+    Nobody,
+    /// A backup that has it among its targets.
+    Backup,
+    /// The deploy makes it.
+    Deploy,
+    /// It belongs to a package.
+    Package,
+    /// The image has it.
+    Image,
+    /// It may be lost, for this reason.
+    Ephemeral(String),
+}
+
+impl LossOwner {
+    /// Whether something that should be there is not: the claim may not hold.
+    pub fn is_a_loss(&self) -> bool {
+        matches!(self, Self::Nobody | Self::Backup)
+    }
+}
+
+impl fmt::Display for LossOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nobody => f.pad("nobody"),
+            Self::Backup => f.pad("backup"),
+            Self::Deploy => f.pad("deploy"),
+            Self::Package => f.pad("package"),
+            Self::Image => f.pad("image"),
+            Self::Ephemeral(reason) => write!(f, "ephemeral: {reason}"),
+        }
+    }
+}
+
+impl From<LossOwner> for String {
+    fn from(owner: LossOwner) -> Self {
+        owner.to_string()
+    }
+}
+
+impl From<String> for LossOwner {
+    fn from(word: String) -> Self {
+        match word.as_str() {
+            "nobody" => Self::Nobody,
+            "backup" => Self::Backup,
+            "deploy" => Self::Deploy,
+            "package" => Self::Package,
+            "image" => Self::Image,
+            other => Self::Ephemeral(other.strip_prefix("ephemeral: ").unwrap_or(other).to_owned()),
+        }
+    }
 }
 
 /// One planted fault, and who noticed.

@@ -4,8 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The host has no means to seal the repo's programs, and none was run: the code of a finding.
-pub const UNSEALED: &str = "UNSEALED";
+use crate::codes::Code;
 
 /// What a drill sets out to prove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -111,8 +110,8 @@ pub struct OperationRef {
 /// One piece of evidence under a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// A short fixed word, such as `REAL_CHANGE` (see `ARCHITECTURE.md`, "Verdicts").
-    pub code: String,
+    /// Its kind, such as `REAL_CHANGE`: `redrill explain` tells what each means.
+    pub code: Code,
     /// What it does to the verdict.
     pub severity: Severity,
     /// The machine it was seen on; absent for what concerns the whole drill.
@@ -137,11 +136,11 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// A finding about no machine in particular, without culprit or evidence.
-    pub fn new(code: &str, severity: Severity, subject: impl Into<String>, summary: impl Into<String>) -> Self {
+    /// A finding about no machine in particular, without culprit or evidence. Its code says how severe it is.
+    pub fn new(code: Code, subject: impl Into<String>, summary: impl Into<String>) -> Self {
         Self {
-            code: code.to_owned(),
-            severity,
+            code,
+            severity: code.severity(),
             machine: None,
             subject: subject.into(),
             summary: summary.into(),
@@ -191,7 +190,7 @@ impl ClaimReport {
             Verdict::Failed
         } else if open(Severity::Unknown) {
             Verdict::Unproven
-        } else if findings.iter().any(|f| f.code == UNSEALED) {
+        } else if findings.iter().any(|f| f.code == Code::Unsealed) {
             // Somebody signs for that nothing was looked at on a host that cannot seal it.
             Verdict::Waived
         } else if declared == 0 || checked < declared {
@@ -234,7 +233,8 @@ mod tests {
 
     fn verdict(counts: (usize, usize), findings: &[(Severity, bool)]) -> Verdict {
         let findings = findings.iter().map(|(severity, waived)| {
-            let mut finding = Finding::new("X", *severity, "s", "t");
+            let mut finding = Finding::new(Code::CheckFailed, "s", "t");
+            finding.severity = *severity;
             finding.waived = waived.then(|| "because".to_owned());
             finding
         });

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::verdict::{Claim, Finding, Severity, UNSEALED};
+use crate::codes::Code;
+use crate::verdict::{Claim, Finding, Severity};
 
 /// What a waiver covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,21 +69,21 @@ pub fn apply_waivers(claim: Claim, waivers: &[Waiver], today: &str, complete: bo
         }
         if expired {
             let text = format!("the waiver of {} for {waiver} ended on {}", waiver.by, waiver.until);
-            findings.push(Finding::new("WAIVER_EXPIRED", Severity::Fails, waiver.to_string(), text));
+            findings.push(Finding::new(Code::WaiverExpired, waiver.to_string(), text));
         } else if covered == 0 && complete && !waiver.is_of_the_host() {
             let text = format!("the waiver of {} for {waiver} covers nothing any more: remove it", waiver.by);
-            findings.push(Finding::new("WAIVER_UNUSED", Severity::Fails, waiver.to_string(), text));
+            findings.push(Finding::new(Code::WaiverUnused, waiver.to_string(), text));
         }
     }
 }
 
 /// What stayed open is open, whoever signs for it; but for what the sandbox held back, or could not.
 fn can_be_waived(finding: &Finding) -> bool {
-    finding.severity == Severity::Fails || SANDBOX.contains(&finding.code.as_str())
+    finding.severity == Severity::Fails || SANDBOX.contains(&finding.code)
 }
 
 /// Findings of the sandbox that leave a claim open.
-const SANDBOX: [&str; 2] = ["OUTSIDE", UNSEALED];
+const SANDBOX: [Code; 2] = [Code::Outside, Code::Unsealed];
 
 #[cfg(test)]
 mod tests {
@@ -99,15 +100,15 @@ mod tests {
             until: "2026-12-31".to_owned(),
         };
         let run = |subject: &str, today: &str, complete| {
-            let mut findings = vec![Finding::new("REAL_CHANGE", Severity::Fails, subject, "changed")];
+            let mut findings = vec![Finding::new(Code::RealChange, subject, "changed")];
             apply_waivers(Claim::Idempotent, std::slice::from_ref(&waiver), today, complete, &mut findings);
             let report = ClaimReport::judge(Claim::Idempotent, "web", (1, 1, "operations"), findings);
-            (report.verdict, report.findings.last().map(|f| f.code.clone()).unwrap_or_default())
+            (report.verdict, report.findings.last().map(|f| f.code))
         };
-        assert_eq!(run("/etc/motd", "2026-12-31", true), (Verdict::Waived, "REAL_CHANGE".to_owned()));
-        assert_eq!(run("/etc/motd", "2027-01-01", true), (Verdict::Failed, "WAIVER_EXPIRED".to_owned()));
-        assert_eq!(run("/etc/hosts", "2026-12-31", true), (Verdict::Failed, "WAIVER_UNUSED".to_owned()));
-        assert_eq!(run("/etc/hosts", "2026-12-31", false), (Verdict::Failed, "REAL_CHANGE".to_owned()));
+        assert_eq!(run("/etc/motd", "2026-12-31", true), (Verdict::Waived, Some(Code::RealChange)));
+        assert_eq!(run("/etc/motd", "2027-01-01", true), (Verdict::Failed, Some(Code::WaiverExpired)));
+        assert_eq!(run("/etc/hosts", "2026-12-31", true), (Verdict::Failed, Some(Code::WaiverUnused)));
+        assert_eq!(run("/etc/hosts", "2026-12-31", false), (Verdict::Failed, Some(Code::RealChange)));
     }
 
     #[test]
@@ -119,15 +120,14 @@ mod tests {
             by: "ada".to_owned(),
             until: "2026-12-31".to_owned(),
         };
-        let run = |code: &str, today: &str, complete| {
-            let mut findings = vec![Finding::new(code, Severity::Unknown, "sandbox", "not run")];
-            findings.retain(|finding| !finding.code.is_empty());
+        let run = |code, today: &str, complete| {
+            let mut findings = vec![Finding::new(code, "sandbox", "not run")];
             apply_waivers(Claim::Rebuilds, std::slice::from_ref(&waiver), today, complete, &mut findings);
             ClaimReport::judge(Claim::Rebuilds, "web", (0, 0, "operations"), findings).verdict
         };
-        assert_eq!(run(UNSEALED, "2026-12-31", false), Verdict::Waived);
-        assert_eq!(run("NOT_RUN", "2026-12-31", false), Verdict::Unproven);
-        assert_eq!(run(UNSEALED, "2027-01-01", false), Verdict::Failed);
+        assert_eq!(run(Code::Unsealed, "2026-12-31", false), Verdict::Waived);
+        assert_eq!(run(Code::NotRun, "2026-12-31", false), Verdict::Unproven);
+        assert_eq!(run(Code::Unsealed, "2027-01-01", false), Verdict::Failed);
         let mut none = Vec::new();
         apply_waivers(Claim::Rebuilds, std::slice::from_ref(&waiver), "2026-12-31", true, &mut none);
         assert_eq!(none, []);

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::judge::{Observation, Outcome, Weight, Window, window_at};
+use crate::judge::{Observation, Outcome, Window, window_at};
+use crate::observed::Observed;
 
 /// A state in which a file was seen while a deploy ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +40,7 @@ fn flip_flop(path: &str, states: &[&Seen], windows: &[Window]) -> Option<(Observ
     // Within one operation it is a file that is written in steps.
     let said_so = away.outcome != Outcome::Unchanged || back.outcome != Outcome::Unchanged;
     let observation = || Observation {
-        code: "FLIP_FLOP",
-        weight: Weight::Fails,
+        kind: Observed::FlipFlop,
         section: None,
         subject: path.to_owned(),
         summary: format!("in the second deploy `{}` changed `{path}`, and `{}` changed it back", away.name, back.name),

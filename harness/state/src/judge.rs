@@ -9,6 +9,7 @@ use crate::canonical::{explained, is_login};
 use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
+use crate::observed::{Observed, Weight};
 use crate::sections::Section;
 
 /// What the deploy tool said about an operation.
@@ -41,26 +42,11 @@ pub struct Window {
     pub outcome: Outcome,
 }
 
-/// What an observation does to the verdict.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Weight {
-    /// Worth knowing.
-    Info,
-    /// Worth mending.
-    Warning,
-    /// The question stays open.
-    Unknown,
-    /// The second deploy was not without effect.
-    Fails,
-}
-
 /// One thing that the second deploy did, or that could not be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// Fixed word, such as `REAL_CHANGE`.
-    pub code: &'static str,
-    /// What it does to the verdict.
-    pub weight: Weight,
+    /// What it is.
+    pub kind: Observed,
     /// Where the machine differs; absent for what is no difference.
     pub section: Option<Section>,
     /// Path, unit, operation.
@@ -109,7 +95,7 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
     judge.stale();
     judge.reports();
     let mut out = judge.out;
-    out.observations.sort_by(|a, b| b.weight.cmp(&a.weight).then_with(|| a.window.cmp(&b.window)));
+    out.observations.sort_by(|a, b| b.kind.weight().cmp(&a.kind.weight()).then_with(|| a.window.cmp(&b.window)));
     out
 }
 
@@ -117,11 +103,8 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
 /// excuse.
 pub fn is_without_effect(s1: &Capture, s2: &Capture, windows: &[Window], began: i64) -> bool {
     let still = Control { before: s2, after: s2 };
-    judge(s1, s2, Some(still), windows, began).observations.iter().all(|seen| seen.weight == Weight::Info)
+    judge(s1, s2, Some(still), windows, began).observations.iter().all(|seen| seen.kind.weight() == Weight::Info)
 }
-
-/// Ends the sentence about a change that no operation reported.
-const SILENTLY: &str = ", and the deploy tool did not say so";
 
 struct Judge<'a> {
     s1: &'a Capture,
@@ -135,9 +118,9 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
-    fn observe(&mut self, code: &'static str, weight: Weight, subject: &str, summary: String, window: Option<usize>) {
+    fn observe(&mut self, kind: Observed, subject: &str, summary: String, window: Option<usize>) {
         let (subject, evidence) = (subject.to_owned(), Vec::new());
-        self.out.observations.push(Observation { code, weight, section: None, subject, summary, window, evidence });
+        self.out.observations.push(Observation { kind, section: None, subject, summary, window, evidence });
     }
 
     fn completeness(&mut self) {
@@ -149,12 +132,12 @@ impl Judge<'_> {
             .collect();
         for (section, reason) in gaps {
             let text = format!("{section} could not be read whole: {reason}");
-            self.observe("INCOMPLETE", Weight::Unknown, section.name(), text, None);
+            self.observe(Observed::Incomplete, section.name(), text, None);
         }
         for section in [Section::Files, Section::Units] {
             if self.s2.count(section) == 0 {
                 let text = format!("the capture holds no {section} at all");
-                self.observe("INCOMPLETE", Weight::Unknown, section.name(), text, None);
+                self.observe(Observed::Incomplete, section.name(), text, None);
             }
         }
         // A table that one capture read and the other did not is not compared either.
@@ -163,14 +146,14 @@ impl Judge<'_> {
         let unread: BTreeSet<String> = of_databases.map(|note| note.text.clone()).collect();
         if !unread.is_empty() {
             let text = "not everything in databases was compared".to_owned();
-            self.observe("NOT_COMPARED", Weight::Info, Section::Databases.name(), text, None);
+            self.observe(Observed::NotCompared, Section::Databases.name(), text, None);
             if let Some(observation) = self.out.observations.last_mut() {
                 observation.evidence = unread.into_iter().collect();
             }
         }
         if self.control.is_none() {
             let text = "nobody measured what changes by itself".to_owned();
-            self.observe("NO_CONTROL", Weight::Unknown, "control", text, None);
+            self.observe(Observed::NoControl, "control", text, None);
         }
     }
 
@@ -217,7 +200,8 @@ impl Judge<'_> {
     fn timeless(&mut self, changes: &[Change]) {
         let rewritten = self.rewritten();
         let idle = |w: &&Window| {
-            let told = self.out.observations.iter().any(|o| o.window == Some(w.number) && o.weight == Weight::Fails);
+            let told =
+                self.out.observations.iter().any(|o| o.window == Some(w.number) && o.kind.weight() == Weight::Fails);
             w.outcome == Outcome::Changed && !told && !rewritten.contains_key(&w.number)
         };
         let candidates: Vec<&Window> = self.windows.iter().filter(idle).collect();
@@ -229,10 +213,8 @@ impl Judge<'_> {
                     let names: Vec<String> = candidates.iter().map(|w| format!("`{}`", w.name)).collect();
                     let numbers = candidates.iter().map(|w| w.number);
                     self.suspects.extend(numbers);
-                    self.change(change, None);
+                    self.changed(change, None, true);
                     if let Some(observation) = self.out.observations.last_mut() {
-                        observation.code = "REAL_CHANGE";
-                        observation.summary = observation.summary.replace(SILENTLY, "");
                         observation.evidence.push(format!("one of these operations did it: {}", names.join(", ")));
                     }
                 }
@@ -249,19 +231,23 @@ impl Judge<'_> {
             Some(window) => window.outcome != Outcome::Unchanged,
             None => speechless(),
         };
-        let code = if reported { "REAL_CHANGE" } else { "SILENT_CHANGE" };
+        self.changed(change, window.map(|window| window.number), reported);
+    }
+
+    /// `reported`: whether the tool said that something changed.
+    fn changed(&mut self, change: &Change, window: Option<usize>, reported: bool) {
+        let kind = if reported { Observed::RealChange } else { Observed::SilentChange };
         let noun = change.section.noun();
         let what = if noun.is_empty() { String::new() } else { format!("{noun} ") };
-        let silent = if reported { "" } else { SILENTLY };
+        let silent = if reported { "" } else { ", and the deploy tool did not say so" };
         let summary = format!("the second deploy {} {what}`{}`{silent}", verb(change), change.subject);
         let evidence = change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
         self.out.observations.push(Observation {
-            code,
-            weight: Weight::Fails,
+            kind,
             section: Some(change.section),
             subject: change.subject.clone(),
             summary,
-            window: window.map(|window| window.number),
+            window,
             evidence,
         });
     }
@@ -299,7 +285,7 @@ impl Judge<'_> {
             // The first unit of the new boot starts while the operation waits for the machine.
             let booted = self.s2.units.values().map(|unit| unit.since).filter(|since| *since > self.began).min();
             let window = booted.and_then(|when| self.window_at(when)).map(|window| window.number);
-            self.observe("DISRUPTIVE", Weight::Fails, "boot", text, window);
+            self.observe(Observed::Disruptive, "boot", text, window);
             return;
         }
         let began_anew = |before: &Capture, after: &Capture| -> BTreeSet<String> {
@@ -322,12 +308,12 @@ impl Judge<'_> {
             let window = self.window_at(new.since).map(|window| window.number);
             let runs = |unit: &Unit| matches!(unit.active.as_str(), "active" | "reloading" | "failed");
             // A job that ran once more interrupts nobody; a running service that began anew does.
-            let (code, weight, text) = if runs(old) && !(old.service_type == "oneshot" && new.active != "failed") {
-                ("DISRUPTIVE", Weight::Fails, format!("the second deploy restarted `{name}`"))
+            let (kind, text) = if runs(old) && !(old.service_type == "oneshot" && new.active != "failed") {
+                (Observed::Disruptive, format!("the second deploy restarted `{name}`"))
             } else {
-                ("UNIT_RAN", Weight::Info, format!("`{name}` ran once more during the second deploy"))
+                (Observed::UnitRan, format!("`{name}` ran once more during the second deploy"))
             };
-            self.observe(code, weight, &name, text, window);
+            self.observe(kind, &name, text, window);
             if let Some(observation) = self.out.observations.last_mut() {
                 observation.evidence.push(evidence("InvocationID", &old.invocation, &new.invocation));
             }
@@ -339,7 +325,7 @@ impl Judge<'_> {
         for unit in self.s1.units.values().filter(|unit| !unit.stale.is_empty() && !is_login(&unit.name)) {
             let text =
                 format!("after the first deploy `{}` runs with something older than what was deployed", unit.name);
-            self.observe("STALE", Weight::Fails, &unit.name, text, None);
+            self.observe(Observed::Stale, &unit.name, text, None);
             if let Some(observation) = self.out.observations.last_mut() {
                 observation.evidence.clone_from(&unit.stale);
             }
@@ -350,7 +336,7 @@ impl Judge<'_> {
     fn reports(&mut self) {
         let rewritten = self.rewritten();
         for window in self.windows.iter().filter(|window| window.outcome == Outcome::Changed) {
-            let did = |o: &Observation| o.window == Some(window.number) && o.weight == Weight::Fails;
+            let did = |o: &Observation| o.window == Some(window.number) && o.kind.weight() == Weight::Fails;
             if self.out.observations.iter().any(did) {
                 continue;
             }
@@ -361,14 +347,14 @@ impl Judge<'_> {
             match rewritten.get(&window.number) {
                 Some(paths) => {
                     let text = format!("operation `{name}` wrote {} files with the content they had", paths.len());
-                    self.observe("REWRITE", Weight::Info, &name, text, number);
+                    self.observe(Observed::Rewrite, &name, text, number);
                     if let Some(observation) = self.out.observations.last_mut() {
                         observation.evidence = paths.iter().take(10).cloned().collect();
                     }
                 }
                 None => {
                     let text = format!("operation `{name}` reports a change, and the machine shows none");
-                    self.observe("FALSE_CHANGE", Weight::Warning, &name, text, number);
+                    self.observe(Observed::FalseChange, &name, text, number);
                 }
             }
         }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::canonical::{explained, is_login};
 use crate::capture::Capture;
 use crate::diff::diff;
-use crate::judge::{Observation, Weight, evidence, is_noise, verb};
+use crate::judge::{Observation, evidence, is_noise, verb};
+use crate::observed::Observed;
 use crate::sections::Section;
 
 /// Captures of machines that are each other's likes.
@@ -27,14 +28,14 @@ pub fn resume(captures: &Resumed<'_>) -> Vec<Observation> {
     observations.extend(differences(captures));
     observations.extend([captures.resumed, captures.reference].iter().flat_map(|capture| &capture.gaps).map(|gap| {
         let text = format!("{} could not be read whole: {}", gap.section, gap.reason);
-        observation("INCOMPLETE", Weight::Unknown, gap.section.name(), text)
+        observation(Observed::Incomplete, gap.section.name(), text)
     }));
     observations
 }
 
-fn observation(code: &'static str, weight: Weight, subject: &str, summary: String) -> Observation {
+fn observation(kind: Observed, subject: &str, summary: String) -> Observation {
     let (subject, evidence) = (subject.to_owned(), Vec::new());
-    Observation { code, weight, section: None, subject, summary, window: None, evidence }
+    Observation { kind, section: None, subject, summary, window: None, evidence }
 }
 
 fn differences(captures: &Resumed<'_>) -> Vec<Observation> {
@@ -57,7 +58,7 @@ fn differences(captures: &Resumed<'_>) -> Vec<Observation> {
             let noun = if noun.is_empty() { String::new() } else { format!("{noun} ") };
             let text =
                 format!("after the cut and another deploy, {noun}`{subject}` is {verb} against a deploy without a cut");
-            let mut difference = observation("RESUME_DIFFERS", Weight::Fails, &change.subject, text);
+            let mut difference = observation(Observed::ResumeDiffers, &change.subject, text);
             difference.section = Some(change.section);
             difference.evidence =
                 change.differences.iter().map(|d| evidence(d.attribute, &d.before, &d.after)).collect();
@@ -78,7 +79,7 @@ fn lost_restarts(captures: &Resumed<'_>) -> Vec<Observation> {
         }
         if !reasons.is_empty() {
             let text = format!("`{}` was not restarted after the cut: it runs with what was there before", unit.name);
-            let mut restart = observation("LOST_RESTART", Weight::Fails, &unit.name, text);
+            let mut restart = observation(Observed::LostRestart, &unit.name, text);
             restart.evidence = reasons;
             lost.push(restart);
         }
@@ -116,10 +117,10 @@ mod tests {
         machine(&[file], &[unit])
     }
 
-    fn run(whole: &Capture, reference: &Capture, resumed: &Capture) -> Vec<(&'static str, String)> {
+    fn run(whole: &Capture, reference: &Capture, resumed: &Capture) -> Vec<(Observed, String)> {
         let clean = machine(&[], &[]);
         let captures = Resumed { clean: &clean, whole, reference, resumed };
-        resume(&captures).into_iter().map(|o| (o.code, o.subject)).collect()
+        resume(&captures).into_iter().map(|o| (o.kind, o.subject)).collect()
     }
 
     #[test]
@@ -132,7 +133,7 @@ mod tests {
     fn a_service_older_than_its_settings_lost_its_restart() {
         let whole = deployed(("1", 10), 20);
         let lost = run(&whole, &whole, &deployed(("1", 40), 30));
-        assert_eq!(lost, [("LOST_RESTART", "app.service".to_owned())]);
+        assert_eq!(lost, [(Observed::LostRestart, "app.service".to_owned())]);
         let always = deployed(("1", 30), 20);
         assert_eq!(run(&always, &always, &deployed(("1", 40), 30)), [], "so it is without a cut, too");
     }
@@ -142,7 +143,7 @@ mod tests {
         let whole = deployed(("1", 10), 20);
         let mut resumed = deployed(("1", 10), 20);
         resumed.units.values_mut().for_each(|unit| unit.stale = vec!["older".to_owned()]);
-        assert_eq!(run(&whole, &whole, &resumed), [("LOST_RESTART", "app.service".to_owned())]);
+        assert_eq!(run(&whole, &whole, &resumed), [(Observed::LostRestart, "app.service".to_owned())]);
         assert_eq!(run(&resumed, &whole, &resumed), []);
     }
 
@@ -150,7 +151,7 @@ mod tests {
     fn what_differs_between_any_two_machines_is_no_trace_of_the_cut() {
         let whole = deployed(("1", 10), 20);
         let other = deployed(("2", 10), 20);
-        assert_eq!(run(&whole, &whole, &other), [("RESUME_DIFFERS", "/etc/app.conf".to_owned())]);
+        assert_eq!(run(&whole, &whole, &other), [(Observed::ResumeDiffers, "/etc/app.conf".to_owned())]);
         assert_eq!(run(&whole, &other, &deployed(("3", 10), 20)), [], "a random key, say");
     }
 
@@ -165,6 +166,6 @@ mod tests {
         };
         let whole = table("2", "a1 b2");
         assert_eq!(run(&whole, &whole, &table("2", "a1 b3")), []);
-        assert_eq!(run(&whole, &whole, &table("3", "a1 a2 b3")), [("RESUME_DIFFERS", "t".to_owned())]);
+        assert_eq!(run(&whole, &whole, &table("3", "a1 a2 b3")), [(Observed::ResumeDiffers, "t".to_owned())]);
     }
 }

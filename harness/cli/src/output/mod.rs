@@ -1,5 +1,6 @@
 //! The only place that prints. Results go to standard output, the story to standard error.
 
+mod codes;
 mod failure;
 mod listener;
 mod report;
@@ -54,6 +55,16 @@ pub(crate) fn result(report: &Report, json: bool) {
     } else {
         result_line(&report::text(report, style::for_stdout()));
     }
+}
+
+/// What a code means, on standard output.
+pub(crate) fn code(code: redrill_model::Code) {
+    result_line(&codes::one(code, style::for_stdout()));
+}
+
+/// Every code, a line each.
+pub(crate) fn codes() {
+    result_line(&codes::list(style::for_stdout()));
 }
 
 /// The report as a plain text file.

@@ -62,7 +62,7 @@ fn findings(out: &mut String, claim: &ClaimReport, style: Style) {
             (Severity::Info, _) => style.dim("info"),
         };
         let at = finding.machine.as_ref().map(|machine| format!(" on {machine}")).unwrap_or_default();
-        let _ = writeln!(out, "\n  {word} {} {}{at}", claim.claim, style.dim(&finding.code));
+        let _ = writeln!(out, "\n  {word} {} {}{at}", claim.claim, style.dim(finding.code.word()));
         let _ = writeln!(out, "    {}", finding.summary);
         detail(out, finding, style);
     }
@@ -119,6 +119,10 @@ fn foot(out: &mut String, report: &Report, style: Style) {
     let _ = writeln!(out, "{}", style.dim(&format!("{:>12}  in all", seconds(report.seconds))));
     let host = &report.host;
     let _ = writeln!(out, "\nHost      {} ({})", host.acceleration, host.reason);
+    let mut findings = report.claims.iter().flat_map(|claim| &claim.findings);
+    if let Some(finding) = findings.find(|finding| finding.severity >= Severity::Warning) {
+        let _ = writeln!(out, "Explain   redrill explain {}", finding.code);
+    }
     let _ = writeln!(out, "Evidence  {}", report.run_dir);
     let _ = write!(out, "Repeat    {}", report.repeat);
 }

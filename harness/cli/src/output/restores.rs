@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use redrill_model::{AcmeReport, LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
+use redrill_model::{AcmeReport, LossOwner, LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
 
 use super::style::Style;
 use super::{seconds, stage_name};
@@ -102,9 +102,9 @@ fn lost(out: &mut String, losses: &LossReport, style: Style) {
         let _ = writeln!(out, "  nothing is lost, nothing differs");
     }
     for group in &losses.groups {
-        let owner = match group.owner.as_str() {
-            "nobody" => style.bad("lost: owned by nobody"),
-            "backup" => style.bad("should have come back with the backup"),
+        let owner = match &group.owner {
+            LossOwner::Nobody => style.bad("lost: owned by nobody"),
+            LossOwner::Backup => style.bad("should have come back with the backup"),
             owner => format!("differs: {owner}"),
         };
         let gone = match group.gone {
@@ -112,7 +112,7 @@ fn lost(out: &mut String, losses: &LossReport, style: Style) {
             gone => format!(", {gone} of them gone"),
         };
         let _ = writeln!(out, "  {owner}, {}{gone}", group.count);
-        let listed = if ["nobody", "backup"].contains(&group.owner.as_str()) { LISTED } else { 3 };
+        let listed = if group.owner.is_a_loss() { LISTED } else { 3 };
         for entry in group.entries.iter().take(listed) {
             let _ = writeln!(out, "      {}", style.dim(entry));
         }
@@ -320,7 +320,7 @@ mod tests {
     #[test]
     fn losses_and_survivors_are_told() {
         let group = |owner: &str, count| LossGroup {
-            owner: owner.into(),
+            owner: owner.to_owned().into(),
             count,
             gone: count / 2,
             entries: vec!["/x is gone".into(); count.min(200)],

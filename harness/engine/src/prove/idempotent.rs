@@ -1,20 +1,20 @@
 //! The claim `idempotent`: the second deploy changes nothing.
 
-use redrill_model::{Finding, Scenario, Severity};
+use redrill_model::{Claim, Code, Finding, Scenario, Severity};
 use redrill_state::{
-    Capture, Control, Judgement, Observation, Section, Seen, Trend, Weight, Window, flip_flops, judge,
+    Capture, Control, Judgement, Observation, Observed, Section, Seen, Trend, Weight, Window, flip_flops, judge,
 };
 
-use super::{Counted, Evidence, SHOWN, ended, not_reached};
+use super::{Counted, Evidence, SHOWN, code_of, ended, not_reached};
 use crate::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
 
 pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
     let (Some(first), Some(second)) = (&evidence.first, &evidence.second) else {
-        return ((0, 0, "operations"), vec![not_reached(evidence)]);
+        return ((0, 0, "operations"), vec![not_reached(&[Claim::Idempotent], evidence)]);
     };
     let compared = Compared::new(first, second);
     let mut findings: Vec<Finding> =
-        ended("RERUN_FAILS", "the first deploy ended well and the second failed", second, evidence)
+        ended(Code::RerunFails, "the first deploy ended well and the second failed", second, evidence)
             .map(|finding| only_elsewhere(finding, second, evidence))
             .into_iter()
             .collect();
@@ -27,13 +27,13 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
         match evidence.judged.get(&machine.name) {
             Some(judgement) => {
                 let mut observed = observed(&machine.name, judgement, second, evidence);
-                observed.iter_mut().filter(|f| scenario.deploy.strict && f.code == "FALSE_CHANGE").for_each(|f| {
+                observed.iter_mut().filter(|f| scenario.deploy.strict && f.code == Code::FalseChange).for_each(|f| {
                     f.severity = Severity::Fails;
                 });
                 findings.extend(observed);
             }
             None if second.ended == Ended::Well => {
-                let mut finding = not_reached(evidence);
+                let mut finding = not_reached(&[Claim::Idempotent], evidence);
                 finding.machine = Some(machine.name.clone());
                 findings.push(finding);
             }
@@ -47,7 +47,7 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
 fn only_elsewhere(mut finding: Finding, second: &Deployed, evidence: &Evidence) -> Finding {
     let failed = matches!(second.ended, Ended::Failed { .. }) && finding.severity == Severity::Fails;
     if failed && evidence.later.first().is_some_and(|third| third.ended == Ended::Well) {
-        "CONTROLLER_DEPENDENT".clone_into(&mut finding.code);
+        finding.code = Code::ControllerDependent;
         finding.summary.push_str("; run once more from where the first one ran, it ended well");
     }
     finding
@@ -59,7 +59,7 @@ fn fails_again(first: &Deployed, second: &Deployed) -> Vec<Finding> {
     let new = second.failed().filter(|failed| !failed_before(&failed.window.name, &failed.host));
     new.map(|failed| {
         let text = format!("operation `{}` failed in the second run only", failed.window.name);
-        let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, &failed.window.name, text);
+        let mut finding = Finding::new(Code::RerunFails, &failed.window.name, text);
         finding.operation = Some(failed.operation());
         finding.machine = Some(failed.host.clone());
         finding
@@ -71,7 +71,7 @@ fn fails_again(first: &Deployed, second: &Deployed) -> Vec<Finding> {
 fn hides_failure(hidden: &Hidden) -> Finding {
     let name = &hidden.operation.name;
     let text = format!("operation `{name}` failed in the second run only, and its command hides that");
-    let mut finding = Finding::new("RERUN_FAILS", Severity::Fails, name, text);
+    let mut finding = Finding::new(Code::RerunFails, name, text);
     finding.operation = Some(hidden.operation.clone());
     finding.machine = Some(hidden.host.clone());
     finding.evidence = vec![hidden.error.clone()];
@@ -89,7 +89,7 @@ fn other_operations(compared: &Compared) -> Option<Finding> {
         missing.len(),
         added.len()
     );
-    let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, "second deploy", text);
+    let mut finding = Finding::new(Code::NotProven, "second deploy", text);
     let line = |sign: char, (key, why): &(Key, Option<String>)| match why {
         Some(why) => format!("{sign} {key}: {why}"),
         None => format!("{sign} {key}"),
@@ -106,13 +106,7 @@ fn observed(machine: &str, judgement: &Judgement, second: &Deployed, evidence: &
         window.map(HostWindow::operation)
     };
     let finding = |observation: &Observation| {
-        let severity = match observation.weight {
-            Weight::Info => Severity::Info,
-            Weight::Warning => Severity::Warning,
-            Weight::Unknown => Severity::Unknown,
-            Weight::Fails => Severity::Fails,
-        };
-        let mut finding = Finding::new(observation.code, severity, &observation.subject, &observation.summary);
+        let mut finding = Finding::new(code_of(observation.kind), &observation.subject, &observation.summary);
         finding.machine = Some(machine.to_owned());
         finding.operation = observation.window.and_then(name_of);
         finding.evidence.clone_from(&observation.evidence);
@@ -123,13 +117,13 @@ fn observed(machine: &str, judgement: &Judgement, second: &Deployed, evidence: &
         finding
     };
     let mut findings: Vec<Finding> = judgement.observations.iter().map(finding).collect();
-    let disruptive = findings.iter_mut().find(|finding| finding.code == "DISRUPTIVE");
+    let disruptive = findings.iter_mut().find(|finding| finding.code == Code::Disruptive);
     match (evidence.outages.get(machine).filter(|outages| !outages.is_empty()), disruptive) {
         (None, _) => {}
         (Some(outages), Some(finding)) => finding.evidence.extend(outages.iter().map(ToString::to_string)),
         (Some(outages), None) => {
             let text = "a port gave no answer during the second deploy".to_owned();
-            let mut finding = Finding::new("DISRUPTIVE", Severity::Fails, outages[0].port.to_string(), text);
+            let mut finding = Finding::new(Code::Disruptive, outages[0].port.to_string(), text);
             finding.machine = Some(machine.to_owned());
             finding.evidence = outages.iter().map(ToString::to_string).collect();
             findings.push(finding);
@@ -148,7 +142,7 @@ fn follow(finding: &mut Finding, machine: &str, observation: &Observation, evide
         Trend::Oscillates => "a third deploy took it back: the deploy never comes to rest",
         Trend::Diverges => "a third deploy changed more: it grows with each deploy",
         Trend::ControllerDependent => {
-            "CONTROLLER_DEPENDENT".clone_into(&mut finding.code);
+            finding.code = Code::ControllerDependent;
             finding.summary.push_str("; it depends on where the deploy runs from");
             finding.evidence.push(
                 "with the first controller's path, user, host name, TZ, LANG, HOME and hash seed it is as after the first \
@@ -173,7 +167,7 @@ pub(crate) struct Again {
 
 /// Looks for it in what the captures around that deploy show.
 pub(crate) fn changed_again(judgement: &Judgement, deployed: &Deployed, machine: &str) -> Again {
-    let changes = || judgement.observations.iter().filter(|o| o.section.is_some() && o.weight == Weight::Fails);
+    let changes = || judgement.observations.iter().filter(|o| o.section.is_some() && o.kind.weight() == Weight::Fails);
     let numbers: Vec<usize> = changes().filter_map(|observation| observation.window).collect();
     let windows = deployed.windows.iter().filter(|w| w.host == machine && numbers.contains(&w.window.number));
     let sections = changes().filter(|observation| observation.window.is_none()).filter_map(|o| o.section).collect();
@@ -200,7 +194,7 @@ pub(crate) fn add_flip_flops(
     let found: Vec<_> = found.into_iter().filter(|(flip, _)| !told(&flip.subject)).collect();
     // An operation that is told to have changed something has not reported it falsely.
     let acted: Vec<Option<usize>> = found.iter().flat_map(|(flip, back)| [flip.window, Some(*back)]).collect();
-    judgement.observations.retain(|o| o.code != "FALSE_CHANGE" || !acted.contains(&o.window));
+    judgement.observations.retain(|o| o.kind != Observed::FalseChange || !acted.contains(&o.window));
     judgement.observations.splice(0..0, found.into_iter().map(|(flip, _)| flip));
 }
 

@@ -6,34 +6,22 @@ mod serves;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{After, Claim, ClaimReport, Finding, HostFacts, Scenario, Severity, UNSEALED, apply_waivers};
-use redrill_state::{Judgement, Section, Trend};
+use redrill_model::{After, Claim, ClaimReport, Code, Finding, HostFacts, Scenario, Severity, apply_waivers};
+use redrill_state::{Judgement, Observed, Section, Trend};
 
-use crate::acme;
 use crate::checks::Checked;
 use crate::outage::Outage;
+use crate::problem::Problem;
 pub(crate) use crate::prove_restores::restore_reports;
 use crate::prove_restores::{restored_summary, restores, survives_reboot};
 use crate::restore::Restores;
 use crate::resume::Cuts;
-use crate::stages::HOST_FULL;
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{Again, add_flip_flops, changed_again, is_without_effect, judge_machine};
 pub(crate) use serves::serves;
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;
-
-/// Why a drill did not get to its end.
-#[derive(Debug, Clone)]
-pub(crate) struct Trouble {
-    /// Fixed word.
-    pub(crate) code: &'static str,
-    /// One sentence.
-    pub(crate) text: String,
-    /// Console, output.
-    pub(crate) evidence: Vec<String>,
-}
 
 /// What was gathered for the verdicts.
 #[derive(Debug, Default)]
@@ -64,7 +52,7 @@ pub(crate) struct Evidence {
     pub(crate) wanted: Vec<Finding>,
     /// What a reader must know of the sandbox beside that.
     pub(crate) sandbox: Vec<String>,
-    pub(crate) trouble: Option<Trouble>,
+    pub(crate) trouble: Option<Problem>,
 }
 
 /// One verdict for each claim this version knows. `today` is an ISO date.
@@ -113,32 +101,34 @@ fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts,
         let ran = |deployed: &Deployed| deployed.windows.iter().any(|window| window.host == machine.name);
         if deployed.is_some_and(|deployed| deployed.ended == Ended::Well && !ran(deployed)) {
             let text = format!("the deploy ran no operation on `{}`", machine.name);
-            let mut finding = Finding::new("NOT_PROVEN", Severity::Unknown, &machine.name, text);
+            let mut finding = Finding::new(Code::NotProven, &machine.name, text);
             finding.machine = Some(machine.name.clone());
             findings.push(finding);
         }
     }
     for passed_over in deployed.into_iter().flat_map(|deployed| &deployed.passed_over) {
-        findings.push(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", passed_over));
+        findings.push(Finding::new(Code::NotProven, "deploy", passed_over));
     }
     (counts, findings)
 }
 
 fn rebuilds(evidence: &Evidence) -> Counted {
-    let Some(first) = &evidence.first else { return ((0, 0, "operations"), vec![not_reached(evidence)]) };
+    let Some(first) = &evidence.first else {
+        return ((0, 0, "operations"), vec![not_reached(&[Claim::Rebuilds], evidence)]);
+    };
     let total = first.run.operations;
     let mut findings: Vec<Finding> = first
         .failed()
         .filter(|_| first.ended == Ended::Well)
         .map(|failed| {
             let text = format!("operation `{}` failed, and its author allows that", failed.window.name);
-            let mut finding = Finding::new("IGNORED_ERROR", Severity::Warning, &failed.window.name, text);
+            let mut finding = Finding::new(Code::IgnoredError, &failed.window.name, text);
             finding.operation = Some(failed.operation());
             finding.machine = Some(failed.host.clone());
             finding
         })
         .collect();
-    findings.extend(ended("DEPLOY_FAILED", "the deploy into clean machines failed", first, evidence));
+    findings.extend(ended(Code::DeployFailed, "the deploy into clean machines failed", first, evidence));
     // An unfinished deploy was not looked at to its end: nobody knows how many operations it has.
     let done = if first.ended == Ended::Well { total } else { total - first.run.failed.min(total) };
     let declared = if first.ended == Ended::Well { total } else { total.max(done + 1) };
@@ -146,24 +136,24 @@ fn rebuilds(evidence: &Evidence) -> Counted {
 }
 
 /// The finding under a deploy that did not end well.
-pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
+pub(crate) fn ended(code: Code, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
     match &deployed.ended {
         Ended::Well => None,
-        Ended::Unclear(_) if evidence.trouble.as_ref().is_some_and(|trouble| trouble.code == acme::LOST) => {
-            Some(not_reached(evidence))
+        Ended::Unclear(_) if evidence.trouble.as_ref().is_some_and(|trouble| trouble.code == Code::AcmeLost) => {
+            Some(not_reached(code.claims(), evidence))
         }
-        Ended::Unclear(why) => Some(Finding::new("NOT_PROVEN", Severity::Unknown, "deploy", why.clone())),
+        Ended::Unclear(why) => Some(Finding::new(Code::NotProven, "deploy", why.clone())),
         // A machine that died under the tool, or a host without space, says nothing about the repo.
         Ended::Failed { .. }
-            if evidence.trouble.as_ref().is_some_and(|t| ["MACHINE_LOST", HOST_FULL].contains(&t.code)) =>
+            if evidence.trouble.as_ref().is_some_and(|t| [Code::MachineLost, Code::HostFull].contains(&t.code)) =>
         {
-            Some(not_reached(evidence))
+            Some(not_reached(code.claims(), evidence))
         }
         Ended::Failed { operation, host, evidence } => {
             let at = operation.as_ref().map(|o| format!(" at operation `{}`", o.name)).unwrap_or_default();
             let subject = operation.as_ref().map_or("deploy", |o| o.name.as_str());
             let exit = deployed.run.exit.map_or_else(|| "a signal".to_owned(), |exit| format!("exit status {exit}"));
-            let mut finding = Finding::new(code, Severity::Fails, subject, format!("{what}{at} ({exit})"));
+            let mut finding = Finding::new(code, subject, format!("{what}{at} ({exit})"));
             finding.operation.clone_from(operation);
             finding.machine.clone_from(host);
             finding.evidence.clone_from(evidence);
@@ -172,24 +162,46 @@ pub(crate) fn ended(code: &str, what: &str, deployed: &Deployed, evidence: &Evid
     }
 }
 
-pub(crate) fn not_reached(evidence: &Evidence) -> Finding {
-    let (code, text, lines) = match &evidence.trouble {
-        Some(trouble) => (trouble.code, trouble.text.clone(), trouble.evidence.clone()),
-        None => ("NOT_RUN", "the drill did not get that far".to_owned(), Vec::new()),
+/// Why what `claims` speak about was not looked at. A problem of their own may fail them; any other leaves them open.
+pub(crate) fn not_reached(claims: &[Claim], evidence: &Evidence) -> Finding {
+    let Some(problem) = &evidence.trouble else {
+        return Finding::new(Code::NotRun, "drill", "the drill did not get that far");
     };
-    let subject = if code == UNSEALED { "sandbox" } else { "drill" };
-    let mut finding = Finding::new(code, Severity::Unknown, subject, text);
-    finding.evidence = lines;
+    let subject = if problem.code == Code::Unsealed { "sandbox" } else { "drill" };
+    let mut finding = Finding::new(problem.code, subject, &problem.text);
+    finding.evidence.clone_from(&problem.evidence);
+    if !claims.iter().any(|claim| problem.code.claims().contains(claim)) {
+        finding.severity = Severity::Unknown;
+    }
     finding
+}
+
+/// The code of what a capture shows.
+pub(crate) fn code_of(observed: Observed) -> Code {
+    match observed {
+        Observed::RealChange => Code::RealChange,
+        Observed::SilentChange => Code::SilentChange,
+        Observed::FlipFlop => Code::FlipFlop,
+        Observed::Disruptive => Code::Disruptive,
+        Observed::UnitRan => Code::UnitRan,
+        Observed::Stale => Code::Stale,
+        Observed::Rewrite => Code::Rewrite,
+        Observed::FalseChange => Code::FalseChange,
+        Observed::Incomplete => Code::Incomplete,
+        Observed::NotCompared => Code::NotCompared,
+        Observed::NoControl => Code::NoControl,
+        Observed::ResumeDiffers => Code::ResumeDiffers,
+        Observed::LostRestart => Code::LostRestart,
+    }
 }
 
 /// Hundreds of files changed by one operation are one story.
 fn shorten(findings: Vec<Finding>) -> Vec<Finding> {
-    let mut counts: BTreeMap<(String, Option<String>, Option<usize>), usize> = BTreeMap::new();
+    let mut counts: BTreeMap<(Code, Option<String>, Option<usize>), usize> = BTreeMap::new();
     let mut kept = Vec::new();
     for finding in findings {
         let number = finding.operation.as_ref().map(|o| o.number);
-        let count = counts.entry((finding.code.clone(), finding.machine.clone(), number)).or_default();
+        let count = counts.entry((finding.code, finding.machine.clone(), number)).or_default();
         *count += 1;
         if *count <= SHOWN {
             kept.push(finding);
@@ -216,7 +228,7 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
             None => format!("only {} of {} {} were looked at", report.checked, report.declared, report.unit),
         },
         (_, Verdict::Undeclared) => report.summary.clone(),
-        (_, Verdict::Waived) if report.findings.iter().any(|f| f.code == UNSEALED) => {
+        (_, Verdict::Waived) if report.findings.iter().any(|f| f.code == Code::Unsealed) => {
             "nothing was run, since this host cannot seal it, and a waiver accepts that".to_owned()
         }
         (_, Verdict::Waived) => "it does not hold, and waivers cover all of it".to_owned(),

@@ -1,9 +1,8 @@
 //! The claim `resumes`: a deploy that was cut off is made good by the next one.
 
-use redrill_model::{Finding, OperationRef, Severity};
-use redrill_state::Weight;
+use redrill_model::{Claim, Code, Finding, OperationRef};
 
-use super::{Counted, Evidence, not_reached};
+use super::{Counted, Evidence, code_of, not_reached};
 use crate::resume::{After, Cut};
 use crate::tools::{Boundary, Ended};
 
@@ -11,7 +10,7 @@ pub(super) fn resumes(evidence: &Evidence) -> Counted {
     let cuts = &evidence.cuts;
     let mut findings: Vec<Finding> = cuts.done.iter().flat_map(of_cut).collect();
     if cuts.done.len() < cuts.wanted || cuts.wanted == 0 {
-        let mut finding = not_reached(evidence);
+        let mut finding = not_reached(&[Claim::Resumes], evidence);
         if evidence.trouble.is_none() && cuts.wanted == 0 {
             "there is no place to cut the deploy off".clone_into(&mut finding.summary);
         }
@@ -33,14 +32,14 @@ fn of_cut(cut: &Cut) -> Vec<Finding> {
     match after {
         After::NotCut => {
             let text = format!("the deploy could not be cut off {place}");
-            vec![with(Finding::new("NOT_PROVEN", Severity::Unknown, &boundary.name, text))]
+            vec![with(Finding::new(Code::NotProven, &boundary.name, text))]
         }
         After::Stuck(Ended::Unclear(why)) => {
-            vec![with(Finding::new("NOT_PROVEN", Severity::Unknown, &boundary.name, why))]
+            vec![with(Finding::new(Code::NotProven, &boundary.name, why))]
         }
         After::Stuck(ended) => {
             let text = format!("after a cut {place}, the next deploy fails");
-            let mut finding = with(Finding::new("STUCK", Severity::Fails, &boundary.name, text));
+            let mut finding = with(Finding::new(Code::Stuck, &boundary.name, text));
             if let Ended::Failed { operation: Some(failed), host, evidence } = ended {
                 finding.machine.clone_from(host);
                 finding.operation = Some(failed.clone());
@@ -52,8 +51,7 @@ fn of_cut(cut: &Cut) -> Vec<Finding> {
             .iter()
             .flat_map(|(machine, observations)| observations.iter().map(move |observation| (machine, observation)))
             .map(|(machine, observation)| {
-                let severity = if observation.weight == Weight::Fails { Severity::Fails } else { Severity::Unknown };
-                let mut finding = Finding::new(observation.code, severity, &observation.subject, &observation.summary);
+                let mut finding = Finding::new(code_of(observation.kind), &observation.subject, &observation.summary);
                 finding.machine = Some(machine.clone());
                 finding.evidence.clone_from(&observation.evidence);
                 with(finding)

@@ -1,6 +1,6 @@
 //! The claim `serves`: every check holds.
 
-use redrill_model::{Finding, Scenario, Severity};
+use redrill_model::{Claim, Code, Finding, Scenario};
 
 use super::{Counted, Evidence, not_reached};
 use crate::checks::{Checked, Seen};
@@ -10,7 +10,7 @@ pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checke
     let mut findings = Vec::new();
     let mut answered = 0;
     for (check, checked) in scenario.checks.iter().zip(checked) {
-        let (code, severity, text, complaints) = match &checked.seen {
+        let (code, text, complaints) = match &checked.seen {
             Ok(Seen::Holds) => {
                 answered += 1;
                 continue;
@@ -18,20 +18,20 @@ pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checke
             Ok(Seen::Not(complaints)) => {
                 answered += 1;
                 let text = format!("check `{}` does not hold: {}", check.name, complaints.join("; "));
-                ("CHECK_FAILED", Severity::Fails, text, complaints.clone())
+                (Code::CheckFailed, text, complaints.clone())
             }
             Err(error) => {
                 let text = format!("check `{}` could not be made: {error}", check.name);
-                ("CHECK_UNKNOWN", Severity::Unknown, text, Vec::new())
+                (Code::CheckUnknown, text, Vec::new())
             }
         };
-        let mut finding = Finding::new(code, severity, &check.name, text);
+        let mut finding = Finding::new(code, &check.name, text);
         finding.machine = Some(check.machine.clone());
         finding.evidence = [vec![format!("why it matters: {}", check.why)], complaints].concat();
         findings.push(finding);
     }
     if checked.len() < scenario.checks.len() {
-        findings.push(not_reached(evidence));
+        findings.push(not_reached(&[Claim::Serves], evidence));
     }
     ((answered, scenario.checks.len(), "checks"), findings)
 }

@@ -2,7 +2,7 @@
 
 use redrill_machines::MachineError;
 use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Verdict};
-use redrill_state::{Observation, Outcome, Weight, Window};
+use redrill_state::{Observation, Outcome, Window};
 
 use super::*;
 use crate::checks::Seen;
@@ -81,11 +81,11 @@ fn verdicts(evidence: &Evidence) -> [Verdict; 3] {
     [reports[0].verdict, reports[1].verdict, reports[2].verdict]
 }
 
-fn codes(evidence: &Evidence, claim: usize) -> Vec<String> {
+fn codes(evidence: &Evidence, claim: usize) -> Vec<Code> {
     claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22")[claim]
         .findings
         .iter()
-        .map(|f| f.code.clone())
+        .map(|f| f.code)
         .collect()
 }
 
@@ -130,7 +130,7 @@ fn a_failed_deploy_names_its_operation_and_leaves_the_rest_open() {
 #[test]
 fn a_machine_that_died_says_nothing_about_the_repo() {
     let ended = Ended::Failed { operation: None, host: None, evidence: Vec::new() };
-    let trouble = Trouble { code: "MACHINE_LOST", text: "QEMU ended".to_owned(), evidence: Vec::new() };
+    let trouble = Problem::new(Code::MachineLost, "QEMU ended".to_owned());
     let evidence = Evidence {
         first: Some(deployed(&[("a", Outcome::Changed)], ended)),
         trouble: Some(trouble),
@@ -154,7 +154,7 @@ fn the_second_run_must_be_the_same_run() {
     let mut evidence = proven();
     evidence.second = Some(deployed(&[("a", Outcome::Unchanged)], Ended::Well));
     assert_eq!(verdicts(&evidence)[1], Unproven);
-    assert_eq!(codes(&evidence, 1), ["NOT_PROVEN"]);
+    assert_eq!(codes(&evidence, 1), [Code::NotProven]);
     evidence.second =
         Some(deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged), ("c", Outcome::Unchanged)], Ended::Well));
     assert_eq!(verdicts(&evidence)[1], Unproven, "an operation more is another run too");
@@ -165,16 +165,15 @@ fn what_fails_in_the_second_run_only_fails_the_claim() {
     let mut evidence = proven();
     let operations = [("a", Outcome::Failed), ("b", Outcome::Unchanged)];
     evidence.second = Some(deployed(&operations, Ended::Well));
-    assert_eq!((verdicts(&evidence)[1], codes(&evidence, 1)), (Failed, vec!["RERUN_FAILS".to_owned()]));
+    assert_eq!((verdicts(&evidence)[1], codes(&evidence, 1)), (Failed, vec![Code::RerunFails]));
     evidence.first = Some(deployed(&operations, Ended::Well));
     assert_eq!(verdicts(&evidence), [Proven, Proven, Proven], "it failed before, and its author allows that");
-    assert_eq!(codes(&evidence, 0), ["IGNORED_ERROR"]);
+    assert_eq!(codes(&evidence, 0), [Code::IgnoredError]);
 }
 
 fn changed(path: &str) -> Observation {
     Observation {
-        code: "REAL_CHANGE",
-        weight: Weight::Fails,
+        kind: Observed::RealChange,
         section: Some(Section::Files),
         subject: path.to_owned(),
         summary: format!("the second deploy changed `{path}`"),
@@ -233,10 +232,10 @@ fn a_difference_is_shown_with_its_trend_and_what_was_there() {
         claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0)
     };
     let grows = with(Trend::Diverges);
-    assert_eq!((grows.code.as_str(), grows.trend.as_deref()), ("REAL_CHANGE", Some("DIVERGES")));
+    assert_eq!((grows.code, grows.trend.as_deref()), (Code::RealChange, Some("DIVERGES")));
     assert!(grows.evidence[0].starts_with("trend: DIVERGES"), "{:?}", grows.evidence);
     let depends = with(Trend::ControllerDependent);
-    assert_eq!((depends.code.as_str(), depends.severity), ("CONTROLLER_DEPENDENT", Severity::Fails));
+    assert_eq!((depends.code, depends.severity), (Code::ControllerDependent, Severity::Fails));
     let shown = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0);
     assert_eq!(shown.evidence, ["+again"]);
 }
@@ -250,9 +249,9 @@ fn evidence_of(observations: &[Observation]) -> BTreeMap<String, Judgement> {
 fn an_outage_disrupts_even_where_no_unit_began_anew() {
     let outage = Outage { port: 443, checks: Vec::new(), at: 1.0, seconds: 0.4 };
     let mut evidence = Evidence { outages: BTreeMap::from([("web".to_owned(), vec![outage])]), ..proven() };
-    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec!["DISRUPTIVE".to_owned()], Failed));
+    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec![Code::Disruptive], Failed));
     let restart = Observation {
-        code: "DISRUPTIVE",
+        kind: Observed::Disruptive,
         section: None,
         subject: "web.service".to_owned(),
         summary: "the second deploy restarted `web.service`".to_owned(),
@@ -269,17 +268,17 @@ fn a_second_deploy_that_fails_from_elsewhere_only_depends_on_the_controller() {
     let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
     let ended = Ended::Failed { operation: None, host: None, evidence: Vec::new() };
     let mut evidence = Evidence { second: Some(deployed(&operations, ended.clone())), ..proven() };
-    assert_eq!(codes(&evidence, 1), ["RERUN_FAILS"]);
+    assert_eq!(codes(&evidence, 1), [Code::RerunFails]);
     evidence.later = vec![deployed(&operations, ended)];
-    assert_eq!(codes(&evidence, 1), ["RERUN_FAILS"], "it fails from there too");
+    assert_eq!(codes(&evidence, 1), [Code::RerunFails], "it fails from there too");
     evidence.later = vec![deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged)], Ended::Well)];
-    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec!["CONTROLLER_DEPENDENT".to_owned()], Failed));
+    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec![Code::ControllerDependent], Failed));
 }
 
 #[test]
 fn a_report_without_effect_fails_where_the_scenario_is_strict() {
     let mut observation = changed("a");
-    (observation.code, observation.weight, observation.section) = ("FALSE_CHANGE", Weight::Warning, None);
+    (observation.kind, observation.section) = (Observed::FalseChange, None);
     let evidence = Evidence { judged: evidence_of(&[observation]), ..proven() };
     let strict = SCENARIO.replace("script = 'd'\n", "script = 'd'\nstrict = true\n");
     let verdict = |text: &str| {
@@ -294,5 +293,5 @@ fn a_play_that_matches_no_host_proves_nothing() {
     let passed_over = vec!["the play `web` matched no host".to_owned()];
     evidence.second.as_mut().expect("a second deploy").passed_over = passed_over;
     assert_eq!(verdicts(&evidence), [Proven, Unproven, Proven]);
-    assert_eq!(codes(&evidence, 1), ["NOT_PROVEN"]);
+    assert_eq!(codes(&evidence, 1), [Code::NotProven]);
 }

@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use redrill_machines::{Backend, Deadline};
-use redrill_model::{Backup, Origin, Pass};
+use redrill_model::{Backup, Code, Origin, Pass};
 
 use super::{Done, Restores};
 use crate::drill::{Drill, Progress};
-use crate::prove::Trouble;
+use crate::problem::Problem;
 use crate::tools;
 
 /// How often to look whether the deploy waits.
@@ -58,10 +58,10 @@ impl<'a> Between<'a> {
     }
 
     /// A script does not tell where it is before it has gone on.
-    pub(crate) fn no_waiting(&self) -> Trouble {
+    pub(crate) fn no_waiting(&self) -> Problem {
         let names = self.names().join("`, `");
         let text = format!("a script cannot wait behind an operation (`restore-after`): `{names}`");
-        Trouble { code: "NO_OPERATION", text, evidence: Vec::new() }
+        Problem { code: Code::NoOperation, text, evidence: Vec::new() }
     }
 
     /// Restores what the deploy waits for, whenever it does. Ends only where a restore failed: what would follow in the
@@ -73,7 +73,7 @@ impl<'a> Between<'a> {
         label: &str,
         done: &Mutex<Vec<(bool, Done)>>,
         deadline: &Deadline,
-    ) -> Trouble {
+    ) -> Problem {
         let (Some(controller), false) = (&progress.controller, self.is_empty()) else {
             return std::future::pending().await;
         };
@@ -91,19 +91,19 @@ impl<'a> Between<'a> {
                 done.lock().expect("no panic while it is held").push((self.counts || stop.is_some(), restored));
                 if let Some((why, evidence)) = stop {
                     let text = format!("the deploy did not go on behind `{name}`: backup `{}`: {why}", backup.name);
-                    return Trouble { code: "NOT_RUN", text, evidence };
+                    return Problem { code: Code::NotRun, text, evidence };
                 }
             }
             if let Err(error) = tools::let_go(controller, label, number) {
                 let text = format!("the deploy cannot be told to go on: {error}");
-                return Trouble { code: "NO_CONTROLLER", text, evidence: Vec::new() };
+                return Problem { code: Code::NoController, text, evidence: Vec::new() };
             }
             served += 1;
         }
     }
 
     /// Why a deploy of which all operations are known did not wait.
-    pub(crate) fn missing(&self, (reached, names): (Vec<usize>, Vec<String>)) -> Option<Trouble> {
+    pub(crate) fn missing(&self, (reached, names): (Vec<usize>, Vec<String>)) -> Option<Problem> {
         let reached = |index: usize, name: &str| {
             // One that failed before may never have come to it.
             reached.contains(&(index + 1)) || names.iter().any(|known| tools::is_named(known, name))
@@ -115,7 +115,7 @@ impl<'a> Between<'a> {
                 "the deploy has no operation `{name}`, behind which backup {of} is to be restored; it has: `{}`",
                 names.join("`, `")
             );
-            Trouble { code: "NO_OPERATION", text, evidence: Vec::new() }
+            Problem { code: Code::NoOperation, text, evidence: Vec::new() }
         })
     }
 }

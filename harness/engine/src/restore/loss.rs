@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use redrill_model::{Ephemeral, Finding, LossGroup, LossReport, Severity, is_below};
+use redrill_model::{Code, Ephemeral, Finding, LossGroup, LossOwner, LossReport, is_below};
 use redrill_state::{Capture, Change, ChangeKind, FileKind, Manifest, Section, diff, moves_by_itself};
 
 use super::repository::COPIES;
@@ -17,10 +17,6 @@ const SERVERS: [(&str, &str); 1] =
     [("/var/lib/mysql", "MariaDB's own files: its tables are compared by rows, highest key and schema")];
 /// Files whose every line is an account or a group.
 const ACCOUNTS: [&str; 3] = ["/etc/passwd", "/etc/group", "/etc/gshadow"];
-/// What belongs to nobody is lost.
-const NOBODY: &str = "nobody";
-/// What the backup should have brought back.
-const BACKUP: &str = "backup";
 
 /// What is known of one machine.
 pub(crate) struct Lives<'a> {
@@ -51,7 +47,7 @@ pub(crate) struct Lives<'a> {
 
 /// Compares the two lives of a machine.
 pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
-    let mut groups: BTreeMap<String, Vec<(Extent, String)>> = BTreeMap::new();
+    let mut groups: BTreeMap<LossOwner, Vec<(Extent, String)>> = BTreeMap::new();
     let lost = diff(lives.backed_up, lives.restored).into_iter().filter(|change| change.kind != ChangeKind::Added);
     for change in lost {
         if let Some(owner) = owner(lives, &change) {
@@ -61,17 +57,17 @@ pub(crate) fn report(lives: &Lives<'_>) -> LossReport {
     let nothing_ephemeral = |_: &str| false;
     for table in lives.tables.0.compare(lives.tables.1, nothing_ephemeral).into_iter().filter(|table| !table.extra) {
         let database = table.subject.split('.').next().unwrap_or_default();
-        let owner = if lives.databases.iter().any(|name| name == database) { BACKUP } else { NOBODY };
+        let owner =
+            if lives.databases.iter().any(|name| name == database) { LossOwner::Backup } else { LossOwner::Nobody };
         let extent = if lives.tables.1.tables.contains_key(&table.subject) { Extent::Content } else { Extent::Gone };
-        groups.entry(owner.to_owned()).or_default().push((extent, format!("table {} {}", table.subject, table.what)));
+        groups.entry(owner).or_default().push((extent, format!("table {} {}", table.subject, table.what)));
     }
     for account in lives.accounts.0.difference(lives.accounts.1) {
-        groups.entry(NOBODY.to_owned()).or_default().push((Extent::Gone, format!("{account} is gone")));
+        groups.entry(LossOwner::Nobody).or_default().push((Extent::Gone, format!("{account} is gone")));
     }
     let counted = [Section::Files, Section::Users, Section::Groups, Section::Packages];
     let compared = counted.iter().map(|section| lives.backed_up.count(*section)).sum::<usize>();
-    let mut groups: Vec<LossGroup> = groups.into_iter().map(|(owner, entries)| group(owner, entries)).collect();
-    groups.sort_by_key(|group| (rank(&group.owner), group.owner.clone()));
+    let groups: Vec<LossGroup> = groups.into_iter().map(|(owner, entries)| group(owner, entries)).collect();
     LossReport {
         machine: lives.machine.to_owned(),
         compared: compared + lives.tables.0.tables.len() + lives.accounts.0.len(),
@@ -96,17 +92,12 @@ fn extent(change: &Change) -> Extent {
     }
 }
 
-fn group(owner: String, mut entries: Vec<(Extent, String)>) -> LossGroup {
+fn group(owner: LossOwner, mut entries: Vec<(Extent, String)>) -> LossGroup {
     let count = entries.len();
     entries.sort_by_key(|(extent, _)| *extent);
     let gone = entries.iter().filter(|(extent, _)| *extent == Extent::Gone).count();
     let entries = entries.into_iter().take(SHOWN).map(|(_, text)| text).collect();
     LossGroup { owner, count, gone, entries }
-}
-
-/// The worst first.
-fn rank(owner: &str) -> usize {
-    [NOBODY, BACKUP, "deploy", "package", "image"].iter().position(|known| *known == owner).unwrap_or(usize::MAX)
 }
 
 fn told(change: &Change) -> String {
@@ -134,17 +125,16 @@ fn short(text: &str) -> &str {
 }
 
 /// Whose it is; `None` for what is no part of the question.
-fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
+fn owner(lives: &Lives<'_>, change: &Change) -> Option<LossOwner> {
     let subject = change.subject.as_str();
     let by_whom = |since_clean: bool, since_deploy: bool, packaged: bool| {
         // What nobody touched since the deploy is made anew by each deploy: keys, seeds, numbers.
         match (since_clean, packaged, since_deploy) {
-            (true, ..) => "image",
-            (_, true, true) => "package",
-            (_, _, true) => "deploy",
-            _ => NOBODY,
+            (true, ..) => LossOwner::Image,
+            (_, true, true) => LossOwner::Package,
+            (_, _, true) => LossOwner::Deploy,
+            _ => LossOwner::Nobody,
         }
-        .to_owned()
     };
     match change.section {
         Section::Files => {
@@ -152,17 +142,17 @@ fn owner(lives: &Lives<'_>, change: &Change) -> Option<String> {
                 return None;
             }
             if let Some(declared) = lives.ephemeral.iter().find(|declared| goes_with(lives, declared, subject)) {
-                return Some(format!("ephemeral: {}", declared.reason));
+                return Some(LossOwner::Ephemeral(declared.reason.clone()));
             }
             if lives.targets.iter().any(|path| is_below(subject, path)) {
-                return Some(BACKUP.to_owned());
+                return Some(LossOwner::Backup);
             }
             let own = SERVERS.iter().find(|(path, _)| is_below(subject, path)).map(|(_, reason)| *reason);
             // A directory of such things comes and goes with them.
             if let Some(reason) =
                 own.or_else(|| moves_by_itself(subject)).or_else(|| moves_by_itself(&format!("{subject}/")))
             {
-                return Some(format!("ephemeral: {reason}"));
+                return Some(LossOwner::Ephemeral(reason.to_owned()));
             }
             let lived = lives.backed_up.files.get(subject);
             let same = |capture: &Capture| match (capture.files.get(subject), lived) {
@@ -214,12 +204,12 @@ fn same_content(a: &redrill_state::FileEntry, b: &redrill_state::FileEntry) -> b
 
 /// What is lost fails the claim.
 pub(crate) fn finding(report: &LossReport) -> Option<Finding> {
-    let lost = report.groups.iter().find(|group| group.owner == NOBODY)?;
+    let lost = report.groups.iter().find(|group| group.owner == LossOwner::Nobody)?;
     let text = format!(
         "{} things that lived on `{}` are neither from the repo nor in a backup: they would be lost",
         lost.count, report.machine
     );
-    let mut finding = Finding::new("LOST", Severity::Fails, &report.machine, text);
+    let mut finding = Finding::new(Code::Lost, &report.machine, text);
     finding.machine = Some(report.machine.clone());
     finding.evidence = lost.entries.iter().take(QUOTED).cloned().collect();
     finding.evidence.extend((lost.count > QUOTED).then(|| format!("and {} more: see the report", lost.count - QUOTED)));
@@ -228,6 +218,7 @@ pub(crate) fn finding(report: &LossReport) -> Option<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use redrill_model::Severity;
     use redrill_state::{Digest, FileEntry, Table, User};
 
     use super::*;
@@ -283,7 +274,7 @@ mod tests {
             ),
             databases: &["notes".to_owned()],
         };
-        report(&lives).groups.into_iter().map(|group| (group.owner, group.entries)).collect()
+        report(&lives).groups.into_iter().map(|group| (group.owner.to_string(), group.entries)).collect()
     }
 
     #[test]
@@ -390,7 +381,7 @@ mod tests {
         let report = |owner: &str| LossReport {
             machine: "app".into(),
             compared: 9,
-            groups: vec![group(owner.to_owned(), vec![(Extent::Gone, "/x is gone".into()); 30])],
+            groups: vec![group(owner.to_owned().into(), vec![(Extent::Gone, "/x is gone".into()); 30])],
         };
         let lost = finding(&report("nobody")).expect("a finding");
         assert_eq!((lost.severity, lost.evidence.len()), (Severity::Fails, QUOTED + 1));

@@ -5,16 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use redrill_machines::{Backend, Deadline, Exec, Machine, Output};
-use redrill_model::{Backup, Moment, Origin, Run, Site, Target};
+use redrill_model::{Backup, Code, Moment, Origin, Run, Site, Target};
 use redrill_state::{Capture, Manifest};
 
-use super::faults::Fault;
 use super::loss::{self, Lives};
 use super::oracle;
 use super::repository::Source;
 use crate::capture;
 use crate::drill::{Drill, Outcome, Progress};
-use crate::prove::Trouble;
+use crate::problem::Problem;
 
 /// A seed or a job that takes longer on the smallest machine has hung.
 const JOB: Duration = Duration::from_secs(15 * 60);
@@ -55,14 +54,14 @@ pub(super) struct Lived {
 pub(crate) async fn back_up<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
     match all(drill, progress, deadline).await {
         Ok(note) => Outcome::Done(note),
-        Err((backup, fault)) => {
-            let text = format!("backup `{backup}`: {}", fault.text);
-            Outcome::Unknown(Trouble { code: fault.code, text, evidence: fault.evidence })
+        Err((backup, problem)) => {
+            let text = format!("backup `{backup}`: {}", problem.text);
+            Outcome::Unknown(Problem { text, ..problem })
         }
     }
 }
 
-type Named<T> = Result<T, (String, Fault)>;
+type Named<T> = Result<T, (String, Problem)>;
 
 async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Named<String> {
     let made: Vec<&Backup> =
@@ -74,14 +73,18 @@ async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline:
     for backup in &made {
         if let Origin::Made { seed: Some(seed), .. } = &backup.origin {
             drill.events.progress(&format!("filling the service of `{}`", backup.name));
-            run(drill, progress, backup, seed, ("SEED_FAILED", "the seed"), deadline).await.map_err(named(backup))?;
+            run(drill, progress, backup, seed, (Code::SeedFailed, "the seed"), deadline)
+                .await
+                .map_err(named(backup))?;
         }
     }
     let mut bytes = 0;
     for backup in &made {
         let Origin::Made { job, leaves, .. } = &backup.origin else { continue };
         drill.events.progress(&format!("running the backup job of `{}`", backup.name));
-        run(drill, progress, backup, job, ("JOB_FAILED", "the backup job"), deadline).await.map_err(named(backup))?;
+        run(drill, progress, backup, job, (Code::JobFailed, "the backup job"), deadline)
+            .await
+            .map_err(named(backup))?;
         let made = collect(drill, progress, backup, leaves, deadline).await.map_err(named(backup))?;
         bytes += std::fs::metadata(made.source.path()).map(|metadata| metadata.len()).unwrap_or_default();
         progress.evidence.restores.made.insert(backup.name.clone(), made);
@@ -98,33 +101,41 @@ async fn run<B: Backend>(
     progress: &Progress<B>,
     backup: &Backup,
     run: &Run,
-    (code, what): (&'static str, &str),
+    (code, what): (Code, &str),
     deadline: &Deadline,
-) -> Result<(), Fault> {
+) -> Result<(), Problem> {
     let limit = deadline.child(what, JOB);
     let output: Output = match run.on {
         Site::Machine => {
             let input = match &run.input {
                 None => Vec::new(),
-                Some(path) => std::fs::read(drill.loaded.directory.join(path))
-                    .map_err(|error| Fault::unknown(code, format!("cannot read `{}`: {error}", path.display())))?,
+                Some(path) => std::fs::read(drill.loaded.directory.join(path)).map_err(|error| {
+                    Problem::new(
+                        Code::NotRun,
+                        format!("{what} was not started: cannot read `{}`: {error}", path.display()),
+                    )
+                })?,
             };
             machine(progress, backup)?.exec(&Exec(run.words.clone()), &input, &limit).await?
         }
         Site::Controller => {
-            let controller = progress.controller.as_ref().ok_or_else(|| Fault::unknown(code, "no controller"))?;
-            limit.limit(controller.run(&run.words)).await.map_err(|limit| Fault::unknown(code, limit.to_string()))??
+            let controller =
+                progress.controller.as_ref().ok_or_else(|| Problem::new(Code::NotRun, "there is no controller"))?;
+            limit
+                .limit(controller.run(&run.words))
+                .await
+                .map_err(|limit| Problem::new(Code::TimedOut, limit.to_string()))??
         }
     };
     match output.status {
         0 => Ok(()),
-        status => Err(Fault::fails(code, format!("{what} ended with exit status {status}")).with(&output.stderr)),
+        status => Err(Problem::new(code, format!("{what} ended with exit status {status}")).with(&output.stderr)),
     }
 }
 
-fn machine<'a, B: Backend>(progress: &'a Progress<B>, backup: &Backup) -> Result<&'a B::Machine, Fault> {
+fn machine<'a, B: Backend>(progress: &'a Progress<B>, backup: &Backup) -> Result<&'a B::Machine, Problem> {
     let machine = progress.machines.iter().find(|machine| machine.name() == backup.machine);
-    machine.ok_or_else(|| Fault::unknown("MACHINE_LOST", "its machine is not there"))
+    machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
 }
 
 /// What the job left goes to the host, with its owners; what was backed up is looked at.
@@ -134,14 +145,14 @@ async fn collect<B: Backend>(
     backup: &Backup,
     leaves: &str,
     deadline: &Deadline,
-) -> Result<Made, Fault> {
+) -> Result<Made, Problem> {
     let machine = machine(progress, backup)?;
     let limit = deadline.child("fetching the backup", JOB);
     let source = fetch(drill, machine, backup, (leaves, "repository.tar"), &limit).await?;
     let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
     if manifest.data(|subject| super::deployed(backup, subject)).is_empty() {
         let text = "there was nothing to back up: the seed left the targets empty";
-        return Err(Fault::unknown("NOTHING_SEEDED", text));
+        return Err(Problem::new(Code::NothingSeeded, text));
     }
     Ok(Made { source, manifest })
 }
@@ -153,11 +164,11 @@ pub(super) async fn job<B: Backend>(
     backup: &Backup,
     file: &str,
     deadline: &Deadline,
-) -> Result<Source, Fault> {
+) -> Result<Source, Problem> {
     let Origin::Made { job, leaves, .. } = &backup.origin else {
-        return Err(Fault::unknown("NOT_RUN", "it has no job"));
+        return Err(Problem::new(Code::NotRun, "it has no job"));
     };
-    run(drill, progress, backup, job, ("JOB_FAILED", "the backup job"), deadline).await?;
+    run(drill, progress, backup, job, (Code::JobFailed, "the backup job"), deadline).await?;
     let limit = deadline.child("fetching the backup", JOB);
     fetch(drill, machine(progress, backup)?, backup, (leaves, file), &limit).await
 }
@@ -168,25 +179,25 @@ async fn fetch<B: Backend>(
     backup: &Backup,
     (leaves, file): (&str, &str),
     limit: &Deadline,
-) -> Result<Source, Fault> {
+) -> Result<Source, Problem> {
     let dir = drill.run_dir.path().join("restores").join(&backup.name);
-    std::fs::create_dir_all(&dir).map_err(|error| Fault::unknown("RESTORE_UNKNOWN", error.to_string()))?;
+    std::fs::create_dir_all(&dir).map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
     let file = dir.join(file);
     let line = "if [ -d \"$1\" ]; then exec tar -c --numeric-owner -C \"$1\" .; fi; \
                 exec tar -c --numeric-owner -C \"$(dirname \"$1\")\" \"$(basename \"$1\")\"";
     let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), b"", &file, limit).await?;
     if output.status != 0 {
         let text = format!("the job ended well, and `{leaves}` cannot be read");
-        return Err(Fault::fails("NO_BACKUP_MADE", text).with(&output.stderr));
+        return Err(Problem::new(Code::NoBackupMade, text).with(&output.stderr));
     }
     let source = Source::Archive(file);
     if super::read(&source).await?.files == 0 {
-        return Err(Fault::fails("NO_BACKUP_MADE", format!("the job ended well, and left nothing at `{leaves}`")));
+        return Err(Problem::new(Code::NoBackupMade, format!("the job ended well, and left nothing at `{leaves}`")));
     }
     Ok(source)
 }
 
-async fn remember<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Lived, Fault> {
+async fn remember<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Lived, Problem> {
     let limit = deadline.child("questions about the machine", ASKING);
     let databases: Vec<String> = lines(machine, DATABASES, &limit).await?.into_iter().collect();
     let accounts = lines(machine, ACCOUNTS, &limit).await?;
@@ -197,7 +208,7 @@ async fn remember<M: Machine>(machine: &M, deadline: &Deadline) -> Result<Lived,
     Ok(Lived { databases, accounts, tables, packaged })
 }
 
-async fn lines<M: Machine>(machine: &M, shell: &str, deadline: &Deadline) -> Result<BTreeSet<String>, Fault> {
+async fn lines<M: Machine>(machine: &M, shell: &str, deadline: &Deadline) -> Result<BTreeSet<String>, Problem> {
     let output = machine.exec(&Exec::new(["sh", "-c", shell]), b"", deadline).await?;
     Ok(output.text().lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
@@ -206,7 +217,7 @@ async fn lines<M: Machine>(machine: &M, shell: &str, deadline: &Deadline) -> Res
 pub(crate) async fn renew<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
     let (_, trouble) = crate::stages::teardown(std::mem::take(&mut progress.machines), false).await;
     if !trouble.is_empty() {
-        return Outcome::Unknown(Trouble { code: "MACHINE_LOST", text: trouble, evidence: Vec::new() });
+        return Outcome::Unknown(Problem::new(Code::MachineLost, trouble));
     }
     // What was frozen at S1 is the old machines' past.
     progress.frozen.clear();
@@ -237,8 +248,8 @@ async fn of_machine<B: Backend>(
     progress: &Progress<B>,
     name: &str,
     deadline: &Deadline,
-) -> Result<redrill_model::LossReport, Fault> {
-    let missing = || Fault::unknown("NO_LOSS_REPORT", format!("`{name}` was not captured in both of its lives"));
+) -> Result<redrill_model::LossReport, Problem> {
+    let missing = || Problem::new(Code::NoLossReport, format!("`{name}` was not captured in both of its lives"));
     let lived = progress.evidence.restores.lived.get(name).ok_or_else(missing)?;
     let machine = progress.machines.iter().find(|machine| machine.name() == name).ok_or_else(missing)?;
     let limit = deadline.child("questions about the machine", ASKING);
@@ -301,9 +312,9 @@ fn apart(backup: &Backup) -> Vec<String> {
     apart
 }
 
-fn read(dir: &Path, name: &str, moment: Moment) -> Result<Capture, Fault> {
+fn read(dir: &Path, name: &str, moment: Moment) -> Result<Capture, Problem> {
     let path = capture::path(dir, name, moment);
-    capture::read(&path).map_err(|error| Fault::unknown("NO_LOSS_REPORT", error.to_string()))
+    capture::read(&path).map_err(|error| Problem::new(Code::NoLossReport, error.to_string()))
 }
 
 /// What a loss report means for the claim.

@@ -20,14 +20,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
 use redrill_model::{
-    Backup, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
+    Backup, Code, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
     Severity, Stage, is_below,
 };
 use redrill_state::Manifest;
 
 use crate::drill::{Drill, Outcome, Progress};
+use crate::problem::Problem;
 pub(crate) use between::Between;
-pub(crate) use faults::Fault;
 pub(crate) use made::{back_up, finding as loss_finding, losses, renew};
 pub(crate) use mutate::mutate;
 use oracle::{Judged, Known};
@@ -52,7 +52,7 @@ pub(crate) struct Restores {
     /// What a round trip lost.
     pub(crate) losses: Vec<LossReport>,
     /// Why a loss report could not be made.
-    pub(crate) no_losses: Option<Fault>,
+    pub(crate) no_losses: Option<Problem>,
     /// Planted faults.
     pub(crate) mutants: Vec<Mutant>,
     /// How long each stage took that lies between a clean machine and green checks.
@@ -72,7 +72,7 @@ pub(crate) struct Restores {
 pub(crate) struct Restored {
     pub(crate) report: RestoreReport,
     /// All that is wrong with it.
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Problem>,
 }
 
 /// Restores every backup in turn. One that fails keeps no other from being tried: each gets its own sentence.
@@ -81,7 +81,7 @@ pub(crate) async fn restore<B: Backend>(drill: &Drill<B>, progress: &mut Progres
     if drill.mutate
         && let Err(error) = keep_unrestored(drill, progress, deadline).await
     {
-        return crate::stages::unknown("MACHINE_LOST", &error);
+        return crate::stages::unknown(Code::MachineLost, &error);
     }
     for backup in drill.loaded.scenario.backups.iter().filter(|backup| backup.restore_after.is_none()) {
         let done = restore_one(drill, progress, backup, last.as_ref(), deadline).await;
@@ -105,7 +105,7 @@ pub(crate) struct Done {
 
 impl Done {
     /// Whether what follows would say nothing: the data is not there.
-    pub(crate) fn stops(&self) -> Option<&Fault> {
+    pub(crate) fn stops(&self) -> Option<&Problem> {
         self.restored.faults.iter().find(|fault| stops(fault))
     }
 }
@@ -139,7 +139,7 @@ pub(crate) async fn restore_one<B: Backend>(
         drill.events.progress(&format!("{}: {}", backup.name, fault.text));
     }
     if let Some(remote) = remote
-        && restored.faults.iter().any(|fault| ["DAMAGED", "CUT"].contains(&fault.code))
+        && restored.faults.iter().any(|fault| [Code::Damaged, Code::Cut].contains(&fault.code))
     {
         remote::forget(drill, remote);
     }
@@ -158,11 +158,26 @@ struct Given<'a> {
 }
 
 /// Whether the checks and the deploy that follow would say nothing: the data is not there.
-fn stops(fault: &Fault) -> bool {
-    let of_data =
-        ["DATA_EXTRA", "DATA_DIFFERS", "SHRUNK", "TOO_FEW", "TOO_OLD", "RPO_MISSED", "NO_AGE", "CLOCK_IN_FUTURE"];
-    let of_asking = ["CANARY_MISSING", "CANARY_OLD", "QUERY_DIFFERS", "QUERY_UNKNOWN", "NO_MANIFEST", "ERROR_TEXT"];
-    fault.severity >= Severity::Unknown && !of_data.contains(&fault.code) && !of_asking.contains(&fault.code)
+fn stops(fault: &Problem) -> bool {
+    let of_data = [
+        Code::DataExtra,
+        Code::DataDiffers,
+        Code::Shrunk,
+        Code::TooFew,
+        Code::TooOld,
+        Code::RpoMissed,
+        Code::NoAge,
+        Code::ClockInFuture,
+    ];
+    let of_asking = [
+        Code::CanaryMissing,
+        Code::CanaryOld,
+        Code::QueryDiffers,
+        Code::QueryUnknown,
+        Code::NoManifest,
+        Code::ErrorText,
+    ];
+    fault.severity() >= Severity::Unknown && !of_data.contains(&fault.code) && !of_asking.contains(&fault.code)
 }
 
 async fn one<B: Backend>(
@@ -197,9 +212,9 @@ async fn through<B: Backend>(
     given: Given<'_>,
     deadline: &Deadline,
     (report, judged): (&mut RestoreReport, &mut Judged),
-) -> Result<(), Fault> {
+) -> Result<(), Problem> {
     let machine = progress.machines.iter().find(|machine| machine.name() == backup.machine);
-    let machine = machine.ok_or_else(|| Fault::unknown("MACHINE_LOST", "its machine is not there"))?;
+    let machine = machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))?;
     let source = opened(drill, progress, backup, given, deadline, report).await?;
     let before = read(&source).await?;
     if given.fetched.is_none() {
@@ -216,7 +231,7 @@ async fn through<B: Backend>(
         return Err(faults::empty_repository());
     }
     let scratch = drill.run_dir.path().join("restores").join(&backup.name);
-    std::fs::create_dir_all(&scratch).map_err(|error| Fault::unknown("RESTORE_UNKNOWN", error.to_string()))?;
+    std::fs::create_dir_all(&scratch).map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
     let limit = deadline.child(&format!("the restore of `{}`", backup.name), backup.within);
     let mut session = Session {
         machine,
@@ -249,11 +264,11 @@ async fn through<B: Backend>(
 }
 
 /// What a restore that ended well said of trouble.
-fn spoke(said: &str, harmless: &[String]) -> Option<Fault> {
+fn spoke(said: &str, harmless: &[String]) -> Option<Problem> {
     let lines = faults::trouble(said, harmless);
     let count = lines.len();
     let text = format!("the restore ended well, and spoke of trouble {count} times: declare it `harmless`, or mend it");
-    (count > 0).then(|| Fault::unknown("ERROR_TEXT", text).with(&lines.join("\n")))
+    (count > 0).then(|| Problem::new(Code::ErrorText, text).with(&lines.join("\n")))
 }
 
 /// The repository as it can be read on this host.
@@ -264,7 +279,7 @@ async fn opened<B: Backend>(
     given: Given<'_>,
     deadline: &Deadline,
     report: &mut RestoreReport,
-) -> Result<Source, Fault> {
+) -> Result<Source, Problem> {
     if let Some(instead) = given.instead {
         return Ok(instead.clone());
     }
@@ -273,7 +288,7 @@ async fn opened<B: Backend>(
         if let Origin::Local(path) = &backup.origin {
             report.repository.place = drill.loaded.directory.join(path).display().to_string();
         }
-        let missing = || Fault::unknown("NOT_RUN", "its job did not leave a backup");
+        let missing = || Problem::new(Code::NotRun, "its job did not leave a backup");
         return source_of(drill, progress, backup).ok_or_else(missing);
     };
     report.repository = fetched.report();
@@ -301,7 +316,7 @@ async fn read_again<B: Backend>(
     (source, before): (&Source, &Contents),
     deadline: &Deadline,
     report: &mut RepositoryReport,
-) -> Option<Fault> {
+) -> Option<Problem> {
     if let (Some(fetched), Origin::Remote(remote)) = (given.fetched, &backup.origin) {
         return match remote::list_again(drill, backup, remote, deadline).await {
             Err(fault) => Some(fault),
@@ -313,7 +328,7 @@ async fn read_again<B: Backend>(
     }
     report.after = read(source).await.map(|contents| contents.digest).unwrap_or_default();
     let changed = "the repository is another one after the restore";
-    (report.after != before.digest).then(|| Fault::fails("REPOSITORY_CHANGED", changed))
+    (report.after != before.digest).then(|| Problem::new(Code::RepositoryChanged, changed))
 }
 
 /// Where the repository is read from.
@@ -344,7 +359,7 @@ async fn load<M: Machine>(
     session: &mut Session<'_, M>,
     controller: Option<&crate::controller::Controller>,
     report: &mut RestoreReport,
-) -> Result<Manifest, Fault> {
+) -> Result<Manifest, Problem> {
     let (backup, machine) = (session.backup, session.machine);
     around(session, "stop", &backup.before).await?;
     let targets = targets(backup);
@@ -352,7 +367,7 @@ async fn load<M: Machine>(
     let data = was.data(|subject| deployed(backup, subject));
     if !data.is_empty() {
         let text = format!("the target was not empty: {} things were there before the restore", data.len());
-        return Err(Fault::unknown("NOT_EMPTY", text).with(&data.join("\n")));
+        return Err(Problem::new(Code::NotEmpty, text).with(&data.join("\n")));
     }
     let (source, at) = (session.source, backup.at.as_str());
     let began = Instant::now();
@@ -372,21 +387,25 @@ async fn load<M: Machine>(
     report.found = oracle::found(&found);
     if found.data(|subject| deployed(backup, subject)).is_empty() {
         let text = "the restore ended well and restored nothing: the targets are as empty as before";
-        return Err(Fault::unknown("EMPTY_RESTORE", text).with(&session.said));
+        return Err(Problem::new(Code::EmptyRestore, text).with(&session.said));
     }
     around(session, "start", &backup.after).await?;
     Ok(found)
 }
 
 /// The copy and the secrets go, however the restore ended.
-async fn tidy<M: Machine>(session: &Session<'_, M>) -> Result<(), Fault> {
+async fn tidy<M: Machine>(session: &Session<'_, M>) -> Result<(), Problem> {
     // The restore's own limit may be what ended it.
     let limit = Deadline::root("tidying up", AROUND, 4.0);
     repository::withdraw(session.machine, (&session.backup.name, &session.backup.at), &limit).await?;
     session.forget_secrets().await
 }
 
-async fn around<M: Machine>(session: &mut Session<'_, M>, phase: &str, commands: &[Vec<String>]) -> Result<(), Fault> {
+async fn around<M: Machine>(
+    session: &mut Session<'_, M>,
+    phase: &str,
+    commands: &[Vec<String>],
+) -> Result<(), Problem> {
     for words in commands {
         let began = Instant::now();
         let limit = session.deadline.child("a command around the restore", AROUND);
@@ -395,7 +414,7 @@ async fn around<M: Machine>(session: &mut Session<'_, M>, phase: &str, commands:
         let output = output?;
         if output.status != 0 {
             let text = format!("`{}` ended with exit status {}", words.join(" "), output.status);
-            return Err(Fault::fails("AROUND_FAILED", text).with(&output.stderr));
+            return Err(Problem::new(Code::AroundFailed, text).with(&output.stderr));
         }
     }
     Ok(())
@@ -411,13 +430,13 @@ fn deployed(backup: &Backup, subject: &str) -> bool {
 }
 
 /// Reads a repository on a thread of its own: it may be large.
-async fn read(source: &Source) -> Result<Contents, Fault> {
+async fn read(source: &Source) -> Result<Contents, Problem> {
     let reading = source.clone();
     let read = tokio::task::spawn_blocking(move || reading.contents()).await;
-    let read = read.map_err(|error| Fault::unknown("RESTORE_UNKNOWN", error.to_string()))?;
+    let read = read.map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
     read.map_err(|error| {
         let text = format!("the repository `{}` cannot be read: {error}", source.path().display());
-        Fault::unknown("UNREACHABLE", text)
+        Problem::new(Code::Unreachable, text)
     })
 }
 

@@ -3,10 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use redrill_machines::{Deadline, Exec, Machine, Output, PROBE};
-use redrill_model::{Backup, Ephemeral, Found, OracleReport, Severity, Target, canary_age};
+use redrill_model::{Backup, Code, Ephemeral, Found, OracleReport, Severity, Target, canary_age};
 use redrill_state::Manifest;
 
-use super::faults::Fault;
+use crate::problem::Problem;
 
 /// Differences that a finding quotes.
 const SHOWN: usize = 25;
@@ -21,16 +21,16 @@ const ASKING: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Judged {
     pub(crate) oracles: Vec<OracleReport>,
-    pub(crate) faults: Vec<Fault>,
+    pub(crate) faults: Vec<Problem>,
     /// Age of the newest record, in seconds.
     pub(crate) age: Option<f64>,
 }
 
 impl Judged {
-    fn answer(&mut self, name: impl Into<String>, said: impl Into<String>, fault: Option<Fault>) {
+    fn answer(&mut self, name: impl Into<String>, said: impl Into<String>, fault: Option<Problem>) {
         let holds = match &fault {
             None => Some(true),
-            Some(fault) if fault.severity == Severity::Fails => Some(false),
+            Some(fault) if fault.severity() == Severity::Fails => Some(false),
             Some(_) => None,
         };
         self.oracles.push(OracleReport { name: name.into(), holds, said: said.into() });
@@ -39,10 +39,14 @@ impl Judged {
 }
 
 /// What is in the targets, by the probe in the machine.
-pub(crate) async fn look<M: Machine>(machine: &M, targets: &[String], deadline: &Deadline) -> Result<Manifest, Fault> {
+pub(crate) async fn look<M: Machine>(
+    machine: &M,
+    targets: &[String],
+    deadline: &Deadline,
+) -> Result<Manifest, Problem> {
     let words = [PROBE, "manifest"].into_iter().map(str::to_owned).chain(targets.iter().cloned()).collect();
     let output = machine.exec(&Exec(words), b"", deadline).await?;
-    let failed = |why: String| Fault::unknown("NOT_LOOKED_AT", format!("the restored data could not be read: {why}"));
+    let failed = |why: String| Problem::new(Code::NotLookedAt, format!("the restored data could not be read: {why}"));
     if output.status != 0 {
         return Err(failed(output.stderr.trim().to_owned()));
     }
@@ -80,7 +84,7 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
     match known.manifest {
         Some(Ok(wanted)) => compared("manifest", wanted, found, known.ephemeral, &mut judged),
         Some(Err(why)) => {
-            judged.answer("manifest", why, Some(Fault::unknown("NO_MANIFEST", format!("its manifest: {why}"))));
+            judged.answer("manifest", why, Some(Problem::new(Code::NoManifest, format!("its manifest: {why}"))));
         }
         None => {}
     }
@@ -99,7 +103,7 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
 fn compared(name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Ephemeral], judged: &mut Judged) {
     if wanted.paths.is_empty() && wanted.tables.is_empty() {
         let text = format!("the {name} holds nothing to compare with");
-        return judged.answer(name, &text, Some(Fault::unknown("EMPTY_MANIFEST", text.clone())));
+        return judged.answer(name, &text, Some(Problem::new(Code::EmptyManifest, text.clone())));
     }
     let all = wanted.compare(found, |subject| ephemeral.iter().any(|declared| declared.covers(subject)));
     let (extra, mut lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
@@ -115,15 +119,14 @@ fn compared(name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Epheme
     };
     if !extra.is_empty() {
         let text = format!("{} paths or tables are there that the {name} does not know", extra.len());
-        let (severity, evidence) = (Severity::Warning, lines(&extra));
-        judged.faults.push(Fault { code: "DATA_EXTRA", severity, text, evidence });
+        judged.faults.push(Problem { evidence: lines(&extra), ..Problem::new(Code::DataExtra, text) });
     }
     let whole = format!("all {count} paths and tables are as they were");
     if lost.is_empty() {
         return judged.answer(name, whole, None);
     }
     let text = format!("{} of {count} paths and tables are not as the {name} says", lost.len());
-    let fault = Fault { evidence: lines(&lost), ..Fault::fails("DATA_DIFFERS", &text) };
+    let fault = Problem { evidence: lines(&lost), ..Problem::new(Code::DataDiffers, &text) };
     judged.answer(name, text, Some(fault));
 }
 
@@ -133,7 +136,7 @@ fn floors(backup: &Backup, found: &Manifest, judged: &mut Judged) {
         let rows = found.tables.get(table).map(|table| table.rows);
         let said = rows.map_or_else(|| format!("there is no table `{table}`"), |rows| format!("{rows} rows"));
         let text = format!("`{table}`: {said}, at least {floor} are declared");
-        let fault = (rows.unwrap_or_default() < *floor).then(|| Fault::fails("TOO_FEW", text));
+        let fault = (rows.unwrap_or_default() < *floor).then(|| Problem::new(Code::TooFew, text));
         judged.answer(format!("min-rows {table}"), said, fault);
     }
     let (files, bytes) = found.files();
@@ -141,7 +144,7 @@ fn floors(backup: &Backup, found: &Manifest, judged: &mut Judged) {
         let Some(floor) = floor else { continue };
         let unit = name.trim_start_matches("min-");
         let text = format!("{seen} {unit} were restored, at least {floor} are declared");
-        judged.answer(name, format!("{seen} {unit}"), (seen < floor).then(|| Fault::fails("TOO_FEW", text)));
+        judged.answer(name, format!("{seen} {unit}"), (seen < floor).then(|| Problem::new(Code::TooFew, text)));
     }
 }
 
@@ -159,7 +162,7 @@ fn shrunk(backup: &Backup, last: Option<&Found>, found: &Found, judged: &mut Jud
         if before > 0 && gone > limit * before as f64 {
             let text =
                 format!("{what}: {before} in the last drill, {now} in this one; a shrink of {limit}% is allowed");
-            judged.faults.push(Fault::fails("SHRUNK", text));
+            judged.faults.push(Problem::new(Code::Shrunk, text));
         }
     }
 }
@@ -170,20 +173,20 @@ fn aged(backup: &Backup, found: &Manifest, judged: &mut Judged) {
     if let Some(ahead) = age.filter(|age| *age < -CLOCKS) {
         let ahead = words(ahead.unsigned_abs());
         let text = format!("the newest record is {ahead} in the future: a clock is wrong, and no age can be told");
-        judged.faults.push(Fault::unknown("CLOCK_IN_FUTURE", text));
+        judged.faults.push(Problem::new(Code::ClockInFuture, text));
     }
-    let limits = [("newest", "TOO_OLD", backup.oracle.newest), ("rpo", "RPO_MISSED", backup.rpo)];
+    let limits = [("newest", Code::TooOld, backup.oracle.newest), ("rpo", Code::RpoMissed, backup.rpo)];
     for (name, code, limit) in limits {
         let Some(limit) = limit.map(|limit| limit.as_secs()) else { continue };
         let (said, fault) = match age.map(|age| u64::try_from(age).unwrap_or_default()) {
             None => {
                 let text = "nothing in the data tells its age: no dates in tables, no files";
-                (text.to_owned(), Some(Fault::unknown("NO_AGE", text)))
+                (text.to_owned(), Some(Problem::new(Code::NoAge, text)))
             }
             Some(age) => {
                 let said = format!("the newest record is {} old", words(age));
                 let text = format!("{said}, at most {} is declared (`{name}`)", words(limit));
-                (said, (age > limit).then(|| Fault::fails(code, text)))
+                (said, (age > limit).then(|| Problem::new(code, text)))
             }
         };
         if name == "newest" {
@@ -224,34 +227,34 @@ pub(crate) async fn ask<M: Machine>(backup: &Backup, machine: &M, deadline: &Dea
     }
 }
 
-fn unanswered(name: &str, fault: Fault) -> (String, Option<Fault>) {
+fn unanswered(name: &str, fault: Problem) -> (String, Option<Problem>) {
     let said = format!("the {name} could not be asked: {}", fault.text);
-    (said.clone(), Some(Fault { severity: Severity::Unknown, text: said, ..fault }))
+    (said.clone(), Some(Problem { text: said, ..fault }))
 }
 
-fn canary_found(name: &str, output: &Output, newest: Duration, now: SystemTime) -> (String, Option<Fault>) {
+fn canary_found(name: &str, output: &Output, newest: Duration, now: SystemTime) -> (String, Option<Problem>) {
     match canary_age(name, &output.text(), now) {
         None => {
             let text = format!("no canary `{name}` came back (exit status {})", output.status);
-            (text.clone(), Some(Fault::fails("CANARY_MISSING", text).with(&output.stderr)))
+            (text.clone(), Some(Problem::new(Code::CanaryMissing, text).with(&output.stderr)))
         }
         Some(age) => {
             let said = format!("the canary is {} old", words(age.as_secs()));
             let text = format!("{said}, at most {} is declared", words(newest.as_secs()));
-            (said, (age > newest).then(|| Fault::fails("CANARY_OLD", text)))
+            (said, (age > newest).then(|| Problem::new(Code::CanaryOld, text)))
         }
     }
 }
 
-fn answered(sql: &str, wanted: &str, output: &Output) -> (String, Option<Fault>) {
+fn answered(sql: &str, wanted: &str, output: &Output) -> (String, Option<Problem>) {
     let text = output.text();
     let seen = text.trim();
     if output.status != 0 {
         let text = format!("`{sql}` could not be asked (exit status {})", output.status);
-        return (text.clone(), Some(Fault::unknown("QUERY_UNKNOWN", text).with(&output.stderr)));
+        return (text.clone(), Some(Problem::new(Code::QueryUnknown, text).with(&output.stderr)));
     }
     let said = format!("`{seen}`");
-    let fault = || Fault::fails("QUERY_DIFFERS", format!("`{sql}` answers `{seen}`, expected `{wanted}`"));
+    let fault = || Problem::new(Code::QueryDiffers, format!("`{sql}` answers `{seen}`, expected `{wanted}`"));
     (said, (seen != wanted.trim()).then(fault))
 }
 
@@ -309,7 +312,7 @@ mod tests {
         manifest
     }
 
-    fn codes(backup: &Backup, known: &Known<'_>, found: &Manifest) -> (Vec<&'static str>, Vec<Option<bool>>) {
+    fn codes(backup: &Backup, known: &Known<'_>, found: &Manifest) -> (Vec<Code>, Vec<Option<bool>>) {
         let judged = judge(backup, known, found);
         (judged.faults.iter().map(|f| f.code).collect(), judged.oracles.iter().map(|o| o.holds).collect())
     }
@@ -319,12 +322,12 @@ mod tests {
     #[test]
     fn floors_hold_or_fail() {
         let backup = backup("[backup.oracle]\nmin-rows = { 'notes.documents' = 10 }\nmin-files = 1\nmin-bytes = 11\n");
-        let none: [&str; 0] = [];
+        let none: [Code; 0] = [];
         assert_eq!(
             codes(&backup, &NOTHING, &manifest(10, 0)),
-            (vec!["TOO_FEW"], vec![Some(true), Some(true), Some(false)])
+            (vec![Code::TooFew], vec![Some(true), Some(true), Some(false)])
         );
-        assert_eq!(codes(&backup, &NOTHING, &manifest(9, 0)).0, ["TOO_FEW", "TOO_FEW"]);
+        assert_eq!(codes(&backup, &NOTHING, &manifest(9, 0)).0, [Code::TooFew, Code::TooFew]);
         let missing = Manifest { tables: Default::default(), ..manifest(10, 0) };
         assert_eq!(codes(&backup, &NOTHING, &missing).1[0], Some(false));
         assert_eq!(codes(&self::backup(""), &NOTHING, &manifest(0, 0)).0, none);
@@ -334,11 +337,11 @@ mod tests {
     fn age_is_that_of_the_newest_record() {
         let backup = backup("rpo = '2h'\n[backup.oracle]\nnewest = '1h'\n");
         assert_eq!(codes(&backup, &NOTHING, &manifest(1, 3599)), (vec![], vec![Some(true)]));
-        assert_eq!(codes(&backup, &NOTHING, &manifest(1, 3601)), (vec!["TOO_OLD"], vec![Some(false)]));
-        assert_eq!(codes(&backup, &NOTHING, &manifest(1, 7201)).0, ["TOO_OLD", "RPO_MISSED"]);
-        assert_eq!(codes(&backup, &NOTHING, &manifest(1, -3600)).0, ["CLOCK_IN_FUTURE"], "never proven");
+        assert_eq!(codes(&backup, &NOTHING, &manifest(1, 3601)), (vec![Code::TooOld], vec![Some(false)]));
+        assert_eq!(codes(&backup, &NOTHING, &manifest(1, 7201)).0, [Code::TooOld, Code::RpoMissed]);
+        assert_eq!(codes(&backup, &NOTHING, &manifest(1, -3600)).0, [Code::ClockInFuture], "never proven");
         let ageless = Manifest { taken: NOW, ..Manifest::default() };
-        assert_eq!(codes(&backup, &NOTHING, &ageless), (vec!["NO_AGE", "NO_AGE"], vec![None]));
+        assert_eq!(codes(&backup, &NOTHING, &ageless), (vec![Code::NoAge, Code::NoAge], vec![None]));
     }
 
     #[test]
@@ -347,21 +350,21 @@ mod tests {
         let wanted = Ok(manifest(10, 0));
         let known = Known { manifest: Some(&wanted), ..NOTHING };
         assert_eq!(codes(&backup, &known, &manifest(10, 50)), (vec![], vec![Some(true)]));
-        assert_eq!(codes(&backup, &known, &manifest(9, 0)), (vec!["DATA_DIFFERS"], vec![Some(false)]));
+        assert_eq!(codes(&backup, &known, &manifest(9, 0)), (vec![Code::DataDiffers], vec![Some(false)]));
         let unreadable = Err("no such file".to_owned());
         assert_eq!(
             codes(&backup, &Known { manifest: Some(&unreadable), ..NOTHING }, &manifest(1, 0)),
-            (vec!["NO_MANIFEST"], vec![None])
+            (vec![Code::NoManifest], vec![None])
         );
         let empty = Ok(Manifest::default());
         assert_eq!(
             codes(&backup, &Known { manifest: Some(&empty), ..NOTHING }, &manifest(1, 0)),
-            (vec!["EMPTY_MANIFEST",], vec![None])
+            (vec![Code::EmptyManifest,], vec![None])
         );
         let made = manifest(10, 0);
         assert_eq!(
             codes(&self::backup(""), &Known { made: Some(&made), ..NOTHING }, &manifest(3, 0)).0,
-            ["DATA_DIFFERS"]
+            [Code::DataDiffers]
         );
         let ephemeral = [Ephemeral { path: "/d".into(), reason: "r".into() }];
         let lost = Manifest { paths: Default::default(), ..manifest(10, 0) };
@@ -374,9 +377,9 @@ mod tests {
         let backup = backup("[backup.oracle]\nmin-files = 1\nmax-shrink = '10%'\n");
         let last = found(&manifest(100, 0));
         let known = Known { last: Some(&last), ..NOTHING };
-        assert_eq!(codes(&backup, &known, &manifest(90, 0)).0, [""; 0]);
-        assert_eq!(codes(&backup, &known, &manifest(89, 0)).0, ["SHRUNK"]);
-        assert_eq!(codes(&backup, &NOTHING, &manifest(1, 0)).0, [""; 0], "nothing to compare with");
+        assert_eq!(codes(&backup, &known, &manifest(90, 0)).0, []);
+        assert_eq!(codes(&backup, &known, &manifest(89, 0)).0, [Code::Shrunk]);
+        assert_eq!(codes(&backup, &NOTHING, &manifest(1, 0)).0, [], "nothing to compare with");
     }
 
     #[test]
@@ -386,12 +389,12 @@ mod tests {
         let code = |output: &Output, newest| canary_found("notes", output, newest, now).1.map(|fault| fault.code);
         let text = redrill_model::canary_text("notes", now - Duration::from_secs(100));
         assert_eq!(code(&output(0, text.clone()), Duration::from_secs(200)), None);
-        assert_eq!(code(&output(0, text), Duration::from_secs(50)), Some("CANARY_OLD"));
-        assert_eq!(code(&output(0, String::new()), Duration::from_secs(50)), Some("CANARY_MISSING"));
+        assert_eq!(code(&output(0, text), Duration::from_secs(50)), Some(Code::CanaryOld));
+        assert_eq!(code(&output(0, String::new()), Duration::from_secs(50)), Some(Code::CanaryMissing));
         let code = |output: &Output| answered("select 1", "1", output).1.map(|fault| fault.code);
         assert_eq!(code(&output(0, "1\n".into())), None);
-        assert_eq!(code(&output(0, "2\n".into())), Some("QUERY_DIFFERS"));
-        assert_eq!(code(&output(0, String::new())), Some("QUERY_DIFFERS"));
-        assert_eq!(code(&output(1, "1".into())), Some("QUERY_UNKNOWN"));
+        assert_eq!(code(&output(0, "2\n".into())), Some(Code::QueryDiffers));
+        assert_eq!(code(&output(0, String::new())), Some(Code::QueryDiffers));
+        assert_eq!(code(&output(1, "1".into())), Some(Code::QueryUnknown));
     }
 }

@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Machine};
+use redrill_model::Code;
 
 use crate::drill::{Drill, Outcome, Progress};
 
@@ -13,7 +14,7 @@ pub(crate) async fn reboot<B: Backend>(drill: &Drill<B>, progress: &mut Progress
         let reboots = progress.machines.iter().map(|machine| machine.reboot(&limit));
         let failed = join_all(reboots).await.into_iter().find_map(Result::err);
         return match failed {
-            Some(error) => crate::stages::unknown("NOT_REBOOTED", &error),
+            Some(error) => crate::stages::unknown(Code::NotRebooted, &error),
             None => Outcome::Done(format!("{} machines rebooted", progress.machines.len())),
         };
     }
@@ -32,7 +33,7 @@ pub(crate) async fn reboot<B: Backend>(drill: &Drill<B>, progress: &mut Progress
             Ok(machine) => again.push(machine),
             Err(error) => {
                 progress.machines = again;
-                return crate::stages::unknown("NOT_REBOOTED", &error);
+                return crate::stages::unknown(Code::NotRebooted, &error);
             }
         }
     }

@@ -1,14 +1,14 @@
 //! The deploy after a restore: it must not fight the restored data.
 
 use redrill_machines::{Backend, Deadline, Machine};
-use redrill_model::{Backup, Finding, Moment, Severity, is_below};
+use redrill_model::{Backup, Code, Finding, Moment, is_below};
 use redrill_state::{Manifest, Table, Weight};
 
-use super::faults::Fault;
 use super::oracle;
 use crate::capture;
 use crate::drill::{Drill, Outcome, Progress};
-use crate::prove::{Trouble, judge_machine};
+use crate::problem::Problem;
+use crate::prove::judge_machine;
 use crate::tools::HostWindow;
 
 /// Looks at the data as it is after the checks.
@@ -23,7 +23,7 @@ pub(crate) async fn before_redeploy<B: Backend>(
                 progress.evidence.restores.before.insert(machine.name().to_owned(), manifest);
             }
             Ok(None) => {}
-            Err(fault) => return trouble(fault),
+            Err(fault) => return Outcome::Unknown(fault),
         }
     }
     Outcome::Done(String::new())
@@ -43,7 +43,7 @@ pub(crate) async fn after_redeploy<B: Backend>(
         match look(drill, machine, deadline).await {
             Ok(Some(after)) => fights.extend(fought(name, before, &after, |subject| ephemeral(drill, subject))),
             Ok(None) => {}
-            Err(fault) => return trouble(fault),
+            Err(fault) => return Outcome::Unknown(fault),
         }
         fights.extend(captured(drill, progress, name));
         count += 1;
@@ -55,10 +55,6 @@ pub(crate) async fn after_redeploy<B: Backend>(
     progress.evidence.restores.fights = fights;
     progress.evidence.restores.redeployed = count;
     Outcome::Done(note)
-}
-
-fn trouble(fault: Fault) -> Outcome {
-    Outcome::Unknown(Trouble { code: fault.code, text: fault.text, evidence: fault.evidence })
 }
 
 fn backups<'a, B: Backend>(drill: &'a Drill<B>, machine: &'a str) -> impl Iterator<Item = &'a Backup> {
@@ -74,7 +70,7 @@ async fn look<B: Backend>(
     drill: &Drill<B>,
     machine: &B::Machine,
     deadline: &Deadline,
-) -> Result<Option<Manifest>, Fault> {
+) -> Result<Option<Manifest>, Problem> {
     let (whole, others): (Vec<_>, Vec<_>) = backups(drill, machine.name()).partition(|backup| backup.is_base_backup());
     let targets: Vec<String> = others.into_iter().flat_map(super::targets).collect();
     if targets.is_empty() {
@@ -96,7 +92,7 @@ fn fought(machine: &str, before: &Manifest, after: &Manifest, ephemeral: impl Fn
     all.map(|disagreement| {
         let text =
             format!("the deploy after the restore fought the data: {} {}", disagreement.subject, disagreement.what);
-        let mut finding = Finding::new("REDEPLOY_FIGHTS", Severity::Fails, disagreement.subject, text);
+        let mut finding = Finding::new(Code::RedeployFights, disagreement.subject, text);
         finding.machine = Some(machine.to_owned());
         finding
     })
@@ -120,13 +116,13 @@ fn captured<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, name: &str) ->
         let window = third.windows.iter().find(|window| window.host == name && window.window.number == number);
         window.map(HostWindow::operation)
     };
-    let fights = judgement.observations.iter().filter(|o| o.weight == Weight::Fails && restored(&o.subject));
+    let fights = judgement.observations.iter().filter(|o| o.kind.weight() == Weight::Fails && restored(&o.subject));
     fights
         .filter_map(|observation| {
             // Without a culprit it may be the service at work.
             let operation = observation.window.and_then(operation)?;
             let text = format!("the deploy after the restore fought the data: `{}`", observation.subject);
-            let mut finding = Finding::new("REDEPLOY_FIGHTS", Severity::Fails, &observation.subject, text);
+            let mut finding = Finding::new(Code::RedeployFights, &observation.subject, text);
             finding.machine = Some(name.to_owned());
             finding.operation = Some(operation);
             finding.evidence.clone_from(&observation.evidence);

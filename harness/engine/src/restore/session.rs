@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use redrill_machines::process::Guard;
 use redrill_machines::{Deadline, Exec, Machine, Output};
-use redrill_model::{Backup, Phase, Point, PointReport};
+use redrill_model::{Backup, Code, Phase, Point, PointReport};
 
-use super::faults::{self, Fault};
+use super::faults;
 use super::repository::{self, Contents, Source};
+use crate::problem::Problem;
 
 /// Secrets of a restore, in the machine: on a file system in memory that no capture holds.
 const SECRETS: &str = "/run/redrill-restore";
@@ -35,7 +36,7 @@ pub(crate) struct Session<'a, M> {
 
 impl<M: Machine> Session<'_, M> {
     /// Runs a command in the machine as part of a phase. Anything but success is a fault.
-    pub(crate) async fn run(&mut self, phase: &str, words: &[&str]) -> Result<Output, Fault> {
+    pub(crate) async fn run(&mut self, phase: &str, words: &[&str]) -> Result<Output, Problem> {
         let began = Instant::now();
         let words = words.iter().map(|word| (*word).to_owned()).collect();
         let output = self.machine.exec(&Exec(words), b"", &self.deadline).await;
@@ -46,7 +47,7 @@ impl<M: Machine> Session<'_, M> {
     }
 
     /// A line of bash, where a pipe fails as a whole.
-    pub(crate) async fn pipe(&mut self, phase: &str, line: &str, arguments: &[&str]) -> Result<Output, Fault> {
+    pub(crate) async fn pipe(&mut self, phase: &str, line: &str, arguments: &[&str]) -> Result<Output, Problem> {
         let words = [&["bash", "-o", "pipefail", "-c", line, "bash"], arguments].concat();
         self.run(phase, &words).await
     }
@@ -58,12 +59,12 @@ impl<M: Machine> Session<'_, M> {
         words: &[&str],
         env: &[(&str, &str)],
         to: Option<&Path>,
-    ) -> Result<Output, Fault> {
+    ) -> Result<Output, Problem> {
         let began = Instant::now();
-        let [program, arguments @ ..] = words else { return Err(Fault::unknown("TOOL_MISSING", "nothing to run")) };
+        let [program, arguments @ ..] = words else { return Err(Problem::new(Code::ToolMissing, "nothing to run")) };
         if !on_host(program) {
             let text = format!("neither the machine nor this host has `{program}`");
-            return Err(Fault::unknown("TOOL_MISSING", text));
+            return Err(Problem::new(Code::ToolMissing, text));
         }
         let mut command = self.guard.command(program);
         command.args(arguments).envs(env.iter().copied()).current_dir(self.scratch);
@@ -74,7 +75,7 @@ impl<M: Machine> Session<'_, M> {
             }
         };
         let output =
-            self.deadline.limit(ran).await.map_err(|limit| Fault::unknown("TIMED_OUT", limit.to_string()))??;
+            self.deadline.limit(ran).await.map_err(|limit| Problem::new(Code::TimedOut, limit.to_string()))??;
         self.took(phase, began);
         let output = Output {
             status: output.status.code().unwrap_or(1),
@@ -85,7 +86,7 @@ impl<M: Machine> Session<'_, M> {
         self.succeeded(phase, output)
     }
 
-    fn succeeded(&self, phase: &str, output: Output) -> Result<Output, Fault> {
+    fn succeeded(&self, phase: &str, output: Output) -> Result<Output, Problem> {
         match output.status {
             0 => Ok(output),
             _ => Err(faults::of_output(&self.backup.kind, &format!("`{phase}`"), &output)),
@@ -101,16 +102,16 @@ impl<M: Machine> Session<'_, M> {
     }
 
     /// Whether the machine has a program.
-    pub(crate) async fn has(&self, program: &str) -> Result<bool, Fault> {
+    pub(crate) async fn has(&self, program: &str) -> Result<bool, Problem> {
         let line = Exec::new(["sh", "-c", "command -v \"$1\"", "sh", program]);
         Ok(self.machine.exec(&line, b"", &self.deadline).await?.status == 0)
     }
 
     /// The passphrase's file in the machine, written now; [`Session::forget_secrets`] removes it.
-    pub(crate) async fn secret(&mut self) -> Result<Option<String>, Fault> {
+    pub(crate) async fn secret(&mut self) -> Result<Option<String>, Problem> {
         let Some(file) = &self.passphrase else { return Ok(None) };
         let secret = std::fs::read(file)
-            .map_err(|error| Fault::unknown("NO_PASSPHRASE", format!("cannot read `{}`: {error}", file.display())))?;
+            .map_err(|error| Problem::new(Code::NoPassphrase, format!("cannot read `{}`: {error}", file.display())))?;
         let path = format!("{SECRETS}/{}.passphrase", self.backup.name);
         let line = "umask 077; mkdir -p \"$2\" && cat > \"$1\"";
         let words = Exec::new(["sh", "-c", line, "sh", &path, SECRETS]);
@@ -119,12 +120,12 @@ impl<M: Machine> Session<'_, M> {
         Ok(Some(path))
     }
 
-    pub(crate) async fn forget_secrets(&self) -> Result<(), Fault> {
+    pub(crate) async fn forget_secrets(&self) -> Result<(), Problem> {
         Ok(repository::shell(self.machine, "rm -rf \"$1\"", &[SECRETS], &self.deadline).await?)
     }
 
     /// Picks a point out of `(id, time)`, oldest first.
-    pub(crate) fn choose(&self, points: &[(String, Option<String>)]) -> Result<PointReport, Fault> {
+    pub(crate) fn choose(&self, points: &[(String, Option<String>)]) -> Result<PointReport, Problem> {
         choose(&self.backup.point, points, self.seed)
     }
 
@@ -145,13 +146,13 @@ pub(super) fn on_host(program: &str) -> bool {
     std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-fn choose(point: &Point, points: &[(String, Option<String>)], seed: u64) -> Result<PointReport, Fault> {
+fn choose(point: &Point, points: &[(String, Option<String>)], seed: u64) -> Result<PointReport, Problem> {
     let Some(newest) = points.len().checked_sub(1) else { return Err(faults::no_points()) };
     let (at, seed) = match point {
         Point::Latest => (newest, None),
         Point::Named(name) => {
             let at = points.iter().rposition(|(id, _)| id == name || (name.len() >= 8 && id.starts_with(name)));
-            let missing = || Fault::fails("NO_POINT", format!("there is no point `{name}` in the repository"));
+            let missing = || Problem::new(Code::NoPoint, format!("there is no point `{name}` in the repository"));
             (at.ok_or_else(missing)?, None)
         }
         // The only one is no older one, and better than none.
@@ -168,7 +169,7 @@ fn choose(point: &Point, points: &[(String, Option<String>)], seed: u64) -> Resu
 mod tests {
     use super::*;
 
-    fn picked(point: Point, ids: &[&str], seed: u64) -> Result<String, &'static str> {
+    fn picked(point: Point, ids: &[&str], seed: u64) -> Result<String, Code> {
         let points: Vec<_> = ids.iter().map(|id| ((*id).to_owned(), None)).collect();
         choose(&point, &points, seed).map(|point| point.id).map_err(|fault| fault.code)
     }
@@ -183,8 +184,8 @@ mod tests {
         let ids = ["monday", "tuesday", "wednesday"];
         assert_eq!(picked(Point::Latest, &ids, 0), Ok("wednesday".into()));
         assert_eq!(picked(Point::Named("tuesday".into()), &ids, 0), Ok("tuesday".into()));
-        assert_eq!(picked(Point::Named("sunday".into()), &ids, 0), Err("NO_POINT"));
-        assert_eq!(picked(Point::Latest, &[], 0), Err("NO_POINTS"));
+        assert_eq!(picked(Point::Named("sunday".into()), &ids, 0), Err(Code::NoPoint));
+        assert_eq!(picked(Point::Latest, &[], 0), Err(Code::NoPoints));
         let older: Vec<_> = (0..20).map(|seed| picked(Point::Random, &ids, seed).expect("picked")).collect();
         assert!(older.contains(&"monday".into()) && older.contains(&"tuesday".into()));
         assert!(!older.contains(&"wednesday".into()), "the newest is no older one");

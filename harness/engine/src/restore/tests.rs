@@ -35,7 +35,7 @@ async fn machine(before: &[&str], after: &[&str], script: Output) -> (FakeMachin
 }
 
 /// What comes of a restore, and what was run in the machine.
-async fn restored(before: &[&str], after: &[&str], script: Output) -> (Result<Manifest, Fault>, Vec<String>, String) {
+async fn restored(before: &[&str], after: &[&str], script: Output) -> (Result<Manifest, Problem>, Vec<String>, String) {
     let (machine, fake) = machine(before, after, script).await;
     let scenario = Scenario::parse(SCENARIO).expect("valid");
     let name = format!("redrill-restore-{}-{:?}", std::process::id(), std::thread::current().id());
@@ -82,7 +82,7 @@ async fn a_restore_stops_presents_fills_looks_and_starts_in_this_order() {
 async fn a_target_in_use_is_never_restored_into() {
     let (loaded, log, _) = restored(&["/d/config", "/d/old"], &["/d/old"], Output::default()).await;
     let fault = loaded.expect_err("refused");
-    assert_eq!((fault.code, fault.severity), ("NOT_EMPTY", Severity::Unknown));
+    assert_eq!((fault.code, fault.severity()), (Code::NotEmpty, Severity::Unknown));
     assert_eq!(fault.evidence, ["/d/old"], "what the deploy makes there is no sign of use");
     assert_eq!((position(&log, "restore-notes"), position(&log, "mount")), (None, None), "{log:?}");
 }
@@ -90,7 +90,7 @@ async fn a_target_in_use_is_never_restored_into() {
 #[tokio::test]
 async fn exit_status_0_with_nothing_restored_is_no_proof() {
     let (loaded, log, _) = restored(&[], &["/d/config"], Output::default()).await;
-    assert_eq!(loaded.map_err(|fault| (fault.code, fault.severity)), Err(("EMPTY_RESTORE", Severity::Unknown)));
+    assert_eq!(loaded.map_err(|fault| (fault.code, fault.severity())), Err((Code::EmptyRestore, Severity::Unknown)));
     assert_eq!(position(&log, "start notes"), None, "a service is not started over nothing");
 }
 
@@ -98,7 +98,7 @@ async fn exit_status_0_with_nothing_restored_is_no_proof() {
 async fn a_failed_restore_leaves_neither_copy_nor_secret() {
     let script = Output { status: 1, stderr: "no such table".into(), ..Output::default() };
     let (loaded, log, said) = restored(&[], &["/d/a"], script).await;
-    assert_eq!(loaded.map_err(|fault| fault.code), Err("RESTORE_FAILED"));
+    assert_eq!(loaded.map_err(|fault| fault.code), Err(Code::RestoreFailed));
     assert!(position(&log, "umount") > position(&log, "restore-notes"), "{log:?}");
     assert!(log.last().is_some_and(|line| line.contains("/run/redrill-restore")), "{log:?}");
     assert_eq!(said, "no such table");
@@ -112,5 +112,5 @@ async fn data_that_cannot_be_read_is_not_taken_for_none() {
     let deadline = Deadline::root("test", Duration::from_secs(60), 1.0);
     let booted = fake.boot(&scenario.machines[0], &Needs::default(), Path::new("/"), &deadline).await.expect("boots");
     let looked = oracle::look(&booted, &["/d".to_owned()], &deadline).await;
-    assert_eq!(looked.map_err(|fault| (fault.code, fault.severity)), Err(("NOT_LOOKED_AT", Severity::Unknown)));
+    assert_eq!(looked.map_err(|fault| (fault.code, fault.severity())), Err((Code::NotLookedAt, Severity::Unknown)));
 }

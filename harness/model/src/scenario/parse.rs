@@ -258,11 +258,8 @@ fn claims(written: Option<Spanned<Vec<Claim>>>) -> Result<Vec<Claim>, InputError
     claims.sort();
     claims.dedup();
     if claims.is_empty() {
-        return Err(InputError::new(
-            span,
-            "a scenario must claim something",
-            "`rebuilds`, `idempotent`, `serves`, `survives-reboot` or `restores`",
-        ));
+        let names: Vec<String> = Claim::ALL.iter().map(|claim| format!("`{claim}`")).collect();
+        return Err(InputError::new(span, "a scenario must claim something", names.join(", ")));
     }
     if claims.len() < given {
         return Err(InputError::new(span, "a claim stands here twice", "each claim once"));

@@ -158,6 +158,10 @@ fn durations_need_their_unit() {
 fn a_scenario_must_prove_something() {
     rejects(&format!("{HEAD}{MACHINE}"), "", "no checks");
     rejects(&format!("claims = []\n{HEAD}{MACHINE}{CHECK}"), "claims", "must claim something");
+    for claim in Claim::ALL {
+        let error = Scenario::parse(&format!("claims = []\n{HEAD}{MACHINE}{CHECK}")).expect_err("nothing is claimed");
+        assert!(error.expected.is_some_and(|known| known.contains(claim.name())), "{claim} is not offered");
+    }
     rejects(&format!("claims = ['serves', 'serves']\n{HEAD}{MACHINE}{CHECK}"), "claims", "twice");
     rejects(&format!("claims = ['restores']\n{HEAD}{MACHINE}{CHECK}"), "claims", "at least one `[[backup]]`");
     rejects(&format!("claims = ['survives-reboot']\n{HEAD}{MACHINE}"), "claims", "at least one check");

@@ -29,13 +29,16 @@ fn at(mut file: FileEntry, seconds: f64) -> FileEntry {
     file
 }
 
-fn run(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
+fn run(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(Observed, String, Option<usize>)> {
     let judgement = judge(s1, s2, Some(Control { before: s2, after: control }), &windows(), 10 * SECOND);
-    judgement.observations.into_iter().map(|o| (o.code, o.subject, o.window)).collect()
+    judgement.observations.into_iter().map(|o| (o.kind, o.subject, o.window)).collect()
 }
 
-fn fails(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(&'static str, String, Option<usize>)> {
-    run(s1, s2, control).into_iter().filter(|(code, ..)| !matches!(*code, "FALSE_CHANGE" | "REWRITE")).collect()
+fn fails(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(Observed, String, Option<usize>)> {
+    run(s1, s2, control)
+        .into_iter()
+        .filter(|(kind, ..)| !matches!(*kind, Observed::FalseChange | Observed::Rewrite))
+        .collect()
 }
 
 fn one(content: &str, seconds: f64) -> Capture {
@@ -45,7 +48,7 @@ fn one(content: &str, seconds: f64) -> Capture {
 #[test]
 fn a_reported_change_is_put_down_to_its_operation() {
     let (s1, s2) = (one("1", 1.0), one("2", 11.5));
-    assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    assert_eq!(fails(&s1, &s2, &s2), [(Observed::RealChange, "/etc/profile.d/banner.sh".into(), Some(2))]);
 }
 
 #[test]
@@ -53,8 +56,8 @@ fn a_tool_that_never_speaks_of_changes_keeps_none_silent() {
     let (s1, s2) = (one("1", 1.0), one("2", 10.5));
     let ran: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Ran, ..w }).collect();
     let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), &ran, 10 * SECOND);
-    let seen: Vec<_> = judgement.observations.iter().map(|o| (o.code, o.window)).collect();
-    assert_eq!(seen, [("REAL_CHANGE", Some(1))], "and nothing is called a false report");
+    let seen: Vec<_> = judgement.observations.iter().map(|o| (o.kind, o.window)).collect();
+    assert_eq!(seen, [(Observed::RealChange, Some(1))], "and nothing is called a false report");
     let early = one("2", 11.998);
     let judgement = judge(&s1, &early, Some(Control { before: &early, after: &early }), &ran, 10 * SECOND);
     assert_eq!(judgement.observations[0].window, Some(3), "a ctime is a tick early");
@@ -65,7 +68,7 @@ fn a_change_that_nobody_reported_is_silent() {
     let s1 = one("1", 1.0);
     for (when, window) in [(10.5, Some(1)), (20.0, None), (9.99, None)] {
         let s2 = one("2", when);
-        assert_eq!(fails(&s1, &s2, &s2), [("SILENT_CHANGE", "/etc/profile.d/banner.sh".into(), window)]);
+        assert_eq!(fails(&s1, &s2, &s2), [(Observed::SilentChange, "/etc/profile.d/banner.sh".into(), window)]);
     }
 }
 
@@ -73,7 +76,7 @@ fn a_change_that_nobody_reported_is_silent() {
 fn what_also_changes_in_the_control_is_noise() {
     let (s1, s2, control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
     let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &control }), &windows(), 10 * SECOND);
-    assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown), "{:?}", judgement.observations);
+    assert!(judgement.observations.iter().all(|o| o.kind.weight() < Weight::Unknown), "{:?}", judgement.observations);
     assert_eq!(judgement.noise.len(), 1);
 }
 
@@ -83,7 +86,7 @@ fn noise_excuses_no_other_attribute() {
     for capture in [&mut s2, &mut control] {
         capture.files.values_mut().for_each(|file| file.mode = 0o666);
     }
-    assert_eq!(fails(&s1, &s2, &control), [("REAL_CHANGE", "/etc/profile.d/banner.sh".into(), Some(2))]);
+    assert_eq!(fails(&s1, &s2, &control), [(Observed::RealChange, "/etc/profile.d/banner.sh".into(), Some(2))]);
 }
 
 #[test]
@@ -96,7 +99,7 @@ fn a_change_before_the_deploy_began_is_not_its_doing() {
 fn logs_are_left_out_and_counted() {
     let log = |content| machine(&[at(file("/var/log/x", content), 11.5)], &[service("web.service", "1")]);
     let judgement = judge(&log("1"), &log("2"), Some(Control { before: &log("2"), after: &log("2") }), &windows(), 0);
-    assert!(judgement.observations.iter().all(|o| o.weight < Weight::Unknown));
+    assert!(judgement.observations.iter().all(|o| o.kind.weight() < Weight::Unknown));
     assert_eq!(judgement.left_out["logs grow by themselves"], 1);
 }
 
@@ -108,7 +111,7 @@ fn a_restart_disrupts_even_when_no_file_changed() {
         machine(&[file("/a", "1")], &[unit])
     };
     let (s1, s2) = (unit("1", 1), unit("2", 12));
-    assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "notes.service".into(), Some(3))]);
+    assert_eq!(fails(&s1, &s2, &s2), [(Observed::Disruptive, "notes.service".into(), Some(3))]);
     assert_eq!(fails(&s1, &s2, &unit("3", 30)), [], "a service that restarts all the time is noise");
 }
 
@@ -120,7 +123,7 @@ fn a_unit_that_runs_with_something_older_is_stale_before_the_second_deploy() {
         machine(&[file("/a", "1")], &[unit])
     };
     let (stale, fresh) = (unit(&["it runs since before `/etc/web.conf` was changed"]), unit(&[]));
-    assert_eq!(fails(&stale, &fresh, &fresh), [("STALE", "web.service".into(), None)]);
+    assert_eq!(fails(&stale, &fresh, &fresh), [(Observed::Stale, "web.service".into(), None)]);
     assert_eq!(fails(&fresh, &stale, &stale), [], "what the second deploy does is told as a change or a restart");
 }
 
@@ -139,12 +142,12 @@ fn a_change_without_a_time_is_put_down_to_the_only_report_that_nothing_explains(
     let judged = |windows: &[Window]| {
         let control = Control { before: &after, after: &after };
         let judgement = judge(&before, &after, Some(control), windows, 10 * SECOND);
-        judgement.observations.into_iter().map(|o| (o.code, o.window)).collect::<Vec<_>>()
+        judgement.observations.into_iter().map(|o| (o.kind, o.window)).collect::<Vec<_>>()
     };
     let all = windows();
-    assert_eq!(judged(&all), [("REAL_CHANGE", None)], "two of them report a change: one of the two did it");
-    assert_eq!(judged(&all[..2]), [("REAL_CHANGE", Some(2))]);
-    assert_eq!(judged(&all[..1]), [("SILENT_CHANGE", None)]);
+    assert_eq!(judged(&all), [(Observed::RealChange, None)], "two of them report a change: one of the two did it");
+    assert_eq!(judged(&all[..2]), [(Observed::RealChange, Some(2))]);
+    assert_eq!(judged(&all[..1]), [(Observed::SilentChange, None)]);
 }
 
 #[test]
@@ -152,9 +155,9 @@ fn a_reboot_disrupts() {
     let s1 = one("1", 1.0);
     let mut s2 = s1.clone();
     s2.header.boot_id = "other".into();
-    assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), None)]);
+    assert_eq!(fails(&s1, &s2, &s2), [(Observed::Disruptive, "boot".into(), None)]);
     s2.units.values_mut().for_each(|unit| unit.since = 12 * SECOND + SECOND / 2);
-    assert_eq!(fails(&s1, &s2, &s2), [("DISRUPTIVE", "boot".into(), Some(3))], "who waited for it");
+    assert_eq!(fails(&s1, &s2, &s2), [(Observed::Disruptive, "boot".into(), Some(3))], "who waited for it");
 }
 
 #[test]
@@ -164,15 +167,18 @@ fn a_job_that_ran_again_is_told_but_does_not_fail() {
         (unit.service_type, unit.active) = ("oneshot".into(), "inactive".into());
         machine(&[file("/a", "1")], &[unit])
     };
-    assert_eq!(fails(&job("1"), &job("2"), &job("2")), [("UNIT_RAN", "backup.service".into(), None)]);
+    assert_eq!(fails(&job("1"), &job("2"), &job("2")), [(Observed::UnitRan, "backup.service".into(), None)]);
 }
 
 #[test]
 fn a_report_without_an_effect_is_a_warning_and_a_rewrite_is_none() {
     let s1 = one("1", 1.0);
     let seen = run(&s1, &s1, &s1);
-    assert_eq!(seen, [("FALSE_CHANGE", "banner".into(), Some(2)), ("FALSE_CHANGE", "restart".into(), Some(3)),]);
-    assert!(run(&s1, &one("1", 11.5), &s1).contains(&("REWRITE", "banner".into(), Some(2))));
+    assert_eq!(
+        seen,
+        [(Observed::FalseChange, "banner".into(), Some(2)), (Observed::FalseChange, "restart".into(), Some(3)),]
+    );
+    assert!(run(&s1, &one("1", 11.5), &s1).contains(&(Observed::Rewrite, "banner".into(), Some(2))));
 }
 
 #[test]
@@ -184,7 +190,7 @@ fn a_removed_file_is_put_down_by_its_directory() {
     };
     let s1 = machine(&[dir(1.0), file("/etc/x/a", "1")], &[service("web.service", "1")]);
     let s2 = machine(&[dir(11.5)], &[service("web.service", "1")]);
-    assert_eq!(fails(&s1, &s2, &s2), [("REAL_CHANGE", "/etc/x/a".into(), Some(2))]);
+    assert_eq!(fails(&s1, &s2, &s2), [(Observed::RealChange, "/etc/x/a".into(), Some(2))]);
 }
 
 #[test]
@@ -192,16 +198,19 @@ fn a_capture_with_gaps_or_without_control_proves_nothing() {
     let s1 = one("1", 1.0);
     let mut torn = s1.clone();
     torn.gaps.push(Gap { section: Section::Units, reason: "no bus".into() });
-    assert_eq!(fails(&s1, &torn, &s1), [("INCOMPLETE", "units".into(), None)]);
-    assert!(fails(&s1, &machine(&[], &[]), &s1).iter().any(|o| o.0 == "INCOMPLETE"));
+    assert_eq!(fails(&s1, &torn, &s1), [(Observed::Incomplete, "units".into(), None)]);
+    assert!(fails(&s1, &machine(&[], &[]), &s1).iter().any(|o| o.0 == Observed::Incomplete));
     // What could not be read is not gone.
     let full = with_tables(&s1, &[("a", "1", "x"), ("b", "1", "x")]);
     let mut torn = with_tables(&s1, &[("a", "1", "x")]);
-    assert_eq!(fails(&full, &torn, &torn), [("REAL_CHANGE", "mariadb shop table b".into(), None)]);
+    assert_eq!(fails(&full, &torn, &torn), [(Observed::RealChange, "mariadb shop table b".into(), None)]);
     torn.gaps.push(Gap { section: Section::Databases, reason: "it hangs".into() });
-    assert_eq!(fails(&full, &torn, &torn), [("INCOMPLETE", "database objects".into(), None)]);
+    assert_eq!(fails(&full, &torn, &torn), [(Observed::Incomplete, "database objects".into(), None)]);
     let judgement = judge(&s1, &s1, None, &windows(), 0);
-    assert_eq!((judgement.observations[0].code, judgement.observations[0].weight), ("NO_CONTROL", Weight::Unknown));
+    assert_eq!(
+        (judgement.observations[0].kind, judgement.observations[0].kind.weight()),
+        (Observed::NoControl, Weight::Unknown)
+    );
 }
 
 /// Each with its name, the number of its rows and what they hold.
@@ -225,7 +234,7 @@ fn rows_are_compared_where_they_were_read_and_only_what_moves_by_itself_is_excus
     let found = |s2: &Capture, control: &Capture| -> Vec<Vec<String>> {
         let control = Control { before: &base, after: control };
         let observations = judge(&base, s2, Some(control), &[], 0).observations;
-        observations.into_iter().filter(|o| o.weight == Weight::Fails).map(|o| o.evidence).collect()
+        observations.into_iter().filter(|o| o.kind.weight() == Weight::Fails).map(|o| o.evidence).collect()
     };
     assert_eq!(found(&of("2", "y"), &base), [["rows: 1 -> 2", "values: x -> y"]]);
     assert_eq!(found(&of("1", "y"), &base), [["values: x -> y"]]);
@@ -239,7 +248,7 @@ fn rows_are_compared_where_they_were_read_and_only_what_moves_by_itself_is_excus
     large.notes.push(Note { section: Section::Databases, text: "`orders` was not read".into() });
     for (s1, s2) in [(&large, &large), (&large, &base), (&base, &large)] {
         let told = &judge(s1, s2, Some(Control { before: s2, after: s2 }), &[], 0).observations[0];
-        assert_eq!((told.code, told.weight, told.evidence.len()), ("NOT_COMPARED", Weight::Info, 1));
+        assert_eq!((told.kind, told.kind.weight(), told.evidence.len()), (Observed::NotCompared, Weight::Info, 1));
     }
 }
 

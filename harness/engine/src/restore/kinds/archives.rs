@@ -3,14 +3,15 @@
 use redrill_machines::Machine;
 use redrill_model::{Point, PointReport};
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::session::Session;
+use crate::problem::Problem;
 
 /// What tar writes, compressed or not.
 const ARCHIVES: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst", ".tar.bz2"];
 
 /// `latest` is the directory as a whole; another point is a directory in it.
-pub(super) async fn directory<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn directory<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     let point = match &session.backup.point {
         Point::Latest => PointReport { id: ".".to_owned(), ..PointReport::default() },
         _ => session.choose(&directories(&session.contents.paths))?,
@@ -34,7 +35,7 @@ fn directories(paths: &[String]) -> Vec<(String, Option<String>)> {
 }
 
 /// Into the only target, or, where there are several, into the root: their paths stand in the archive.
-pub(super) async fn tar<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn tar<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     let archives = super::dumps(&session.contents.paths, ARCHIVES);
     if archives.is_empty() {
         return Err(faults::no_points());

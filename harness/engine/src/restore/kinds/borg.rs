@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use redrill_machines::{Machine, Output};
-use redrill_model::PointReport;
+use redrill_model::{Code, PointReport};
 use serde::Deserialize;
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::repository;
 use super::super::session::Session;
+use crate::problem::Problem;
 
 /// Nobody sits there to answer, and the repository is where it never was.
 const SETTINGS: [(&str, &str); 2] =
@@ -36,7 +37,7 @@ struct Stats {
     nfiles: u64,
 }
 
-pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     if session.contents.paths.iter().any(|path| path.starts_with("lock.")) {
         return Err(faults::locked());
     }
@@ -48,16 +49,16 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
     let archive = format!("{}::{}", tool.repository, point.id);
     let info = tool.run(session, "list", &["info", "--json", &archive], None).await?;
     if archives(&info)?.iter().any(|archive| archive.stats.as_ref().is_some_and(|stats| stats.nfiles == 0)) {
-        return Err(Fault::fails("EMPTY_POINT", format!("archive {} holds no files", point.id)));
+        return Err(Problem::new(Code::EmptyPoint, format!("archive {} holds no files", point.id)));
     }
     tool.load(session, &archive).await?;
     super::own(session).await?;
     Ok(point)
 }
 
-fn archives(output: &Output) -> Result<Vec<Archive>, Fault> {
+fn archives(output: &Output) -> Result<Vec<Archive>, Problem> {
     let listed: Listed = serde_json::from_slice(&output.stdout).map_err(|error| {
-        Fault::unknown("RESTORE_UNKNOWN", format!("Borg's list of archives: {error}")).with(&output.text())
+        Problem::new(Code::RestoreUnknown, format!("Borg's list of archives: {error}")).with(&output.text())
     })?;
     Ok(listed.archives)
 }
@@ -70,7 +71,7 @@ struct Tool {
 }
 
 impl Tool {
-    async fn make<M: Machine>(session: &mut Session<'_, M>, in_machine: bool) -> Result<Self, Fault> {
+    async fn make<M: Machine>(session: &mut Session<'_, M>, in_machine: bool) -> Result<Self, Problem> {
         let mut env: Vec<(String, String)> =
             SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (repository, passphrase, base) = if in_machine {
@@ -79,7 +80,7 @@ impl Tool {
             let copy = session.scratch.join("repository");
             let began = Instant::now();
             repository::copy_on_host(session.source, &copy)
-                .map_err(|error| Fault::unknown("RESTORE_UNKNOWN", format!("cannot copy the repository: {error}")))?;
+                .map_err(|error| Problem::new(Code::RestoreUnknown, format!("cannot copy the repository: {error}")))?;
             session.took("fetch", began);
             let passphrase = session.passphrase.as_ref().map(|path| path.display().to_string());
             (copy.display().to_string(), passphrase, session.scratch.join("borg").display().to_string())
@@ -95,7 +96,7 @@ impl Tool {
         phase: &str,
         words: &[&str],
         to: Option<&Path>,
-    ) -> Result<Output, Fault> {
+    ) -> Result<Output, Problem> {
         let words = [&["borg", "--bypass-lock"], words].concat();
         if !self.in_machine {
             let env: Vec<(&str, &str)> = self.env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -107,7 +108,7 @@ impl Tool {
         session.run(phase, &[&["env", "-C", "/"], &settings[..], &words[..]].concat()).await
     }
 
-    async fn load<M: Machine>(&self, session: &mut Session<'_, M>, archive: &str) -> Result<(), Fault> {
+    async fn load<M: Machine>(&self, session: &mut Session<'_, M>, archive: &str) -> Result<(), Problem> {
         let arguments = session.backup.arguments.clone();
         let paths: Vec<String> = session.paths().iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -142,6 +143,6 @@ mod tests {
             ("a", Some("2026-11-22T03:00:00.000000"))
         );
         assert_eq!(read(info)[0].stats.as_ref().map(|stats| stats.nfiles), Some(0));
-        assert_eq!(archives(&Output::default()).expect_err("nothing").code, "RESTORE_UNKNOWN");
+        assert_eq!(archives(&Output::default()).expect_err("nothing").code, Code::RestoreUnknown);
     }
 }

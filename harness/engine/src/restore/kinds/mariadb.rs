@@ -3,14 +3,15 @@
 use redrill_machines::Machine;
 use redrill_model::{PointReport, Target};
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::session::Session;
+use crate::problem::Problem;
 
 const DUMPS: &[&str] = &[".sql", ".sql.gz", ".sql.zst", ".sql.xz"];
 /// The last line of a dump that came to its end.
 const END: &str = "-- Dump completed";
 
-pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     let Some(Target::Mariadb(database)) = session.backup.into.first().cloned() else { return Err(faults::no_points()) };
     let point = session.choose(&super::dumps(&session.contents.paths, DUMPS))?;
     let (file, reader) = (session.at(&point.id), super::reader(&point.id));

@@ -12,18 +12,18 @@ mod sqlite;
 use std::path::Path;
 
 use redrill_machines::Machine;
-use redrill_model::{BackupKind, PointReport};
+use redrill_model::{BackupKind, Code, PointReport};
 
-use super::faults::Fault;
 use super::repository::{self, Source};
 use super::session::Session;
 use crate::controller::Controller;
+use crate::problem::Problem;
 
 /// Restores; what the tools said stands in the session.
 pub(crate) async fn restore<M: Machine>(
     session: &mut Session<'_, M>,
     controller: Option<&Controller>,
-) -> Result<PointReport, Fault> {
+) -> Result<PointReport, Problem> {
     match session.backup.kind.clone() {
         BackupKind::Script(run) => script::restore(session, &run, controller).await,
         BackupKind::Restic => restic::restore(session).await,
@@ -37,7 +37,7 @@ pub(crate) async fn restore<M: Machine>(
 }
 
 /// Gives what was restored to its declared owner.
-async fn own<M: Machine>(session: &mut Session<'_, M>) -> Result<(), Fault> {
+async fn own<M: Machine>(session: &mut Session<'_, M>) -> Result<(), Problem> {
     let Some(owner) = session.backup.owner.clone() else { return Ok(()) };
     let paths: Vec<String> = session.paths().iter().map(|path| (*path).to_owned()).collect();
     let mut words = vec!["chown", "-R", "-h", "--", &owner];
@@ -46,11 +46,11 @@ async fn own<M: Machine>(session: &mut Session<'_, M>) -> Result<(), Fault> {
 }
 
 /// Streams the targets out of an archive of the host into the machine, with the numbers of their owners.
-async fn unpack_targets<M: Machine>(session: &Session<'_, M>, archive: &Path) -> Result<(), Fault> {
+async fn unpack_targets<M: Machine>(session: &Session<'_, M>, archive: &Path) -> Result<(), Problem> {
     let paths: Vec<String> = session.paths().iter().map(|path| (*path).to_owned()).collect();
     let kept = archive.with_extension("targets.tar");
     let filtered = repository::only_below(archive, &paths, &kept);
-    filtered.map_err(|error| Fault::unknown("RESTORE_UNKNOWN", format!("cannot read what was restored: {error}")))?;
+    filtered.map_err(|error| Problem::new(Code::RestoreUnknown, format!("cannot read what was restored: {error}")))?;
     Ok(repository::unpack(session.machine, &Source::Archive(kept), "/", &session.deadline).await?)
 }
 

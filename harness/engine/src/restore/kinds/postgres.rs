@@ -3,9 +3,10 @@
 use redrill_machines::Machine;
 use redrill_model::{PointReport, Target};
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::repository::COPIES;
 use super::super::session::Session;
+use crate::problem::Problem;
 
 const PLAIN: &[&str] = &[".sql", ".sql.gz", ".sql.zst", ".sql.xz"];
 const CUSTOM: &[&str] = &[".dump", ".pgdump", ".custom", ".backup"];
@@ -14,7 +15,7 @@ const END: &str = "PostgreSQL database dump complete";
 /// In the head of a plain dump, and in the list of the others.
 const VERSION: &str = "Dumped from database version";
 
-pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     let paths = &session.contents.paths;
     match session.backup.into.first().cloned() {
         Some(Target::Postgres(database)) => {
@@ -48,7 +49,7 @@ async fn plain<M: Machine>(
     session: &mut Session<'_, M>,
     dumps: &[(String, Option<String>)],
     database: &str,
-) -> Result<PointReport, Fault> {
+) -> Result<PointReport, Problem> {
     let point = session.choose(dumps)?;
     let (file, reader) = (session.at(&point.id), super::reader(&point.id));
     let end = session.pipe("list", &format!("{reader} | tail -n 8"), &[&file]).await?;
@@ -71,7 +72,7 @@ async fn archive<M: Machine>(
     session: &mut Session<'_, M>,
     dumps: &[(String, Option<String>)],
     database: &str,
-) -> Result<PointReport, Fault> {
+) -> Result<PointReport, Problem> {
     let point = session.choose(dumps)?;
     let file = session.at(&point.id);
     let listed = session.run("list", &["pg_restore", "--list", &file]).await?;
@@ -87,7 +88,7 @@ async fn archive<M: Machine>(
 }
 
 /// A dump of a newer major version may load and still lack what the older server does not know.
-async fn not_newer<M: Machine>(session: &mut Session<'_, M>, text: &str) -> Result<(), Fault> {
+async fn not_newer<M: Machine>(session: &mut Session<'_, M>, text: &str) -> Result<(), Problem> {
     let Some(dump) = text.lines().find_map(|line| line.split_once(VERSION)).map(|(_, rest)| rest) else {
         return Ok(());
     };
@@ -105,7 +106,7 @@ fn major(version: &str) -> Option<u32> {
 }
 
 /// The whole data directory; the server must stand still (`before`), and is started by `after`.
-async fn base_backup<M: Machine>(session: &mut Session<'_, M>, data: &str) -> Result<PointReport, Fault> {
+async fn base_backup<M: Machine>(session: &mut Session<'_, M>, data: &str) -> Result<PointReport, Problem> {
     let paths = &session.contents.paths;
     let of = |path: &String| match path.as_str() {
         "backup_manifest" => Some(".".to_owned()),

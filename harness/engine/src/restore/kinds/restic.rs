@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::Instant;
 
 use redrill_machines::{Machine, Output};
-use redrill_model::PointReport;
+use redrill_model::{Code, PointReport};
 use serde::Deserialize;
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::repository;
 use super::super::session::Session;
+use crate::problem::Problem;
 
 /// Read-only repositories take neither a lock nor a cache.
 const OPTIONS: [&str; 3] = ["--no-lock", "--no-cache", "--json"];
@@ -25,7 +26,7 @@ struct Stats {
     total_size: u64,
 }
 
-pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     if session.contents.paths.iter().any(|path| path.starts_with("locks/")) {
         return Err(faults::locked());
     }
@@ -35,7 +36,7 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
     let point = session.choose(&points(&listed)?)?;
     let stats = tool.ask(session, "list", &["stats", "--mode", "restore-size", &point.id]).await?;
     if serde_json::from_slice::<Stats>(&stats.stdout).is_ok_and(|stats| stats.total_size == 0) {
-        return Err(Fault::fails("EMPTY_POINT", format!("snapshot {} holds no data", &point.id)));
+        return Err(Problem::new(Code::EmptyPoint, format!("snapshot {} holds no data", &point.id)));
     }
     tool.load(session, &point.id).await?;
     super::own(session).await?;
@@ -43,9 +44,9 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
 }
 
 /// Snapshots, oldest first.
-fn points(output: &Output) -> Result<Vec<(String, Option<String>)>, Fault> {
+fn points(output: &Output) -> Result<Vec<(String, Option<String>)>, Problem> {
     let mut snapshots: Vec<Snapshot> = serde_json::from_slice(&output.stdout).map_err(|error| {
-        Fault::unknown("RESTORE_UNKNOWN", format!("restic's list of snapshots: {error}")).with(&output.text())
+        Problem::new(Code::RestoreUnknown, format!("restic's list of snapshots: {error}")).with(&output.text())
     })?;
     snapshots.sort_by(|a, b| a.time.cmp(&b.time));
     Ok(snapshots.into_iter().map(|snapshot| (snapshot.id, Some(snapshot.time))).collect())
@@ -59,18 +60,18 @@ struct Tool {
 }
 
 impl Tool {
-    async fn in_machine<M: Machine>(session: &mut Session<'_, M>) -> Result<Self, Fault> {
+    async fn in_machine<M: Machine>(session: &mut Session<'_, M>) -> Result<Self, Problem> {
         let passphrase = session.secret().await?.ok_or_else(no_passphrase)?;
         Ok(Self { repository: session.at(""), passphrase, in_machine: true })
     }
 
     /// A copy, so that not even a mistake of the tool reaches the original.
-    fn on_host<M: Machine>(session: &mut Session<'_, M>) -> Result<Self, Fault> {
+    fn on_host<M: Machine>(session: &mut Session<'_, M>) -> Result<Self, Problem> {
         let passphrase = session.passphrase.clone().ok_or_else(no_passphrase)?.display().to_string();
         let copy = session.scratch.join("repository");
         let began = Instant::now();
         repository::copy_on_host(session.source, &copy)
-            .map_err(|error| Fault::unknown("RESTORE_UNKNOWN", format!("cannot copy the repository: {error}")))?;
+            .map_err(|error| Problem::new(Code::RestoreUnknown, format!("cannot copy the repository: {error}")))?;
         session.took("fetch", began);
         Ok(Self { repository: copy.display().to_string(), passphrase, in_machine: false })
     }
@@ -80,7 +81,7 @@ impl Tool {
         session: &mut Session<'_, M>,
         phase: &str,
         words: &[&str],
-    ) -> Result<Output, Fault> {
+    ) -> Result<Output, Problem> {
         let words = [&["restic"], &OPTIONS[..], words].concat();
         self.run(session, phase, &words, None).await
     }
@@ -91,7 +92,7 @@ impl Tool {
         phase: &str,
         words: &[&str],
         to: Option<&Path>,
-    ) -> Result<Output, Fault> {
+    ) -> Result<Output, Problem> {
         let env = [("RESTIC_REPOSITORY", self.repository.as_str()), ("RESTIC_PASSWORD_FILE", self.passphrase.as_str())];
         if !self.in_machine {
             return session.run_on_host(phase, words, &env, to).await;
@@ -102,7 +103,7 @@ impl Tool {
     }
 
     /// Everything below the targets, back to where it came from.
-    async fn load<M: Machine>(&self, session: &mut Session<'_, M>, id: &str) -> Result<(), Fault> {
+    async fn load<M: Machine>(&self, session: &mut Session<'_, M>, id: &str) -> Result<(), Problem> {
         let arguments = session.backup.arguments.clone();
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         if self.in_machine {
@@ -123,8 +124,8 @@ impl Tool {
     }
 }
 
-fn no_passphrase() -> Fault {
-    Fault::unknown("NO_PASSPHRASE", "a restic repository needs `passphrase`: the path of its file among the keys")
+fn no_passphrase() -> Problem {
+    Problem::new(Code::NoPassphrase, "a restic repository needs `passphrase`: the path of its file among the keys")
 }
 
 #[cfg(test)]
@@ -139,6 +140,6 @@ mod tests {
         let points = points(&output).expect("a list");
         assert_eq!(points.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
         assert!(super::points(&Output { stdout: b"[]".to_vec(), ..Output::default() }).expect("a list").is_empty());
-        assert_eq!(super::points(&Output::default()).expect_err("no list").code, "RESTORE_UNKNOWN");
+        assert_eq!(super::points(&Output::default()).expect_err("no list").code, Code::RestoreUnknown);
     }
 }

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use redrill_machines::{Machine, Output};
-use redrill_model::{PointReport, Run, Site};
+use redrill_model::{Code, PointReport, Run, Site};
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::repository;
 use super::super::session::Session;
 use crate::controller::Controller;
+use crate::problem::Problem;
 
 /// On the controller, this word becomes the path of the repository there.
 const REPOSITORY: &str = "{repository}";
@@ -17,14 +18,14 @@ pub(super) async fn restore<M: Machine>(
     session: &mut Session<'_, M>,
     run: &Run,
     controller: Option<&Controller>,
-) -> Result<PointReport, Fault> {
+) -> Result<PointReport, Problem> {
     match run.on {
         Site::Machine => {
             let words: Vec<&str> = run.words.iter().map(String::as_str).collect();
             session.run("load", &words).await?;
         }
         Site::Controller => {
-            let controller = controller.ok_or_else(|| Fault::unknown("NO_CONTROLLER", "there is no controller"))?;
+            let controller = controller.ok_or_else(|| Problem::new(Code::NoController, "there is no controller"))?;
             on_controller(session, run, controller).await?;
         }
     }
@@ -36,13 +37,13 @@ async fn on_controller<M: Machine>(
     session: &mut Session<'_, M>,
     run: &Run,
     controller: &Controller,
-) -> Result<(), Fault> {
+) -> Result<(), Problem> {
     let copy = session.scratch.join("repository");
     let (source, to) = (session.source.clone(), copy.clone());
     let copied = tokio::task::spawn_blocking(move || repository::copy_on_host(&source, &to)).await;
     copied
-        .map_err(|error| Fault::unknown("RESTORE_UNKNOWN", error.to_string()))?
-        .map_err(|error| Fault::unknown("RESTORE_UNKNOWN", format!("cannot copy the repository: {error}")))?;
+        .map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?
+        .map_err(|error| Problem::new(Code::RestoreUnknown, format!("cannot copy the repository: {error}")))?;
     let words: Vec<String> =
         run.words.iter().map(|word| word.replace(REPOSITORY, &copy.display().to_string())).collect();
     let output = run_on(session, "load", &words, controller).await?;
@@ -59,11 +60,11 @@ async fn run_on<M: Machine>(
     phase: &str,
     words: &[String],
     controller: &Controller,
-) -> Result<Output, Fault> {
+) -> Result<Output, Problem> {
     let began = Instant::now();
     let ran = session.deadline.limit(controller.run(words)).await;
     session.took(phase, began);
-    let output = ran.map_err(|limit| Fault::unknown("TIMED_OUT", limit.to_string()))??;
+    let output = ran.map_err(|limit| Problem::new(Code::TimedOut, limit.to_string()))??;
     session.said.push_str(&output.stderr);
     Ok(output)
 }

@@ -1,10 +1,11 @@
 //! SQLite: a copy of the database file, or its dump.
 
 use redrill_machines::Machine;
-use redrill_model::PointReport;
+use redrill_model::{Code, PointReport};
 
-use super::super::faults::{self, Fault};
+use super::super::faults;
 use super::super::session::Session;
+use crate::problem::Problem;
 
 const COPIES: &[&str] = &[".db", ".sqlite", ".sqlite3", ".db.gz", ".sqlite.gz", ".sqlite3.gz"];
 const DUMPS: &[&str] = &[".sql", ".sql.gz"];
@@ -14,7 +15,7 @@ const INTEGRITY: &str = "if command -v sqlite3 >/dev/null; then sqlite3 -readonl
 const LOAD: &str = "if command -v sqlite3 >/dev/null; then sqlite3 -bail \"$2\"; \
     else python3 -c 'import sqlite3, sys; sqlite3.connect(sys.argv[1]).executescript(sys.stdin.read())' \"$2\"; fi";
 
-pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Fault> {
+pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<PointReport, Problem> {
     let path = session.paths().concat();
     let copies = super::dumps(&session.contents.paths, COPIES);
     let dumps = super::dumps(&session.contents.paths, DUMPS);
@@ -39,7 +40,7 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
     }
     let checked = session.run("verify", &["sh", "-c", INTEGRITY, "sh", &path]).await?;
     if checked.text().trim() != "ok" {
-        return Err(Fault::fails("DAMAGED", "the database fails its own integrity check").with(&checked.text()));
+        return Err(Problem::new(Code::Damaged, "the database fails its own integrity check").with(&checked.text()));
     }
     super::own(session).await?;
     Ok(point)

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use redrill_machines::{Backend, Deadline, Exec, Machine};
-use redrill_model::{Backup, Mutant, Origin, Point, Severity, Target};
+use redrill_model::{Backup, Code, Mutant, Origin, Point, Severity, Target};
 
 use super::super::repository::{self, Source};
 use super::super::{Given, Restored, made, oracle, targets};
 use super::plants::{Plant, emptying};
-use super::{PLANTING, enter, forked, leave, told, unknown};
+use super::{Noticed, PLANTING, enter, forked, leave, told, unknown};
 use crate::drill::{Drill, Progress};
 use crate::settle::settle;
 
@@ -54,7 +54,7 @@ pub(super) async fn of_backups<B: Backend>(
             let plant = of_backup(fault, &backup);
             mutants.push(match bad {
                 Bad::Unknown(why) => unknown(&plant, why),
-                Bad::Refused(why) => told(&plant, vec![format!("its own job ({why})")]),
+                Bad::Refused(why) => told(&plant, &[Noticed::Refused(format!("its own job ({why})"))]),
                 Bad::Source(source) => {
                     let known = restored.faults.iter().map(|fault| fault.code).collect();
                     tried(drill, progress, (&plant, &backup, &source), (&unrestored, number), known, deadline).await
@@ -80,7 +80,7 @@ async fn tried<B: Backend>(
     progress: &mut Progress<B>,
     (plant, backup, source): (&Plant, &Backup, &Source),
     (unrestored, number): (&[(String, B::Frozen)], usize),
-    known: BTreeSet<&str>,
+    known: BTreeSet<Code>,
     deadline: &Deadline,
 ) -> Mutant {
     let real = match forked(drill, unrestored, number, deadline).await {
@@ -90,8 +90,12 @@ async fn tried<B: Backend>(
     let given = Given { instead: Some(source), ..Given::default() };
     let again = super::super::one(drill, progress, backup, given, deadline).await;
     leave(progress, real).await;
-    let new = again.faults.iter().filter(|fault| fault.severity >= Severity::Unknown && !known.contains(fault.code));
-    told(plant, new.map(|fault| format!("{} ({})", fault.code, fault.text)).collect())
+    let new = again.faults.iter().filter(|fault| fault.severity() >= Severity::Unknown && !known.contains(&fault.code));
+    told(plant, &new.map(|fault| refused(fault.code, &fault.text)).collect::<Vec<_>>())
+}
+
+fn refused(code: Code, text: &str) -> Noticed {
+    Noticed::Refused(format!("{code} ({text})"))
 }
 
 /// The data that came back, looked at as if the backup had been made so much earlier.
@@ -111,13 +115,13 @@ async fn aged<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, backup: &Bac
     };
     let old =
         redrill_state::Manifest { taken: now.taken + i64::try_from(OLD.as_secs()).unwrap_or(i64::MAX), ..now.clone() };
-    let faults = |found| -> BTreeSet<(&'static str, String)> {
+    let faults = |found| -> BTreeSet<(Code, String)> {
         let known = oracle::Known { manifest: None, made: None, last: None, ephemeral: &[] };
         oracle::judge(backup, &known, found).faults.into_iter().map(|fault| (fault.code, fault.text)).collect()
     };
-    let before: BTreeSet<&str> = faults(&now).into_iter().map(|(code, _)| code).collect();
+    let before: BTreeSet<Code> = faults(&now).into_iter().map(|(code, _)| code).collect();
     let new = faults(&old).into_iter().filter(|(code, _)| !before.contains(code));
-    told(&plant, new.map(|(code, text)| format!("{code} ({text})")).collect())
+    told(&plant, &new.map(|(code, text)| refused(code, &text)).collect::<Vec<_>>())
 }
 
 /// An older point in place of the newest where there is one, the repository with its largest file cut in half, and a
@@ -204,7 +208,7 @@ async fn emptied<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, backup: &
     }
     match made::job(drill, progress, backup, "empty.tar", deadline).await {
         Ok(source) => Bad::Source(source),
-        Err(fault) if ["JOB_FAILED", "NO_BACKUP_MADE"].contains(&fault.code) => Bad::Refused(fault.text),
+        Err(fault) if [Code::JobFailed, Code::NoBackupMade].contains(&fault.code) => Bad::Refused(fault.text),
         Err(fault) => Bad::Unknown(fault.text),
     }
 }

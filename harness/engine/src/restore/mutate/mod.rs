@@ -5,21 +5,21 @@ mod backups;
 mod plants;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
-use redrill_model::{Backup, Check, Moment, Mutant};
+use redrill_model::{Backup, Check, Code, Moment, Mutant};
 use redrill_state::Manifest;
 
-use super::faults::Fault;
 use super::oracle::{self, Known};
 use super::{declared, targets};
 use crate::acme::Authority;
 use crate::capture;
 use crate::checks::{self, Place, Seen};
 use crate::drill::{Drill, Outcome, Progress};
-use crate::prove::Trouble;
+use crate::problem::Problem;
 use plants::{Plant, of_data, of_ports, of_units};
 
 /// After a fault has been planted a check need not wait for a service to come up: it was up. One that takes longer when
@@ -32,13 +32,11 @@ const PLANTING: Duration = Duration::from_secs(60);
 pub(crate) async fn mutate<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
     let plants = match plants(drill, progress, deadline).await {
         Ok(plants) => plants,
-        Err(fault) => {
-            return Outcome::Unknown(Trouble { code: fault.code, text: fault.text, evidence: fault.evidence });
-        }
+        Err(problem) => return Outcome::Unknown(problem),
     };
     let frozen = match freeze(drill, progress, "ok", deadline).await {
         Ok(frozen) => frozen,
-        Err(error) => return crate::stages::unknown("MACHINE_LOST", &error),
+        Err(error) => return crate::stages::unknown(Code::MachineLost, &error),
     };
     let mut mutants: Vec<Mutant> = Vec::new();
     for (number, plant) in plants.into_iter().enumerate() {
@@ -192,23 +190,48 @@ async fn noticed<B: Backend>(
         after = red(drill, progress, machines, Some(&before), deadline) => after,
         never = held => never,
     };
-    let killed_by = match after {
-        Ok(after) => after.red.difference(&before.red).cloned().collect(),
-        Err(fault) => vec![fault.text],
-    };
-    told(plant, killed_by)
+    match after {
+        Ok(after) => told(plant, &after.red.difference(&before.red).cloned().collect::<Vec<_>>()),
+        Err(problem) => told(plant, &[Noticed::Refused(problem.text)]),
+    }
 }
 
-/// What only the comparison with the machine that was backed up has noticed nobody will notice of the live backup.
-fn told(plant: &Plant, killed_by: Vec<String>) -> Mutant {
-    let suggestion = killed_by.iter().all(|by| by.contains(oracle::ROUND_TRIP)).then(|| plant.suggestion.clone());
+/// Who noticed a planted fault.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Noticed {
+    /// A check of the scenario.
+    Check(String),
+    /// An oracle of a backup.
+    Oracle { name: String, backup: String },
+    /// The comparison with the machine that was backed up: of a live backup there is none.
+    RoundTrip { backup: String },
+    /// Whatever else refused it, in words.
+    Refused(String),
+}
+
+impl fmt::Display for Noticed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Check(name) => write!(f, "check `{name}`"),
+            Self::Oracle { name, backup } => write!(f, "oracle `{name}` of `{backup}`"),
+            Self::RoundTrip { backup } => write!(f, "oracle `{}` of `{backup}`", oracle::ROUND_TRIP),
+            Self::Refused(why) => f.write_str(why),
+        }
+    }
+}
+
+/// What only the round trip has noticed nobody will notice of the live backup: a suggestion goes with it.
+fn told(plant: &Plant, noticed: &[Noticed]) -> Mutant {
+    let only_here = noticed.iter().all(|by| matches!(by, Noticed::RoundTrip { .. }));
+    let suggestion = only_here.then(|| plant.suggestion.clone());
+    let killed_by = noticed.iter().map(ToString::to_string).collect();
     Mutant { fault: plant.fault.clone(), machine: plant.machine.clone(), killed_by, unknown: None, suggestion }
 }
 
 /// Checks and oracles of machines.
 struct Look {
     /// Names of all that are red.
-    red: BTreeSet<String>,
+    red: BTreeSet<Noticed>,
     /// Seconds that each check took.
     took: BTreeMap<String, f64>,
 }
@@ -220,7 +243,7 @@ async fn red<B: Backend>(
     machines: &[B::Machine],
     before: Option<&Look>,
     deadline: &Deadline,
-) -> Result<Look, Fault> {
+) -> Result<Look, Problem> {
     let scenario = &drill.loaded.scenario;
     let patience = |check: &Check| {
         let Some(took) = before.and_then(|before| before.took.get(&check.name)) else { return check.within };
@@ -239,13 +262,13 @@ async fn red<B: Backend>(
     let asked = join_all(tries).await;
     let took = asked.iter().map(|(name, _, seconds)| (name.clone(), *seconds)).collect();
     let failed = asked.iter().filter(|(_, holds, _)| !holds);
-    let mut red: BTreeSet<String> = failed.map(|(name, ..)| format!("check `{name}`")).collect();
+    let mut red: BTreeSet<Noticed> = failed.map(|(name, ..)| Noticed::Check(name.clone())).collect();
     for backup in &scenario.backups {
         let Some(machine) = machines.iter().find(|machine| machine.name() == backup.machine) else { continue };
         match oracle::look(machine, &targets(backup), deadline).await {
             Ok(found) => red.extend(red_oracles(drill, progress, backup, machine, &found, deadline).await),
             // What could be looked at before, and now cannot, has been noticed.
-            Err(fault) if before.is_some() => drop(red.insert(first_line(&fault.text))),
+            Err(fault) if before.is_some() => drop(red.insert(Noticed::Refused(first_line(&fault.text)))),
             Err(fault) => return Err(fault),
         }
     }
@@ -263,14 +286,18 @@ async fn red_oracles<B: Backend>(
     machine: &B::Machine,
     found: &Manifest,
     deadline: &Deadline,
-) -> Vec<String> {
+) -> Vec<Noticed> {
     let made = progress.evidence.restores.made.get(&backup.name).map(|made| &made.manifest);
     let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&drill.loaded.directory.join(path)));
     let known = Known { manifest: manifest.as_ref(), made, last: None, ephemeral: &drill.loaded.scenario.ephemeral };
     let mut judged = oracle::judge(backup, &known, found);
     oracle::ask(backup, machine, deadline, &mut judged).await;
     let red = judged.oracles.into_iter().filter(|oracle| oracle.holds != Some(true));
-    red.map(|oracle| format!("oracle `{}` of `{}`", oracle.name, backup.name)).collect()
+    red.map(|oracle| match oracle.name.as_str() {
+        oracle::ROUND_TRIP => Noticed::RoundTrip { backup: backup.name.clone() },
+        _ => Noticed::Oracle { name: oracle.name, backup: backup.name.clone() },
+    })
+    .collect()
 }
 
 /// All faults that these machines allow.
@@ -278,7 +305,7 @@ async fn plants<B: Backend>(
     drill: &Drill<B>,
     progress: &Progress<B>,
     deadline: &Deadline,
-) -> Result<Vec<Plant>, Fault> {
+) -> Result<Vec<Plant>, Problem> {
     let mut plants = Vec::new();
     for machine in &progress.machines {
         let name = machine.name();

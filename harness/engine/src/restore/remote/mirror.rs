@@ -4,6 +4,7 @@
 //! of them are whole. One that is there is kept only if nothing speaks against it: where its name is the digest of its
 //! content, as restic's are, that is computed; else size and time must be as listed.
 
+use redrill_model::Code;
 use std::fs::{self, File, TryLockError};
 use std::future::Future;
 use std::io::{self, Read};
@@ -15,10 +16,10 @@ use std::time::{Duration, SystemTime};
 use futures_util::stream::{self, StreamExt};
 use ring::digest;
 
-use super::super::faults::Fault;
 use super::listing::{Attributes, Entry, Listing};
 use super::no_copy;
 use super::rest::is_digest;
+use crate::problem::Problem;
 
 /// Files that are fetched at once.
 const ABREAST: usize = 16;
@@ -35,7 +36,7 @@ pub(super) trait Far: Sync {
         path: &Path,
         span: (u64, u64),
         to: tokio::fs::File,
-    ) -> impl Future<Output = Result<u64, Fault>> + Send;
+    ) -> impl Future<Output = Result<u64, Problem>> + Send;
 }
 
 /// The copy of one repository. It is nobody else's while this lives.
@@ -80,12 +81,12 @@ impl Mirror {
     }
 
     /// Makes it what `listing` says.
-    pub(super) async fn bring(&self, far: &impl Far, listing: &Listing) -> Result<Brought, Fault> {
+    pub(super) async fn bring(&self, far: &impl Far, listing: &Listing) -> Result<Brought, Problem> {
         let (tree, partial, listed) = (self.tree(), self.partial(), listing.clone());
         let missing = blocking(move || lay_out(&tree, &partial, &listed)).await?;
         let wanted: u64 = missing.iter().map(|(_, size, _)| size).sum();
         redrill_machines::host::check_disk(&self.directory, wanted / (1024 * 1024)).map_err(|shortage| {
-            Fault::unknown("DISK_FULL", format!("this host has no room for a copy of the repository: {shortage}"))
+            Problem::new(Code::DiskFull, format!("this host has no room for a copy of the repository: {shortage}"))
         })?;
         let bytes = self.fetch_all(far, &missing).await?;
         let kept = listing.files().count() - missing.len();
@@ -95,7 +96,7 @@ impl Mirror {
     }
 
     /// Once one is cut no other is begun; those on their way keep what they have got.
-    async fn fetch_all(&self, far: &impl Far, missing: &Missing) -> Result<u64, Fault> {
+    async fn fetch_all(&self, far: &impl Far, missing: &Missing) -> Result<u64, Problem> {
         let cut = AtomicBool::new(false);
         let coming = missing.iter().map(async |(path, size, attributes)| {
             if cut.load(Ordering::Relaxed) {
@@ -112,7 +113,7 @@ impl Mirror {
     }
 
     /// One file, whole in `partial/`.
-    async fn one(&self, far: &impl Far, path: &Path, size: u64, attributes: Attributes) -> Result<u64, Fault> {
+    async fn one(&self, far: &impl Far, path: &Path, size: u64, attributes: Attributes) -> Result<u64, Problem> {
         let file = self.partial().join(name_of(path, size, attributes));
         let there = tokio::fs::metadata(&file).await.map_or(0, |found| found.len());
         // Of what neither name nor time tells whether it is still the same nothing is gone on with.
@@ -127,7 +128,7 @@ impl Mirror {
         }
         let _ = tokio::fs::remove_file(&file).await; // What it is nobody knows.
         let text = format!("`{}` has {whole} bytes, and its host lists {size}", path.display());
-        Err(Fault::unknown("UNREACHABLE", format!("the repository changed while it was fetched: {text}")))
+        Err(Problem::new(Code::Unreachable, format!("the repository changed while it was fetched: {text}")))
     }
 
     /// The tree as it is now, at a place of its own: later updates do not reach it. On one file system no byte is
@@ -159,7 +160,7 @@ impl Mirror {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Fault> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, Problem> {
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(io::Error::other).and_then(|done| done).map_err(|error| no_copy(&error))
 }

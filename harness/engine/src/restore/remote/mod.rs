@@ -15,14 +15,15 @@ use std::time::{Duration, Instant};
 
 use redrill_machines::process::{Guard, Guarded};
 use redrill_machines::{Backend, Deadline};
-use redrill_model::{Backup, BackupKind, Remote, RemoteReport, RepositoryReport, Sftp};
+use redrill_model::{Backup, BackupKind, Code, Remote, RemoteReport, RepositoryReport, Sftp};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 
-use super::faults::{self, Fault};
+use super::faults;
 use super::repository::Source;
 use super::session::on_host;
 use crate::drill::Drill;
+use crate::problem::Problem;
 pub(crate) use listing::Listing;
 use mirror::{Brought, Mirror};
 use sftp::SftpError;
@@ -44,7 +45,7 @@ pub(crate) struct Fetched {
     /// What the fetch took.
     pub(crate) seconds: f64,
     /// The copy, or why there is none.
-    pub(crate) source: Result<Source, Fault>,
+    pub(crate) source: Result<Source, Problem>,
 }
 
 impl Fetched {
@@ -62,7 +63,7 @@ impl Fetched {
     }
 
     /// Why another listing is no good sign.
-    pub(crate) fn changed(&self, later: &Listing) -> Option<Fault> {
+    pub(crate) fn changed(&self, later: &Listing) -> Option<Problem> {
         let listing = self.listing.as_ref()?;
         (listing.digest() != later.digest()).then(|| {
             let text = format!(
@@ -70,7 +71,7 @@ impl Fetched {
                  it: drill while no backup job runs",
                 listing.difference(later)
             );
-            Fault::unknown("REPOSITORY_CHANGED", text)
+            Problem::new(Code::RepositoryBusy, text)
         })
     }
 }
@@ -83,11 +84,11 @@ pub(crate) async fn fetch<B: Backend>(
     deadline: &Deadline,
 ) -> Fetched {
     let (began, place) = (Instant::now(), remote.to_string());
-    let source = Err(Fault::unknown("UNREACHABLE", "it was not fetched"));
+    let source = Err(Problem::new(Code::Unreachable, "it was not fetched"));
     let mut fetched = Fetched { place, listing: None, brought: Brought::default(), seconds: 0.0, source };
     let limit = deadline.child(&format!("the fetch of `{}`", backup.name), backup.within);
     let came = limit.limit(bring(drill, backup, remote, &mut fetched)).await;
-    fetched.source = came.unwrap_or_else(|limit| Err(Fault::unknown("TIMED_OUT", limit.to_string())));
+    fetched.source = came.unwrap_or_else(|limit| Err(Problem::new(Code::TimedOut, limit.to_string())));
     fetched.seconds = began.elapsed().as_secs_f64();
     fetched
 }
@@ -98,11 +99,11 @@ pub(crate) async fn list_again<B: Backend>(
     backup: &Backup,
     remote: &Remote,
     deadline: &Deadline,
-) -> Result<Listing, Fault> {
+) -> Result<Listing, Problem> {
     let limit = deadline.child(&format!("the listing of `{}`", backup.name), backup.within);
     let listed = async { Host::connect(drill, &scratch(drill, backup)?, remote).await?.list().await };
-    let listed = limit.limit(listed).await.unwrap_or_else(|limit| Err(Fault::unknown("TIMED_OUT", limit.to_string())));
-    listed.map_err(|fault| Fault {
+    let listed = limit.limit(listed).await.unwrap_or_else(|limit| Err(Problem::new(Code::TimedOut, limit.to_string())));
+    listed.map_err(|fault| Problem {
         text: format!("after the restore it could not be listed again: {}", fault.text),
         ..fault
     })
@@ -120,7 +121,7 @@ async fn bring<B: Backend>(
     backup: &Backup,
     remote: &Remote,
     fetched: &mut Fetched,
-) -> Result<Source, Fault> {
+) -> Result<Source, Problem> {
     let scratch = scratch(drill, backup)?;
     let mut host = Host::connect(drill, &scratch, remote).await?;
     let listing = host.list().await?;
@@ -153,27 +154,27 @@ async fn bring<B: Backend>(
     Ok(Source::Tree(copy))
 }
 
-fn scratch<B: Backend>(drill: &Drill<B>, backup: &Backup) -> Result<PathBuf, Fault> {
+fn scratch<B: Backend>(drill: &Drill<B>, backup: &Backup) -> Result<PathBuf, Problem> {
     let scratch = drill.run_dir.path().join("restores").join(&backup.name);
     std::fs::create_dir_all(&scratch).map_err(|error| no_copy(&error))?;
     Ok(scratch)
 }
 
 /// This host's own files are in the way.
-pub(super) fn no_copy(error: &std::io::Error) -> Fault {
+pub(super) fn no_copy(error: &std::io::Error) -> Problem {
     match error.kind() {
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Fault::unknown("DISK_FULL", "this host's disk was full before all of the repository was fetched")
+            Problem::new(Code::DiskFull, "this host's disk was full before all of the repository was fetched")
         }
-        _ => Fault::unknown("RESTORE_UNKNOWN", format!("this host cannot keep a copy of the repository: {error}")),
+        _ => Problem::new(Code::RestoreUnknown, format!("this host cannot keep a copy of the repository: {error}")),
     }
 }
 
 /// The connection broke in the middle.
-fn broke(said: &str) -> Fault {
+fn broke(said: &str) -> Problem {
     let text = "the connection to its host broke while it was fetched: what came is kept, and the next drill goes on from \
                 there";
-    Fault::unknown("UNREACHABLE", text).with(said)
+    Problem::new(Code::Unreachable, text).with(said)
 }
 
 /// A connection to a backup host.
@@ -183,7 +184,7 @@ enum Host {
 }
 
 impl Host {
-    async fn connect<B: Backend>(drill: &Drill<B>, scratch: &Path, remote: &Remote) -> Result<Self, Fault> {
+    async fn connect<B: Backend>(drill: &Drill<B>, scratch: &Path, remote: &Remote) -> Result<Self, Problem> {
         let file = |path: &PathBuf| super::key_file(drill, path);
         match remote {
             Remote::Sftp(sftp) => {
@@ -201,7 +202,7 @@ impl Host {
         }
     }
 
-    async fn list(&mut self) -> Result<Listing, Fault> {
+    async fn list(&mut self) -> Result<Listing, Problem> {
         match self {
             Self::Rest(client) => client.list().await,
             Self::Sftp(ssh) => ssh.list().await,
@@ -209,12 +210,12 @@ impl Host {
     }
 }
 
-fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
-    Fault::unknown("NO_ACCESS", format!("`{}` cannot be read: {error}", path.display()))
+fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(Code::NoAccess, format!("`{}` cannot be read: {error}", path.display()))
 }
 
 impl mirror::Far for Host {
-    async fn fetch(&self, path: &Path, span: (u64, u64), mut to: tokio::fs::File) -> Result<u64, Fault> {
+    async fn fetch(&self, path: &Path, span: (u64, u64), mut to: tokio::fs::File) -> Result<u64, Problem> {
         match self {
             Self::Rest(client) => client.fetch(path, span.0, &mut to).await,
             Self::Sftp(ssh) => {
@@ -223,7 +224,7 @@ impl mirror::Far for Host {
                     SftpError::Ended => broke(&ssh.said()),
                     SftpError::Missing(_) => {
                         let text = format!("it changed while it was fetched: `{}` is gone", path.display());
-                        Fault::unknown("UNREACHABLE", text)
+                        Problem::new(Code::Unreachable, text)
                     }
                     other => told(other, ""),
                 })
@@ -249,9 +250,9 @@ impl Ssh {
         scratch: &Path,
         sftp: &Sftp,
         (key, known): (Option<PathBuf>, Option<PathBuf>),
-    ) -> Result<Self, Fault> {
+    ) -> Result<Self, Problem> {
         if !on_host("ssh") {
-            return Err(Fault::unknown("TOOL_MISSING", "this host has no `ssh`"));
+            return Err(Problem::new(Code::ToolMissing, "this host has no `ssh`"));
         }
         let key = key.map(|key| private(&key, &scratch.join("access.key"))).transpose()?;
         // A guard's standard input is its leash: `ssh` reads what we write from a pipe that has a name.
@@ -267,7 +268,7 @@ impl Ssh {
         let mut process = guard.spawn(&mut command, "ssh")?;
         let child = process.child();
         let (Some(reader), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            return Err(Fault::unknown("RESTORE_UNKNOWN", "`ssh` has no output"));
+            return Err(Problem::new(Code::RestoreUnknown, "`ssh` has no output"));
         };
         let said = Arc::<Mutex<String>>::default();
         listen(stderr, Arc::clone(&said));
@@ -291,14 +292,14 @@ impl Ssh {
         self.said.lock().expect("no panic while it is held").clone()
     }
 
-    async fn list(&mut self) -> Result<Listing, Fault> {
+    async fn list(&mut self) -> Result<Listing, Problem> {
         match self.client.list(&self.root).await {
             Ok((base, listing)) => {
                 self.base = base;
                 Ok(listing)
             }
             Err(SftpError::Missing(path)) if path == self.root => {
-                Err(Fault::fails("NO_REPOSITORY", format!("there is no `{}` on its host", path.display())))
+                Err(Problem::new(Code::NoRepository, format!("there is no `{}` on its host", path.display())))
             }
             Err(error) => {
                 if error == SftpError::Ended {
@@ -321,7 +322,7 @@ fn listen(mut stderr: tokio::process::ChildStderr, said: Arc<Mutex<String>>) {
 }
 
 /// A copy of a key that nobody else reads: `ssh` takes no other.
-fn private(key: &Path, to: &Path) -> Result<PathBuf, Fault> {
+fn private(key: &Path, to: &Path) -> Result<PathBuf, Problem> {
     let _ = std::fs::remove_file(to); // There is one if this is not the first connection.
     let bytes = std::fs::read(key).map_err(|error| unreadable(key, &error))?;
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(to);
@@ -360,9 +361,9 @@ fn words(sftp: &Sftp, key: Option<&Path>, known: Option<&Path>) -> Vec<String> {
 }
 
 /// What a failure means, with what `ssh` said of it.
-fn told(error: SftpError, said: &str) -> Fault {
-    let access = |text: String| Fault::unknown("NO_ACCESS", text).with(said);
-    let away = |text: String| Fault::unknown("UNREACHABLE", text).with(said);
+fn told(error: SftpError, said: &str) -> Problem {
+    let access = |text: String| Problem::new(Code::NoAccess, text).with(said);
+    let away = |text: String| Problem::new(Code::Unreachable, text).with(said);
     let has = |texts: &[&str]| texts.iter().any(|text| said.contains(text));
     match error {
         SftpError::Ended if has(&["Host key verification failed", "HOST IDENTIFICATION HAS CHANGED"]) => {
@@ -374,7 +375,7 @@ fn told(error: SftpError, said: &str) -> Fault {
         SftpError::Ended if has(&["subsystem request failed"]) => away("its host has no SFTP".to_owned()),
         SftpError::Ended => away("its host does not answer".to_owned()),
         SftpError::Odd(why) => away(format!("it cannot be read from its host: {why}")),
-        SftpError::Local(why) => Fault::unknown("RESTORE_UNKNOWN", format!("this host cannot keep a copy: {why}")),
+        SftpError::Local(why) => Problem::new(Code::RestoreUnknown, format!("this host cannot keep a copy: {why}")),
         SftpError::Refused { denied: true, path, .. } => {
             access(format!("its host does not let this account read `{}`", path.display()))
         }
@@ -399,26 +400,26 @@ mod tests {
         };
         assert_eq!(fetched.changed(&of(1)), None);
         let fault = fetched.changed(&of(2)).expect("it changed");
-        assert!(fault.code == "REPOSITORY_CHANGED" && fault.text.contains("1 are others"), "{fault:?}");
-        assert_eq!(fault.severity, redrill_model::Severity::Unknown, "it was not redrill");
+        assert!(fault.code == Code::RepositoryBusy && fault.text.contains("1 are others"), "{fault:?}");
+        assert_eq!(fault.severity(), redrill_model::Severity::Unknown, "it was not redrill");
         let report = fetched.report();
         assert_eq!((report.files, report.bytes, report.remote.map(|remote| remote.kept)), (1, 1, Some(1)));
     }
 
-    fn code(error: SftpError, said: &str) -> &'static str {
+    fn code(error: SftpError, said: &str) -> Code {
         told(error, said).code
     }
 
     #[test]
     fn what_ssh_says_has_a_word_of_its_own() {
         let ended = || SftpError::Ended;
-        assert_eq!(code(ended(), "me@host: Permission denied (publickey)."), "NO_ACCESS");
-        assert_eq!(code(ended(), "Host key verification failed."), "NO_ACCESS");
-        assert_eq!(code(ended(), "ssh: connect to host h port 22: Connection refused"), "UNREACHABLE");
-        assert_eq!(code(ended(), "ssh: Could not resolve hostname h"), "UNREACHABLE");
-        assert_eq!(code(ended(), "subsystem request failed on channel 0"), "UNREACHABLE");
+        assert_eq!(code(ended(), "me@host: Permission denied (publickey)."), Code::NoAccess);
+        assert_eq!(code(ended(), "Host key verification failed."), Code::NoAccess);
+        assert_eq!(code(ended(), "ssh: connect to host h port 22: Connection refused"), Code::Unreachable);
+        assert_eq!(code(ended(), "ssh: Could not resolve hostname h"), Code::Unreachable);
+        assert_eq!(code(ended(), "subsystem request failed on channel 0"), Code::Unreachable);
         let denied = SftpError::Refused { path: "/r".into(), denied: true, said: "Permission denied".into() };
-        assert_eq!(code(denied, ""), "NO_ACCESS");
+        assert_eq!(code(denied, ""), Code::NoAccess);
     }
 
     #[test]

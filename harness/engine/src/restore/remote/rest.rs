@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use redrill_model::Rest;
+use redrill_model::{Code, Rest};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
 use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
-use super::super::faults::Fault;
 use super::listing::{Attributes, Entry, Listing};
 use crate::causes::chain;
+use crate::problem::Problem;
 
 /// Before a server counts as silent.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -35,7 +35,7 @@ struct Named {
 
 impl Client {
     /// `login` is the text `USER:PASSWORD`, `ca` the certificates.
-    pub(super) fn new(rest: &Rest, login: Option<&str>, ca: Option<&[u8]>) -> Result<Self, Fault> {
+    pub(super) fn new(rest: &Rest, login: Option<&str>, ca: Option<&[u8]>) -> Result<Self, Problem> {
         // The second call finds a provider in place, and that is what it is for.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -49,14 +49,14 @@ impl Client {
             builder = builder.no_proxy();
         }
         let odd =
-            |error: reqwest::Error| Fault::unknown("NO_ACCESS", format!("its `ca` cannot be used: {}", chain(&error)));
+            |error: reqwest::Error| Problem::new(Code::NoAccess, format!("its `ca` cannot be used: {}", chain(&error)));
         if let Some(ca) = ca {
             builder = builder.tls_certs_only(Certificate::from_pem_bundle(ca).map_err(odd)?);
         }
         let login = match login.map(|login| login.trim().split_once(':')) {
             None => None,
             Some(Some((user, password))) => Some((user.to_owned(), password.to_owned())),
-            Some(None) => return Err(Fault::unknown("NO_ACCESS", "the file of its `login` holds no `USER:PASSWORD`")),
+            Some(None) => return Err(Problem::new(Code::NoAccess, "the file of its `login` holds no `USER:PASSWORD`")),
         };
         Ok(Self { http: builder.build().map_err(odd)?, url: rest.url.clone(), login })
     }
@@ -72,11 +72,11 @@ impl Client {
     }
 
     /// What the repository holds, at the places where a directory of restic has it.
-    pub(super) async fn list(&self) -> Result<Listing, Fault> {
+    pub(super) async fn list(&self) -> Result<Listing, Problem> {
         let mut listing = Listing::default();
         let config = granted(self.request(Method::HEAD, "config").send().await)?;
         if config.status() == StatusCode::NOT_FOUND {
-            return Err(Fault::fails("NO_REPOSITORY", "there is no repository at that URL"));
+            return Err(Problem::new(Code::NoRepository, "there is no repository at that URL"));
         }
         let size = well(&config, "config").map(|()| length(&config))?;
         let size = size.ok_or_else(|| odd("it does not say how large `config` is"))?;
@@ -106,7 +106,7 @@ impl Client {
     }
 
     /// Appends a file from this offset on; where the server has no part of it to give, the file is begun anew.
-    pub(super) async fn fetch(&self, path: &Path, from: u64, to: &mut tokio::fs::File) -> Result<u64, Fault> {
+    pub(super) async fn fetch(&self, path: &Path, from: u64, to: &mut tokio::fs::File) -> Result<u64, Problem> {
         let mut request = self.request(Method::GET, &address(path));
         if from > 0 {
             request = request.header(RANGE, format!("bytes={from}-"));
@@ -167,31 +167,31 @@ fn length(answer: &Response) -> Option<u64> {
 }
 
 /// The answer, unless there is none or the login is refused.
-fn granted(answer: Result<Response, reqwest::Error>) -> Result<Response, Fault> {
+fn granted(answer: Result<Response, reqwest::Error>) -> Result<Response, Problem> {
     let answer =
-        answer.map_err(|error| Fault::unknown("UNREACHABLE", "its host does not answer").with(&chain(&error)))?;
+        answer.map_err(|error| Problem::new(Code::Unreachable, "its host does not answer").with(&chain(&error)))?;
     match answer.status() {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             let text = format!("its server refuses the login ({status})");
-            Err(Fault::unknown("NO_ACCESS", text))
+            Err(Problem::new(Code::NoAccess, text))
         }
         _ => Ok(answer),
     }
 }
 
-fn well(answer: &Response, what: &str) -> Result<(), Fault> {
+fn well(answer: &Response, what: &str) -> Result<(), Problem> {
     match answer.status() {
         StatusCode::OK => Ok(()),
         status => Err(odd(&format!("it answers {status} when asked for `{what}`"))),
     }
 }
 
-fn odd(why: &str) -> Fault {
-    Fault::unknown("UNREACHABLE", format!("its server cannot be read from: {why}"))
+fn odd(why: &str) -> Problem {
+    Problem::new(Code::Unreachable, format!("its server cannot be read from: {why}"))
 }
 
 /// reqwest's texts hold the URL, in which there is no password.
-fn broke(error: &reqwest::Error) -> Fault {
+fn broke(error: &reqwest::Error) -> Problem {
     super::broke(&chain(error))
 }
 

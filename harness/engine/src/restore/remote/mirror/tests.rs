@@ -17,7 +17,7 @@ struct Host {
 }
 
 impl Far for Host {
-    async fn fetch(&self, path: &Path, (from, _): (u64, u64), mut to: tokio::fs::File) -> Result<u64, Fault> {
+    async fn fetch(&self, path: &Path, (from, _): (u64, u64), mut to: tokio::fs::File) -> Result<u64, Problem> {
         self.asked.lock().expect("no panic").push((path.display().to_string(), from));
         let bytes = &self.files[path][usize::try_from(from).expect("small")..];
         let wanted = bytes.len() as u64;
@@ -81,7 +81,7 @@ async fn what_was_cut_has_no_name_and_goes_on_where_it_was() {
     let (place, host) = (Place::new("cut"), Host::of(&[("a", &[1; 1000]), ("d/b", &[2; 1000])]));
     let listing = host.listing(Some(7));
     host.budget.store(1400, Ordering::SeqCst);
-    assert_eq!(place.mirror().bring(&host, &listing).await.expect_err("cut").code, "UNREACHABLE");
+    assert_eq!(place.mirror().bring(&host, &listing).await.expect_err("cut").code, Code::Unreachable);
     assert_eq!(place.tree().len(), 0, "not even what came whole");
     host.budget.store(u64::MAX, Ordering::SeqCst);
     assert_eq!(host.asked().len(), 2);
@@ -153,6 +153,6 @@ async fn a_file_that_is_not_as_large_as_listed_is_not_taken() {
     let attributes = Attributes { mode: None, modified: Some(7) };
     listing.entries.insert("a".into(), Entry::File { size: 4, attributes });
     let fault = place.mirror().bring(&host, &listing).await.expect_err("it changed");
-    assert!(fault.text.contains("5 bytes") && fault.code == "UNREACHABLE", "{fault:?}");
+    assert!(fault.text.contains("5 bytes") && fault.code == Code::Unreachable, "{fault:?}");
     assert_eq!(place.tree().len(), 0);
 }

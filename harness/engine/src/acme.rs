@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use redrill_machines::{Acme, AcmeError, Backend, Issued, Pebble};
-use redrill_model::{AcmeReport, Certificate, Code, Pass, Stage};
+use redrill_machines::{Acme, AcmeError, Issued, Pebble};
+use redrill_model::{AcmeReport, Certificate, Code, Stage};
 
-use crate::drill::{Drill, Outcome, Progress};
+use crate::context::Context;
 use crate::mail::sender;
-use crate::prove::Evidence;
+use crate::problem::Problem;
 use crate::redact::Redactor;
-use crate::stages::unknown;
-use crate::tools::Ended;
 
 /// Where it lies in the run directory.
 const DIRECTORY: &str = "acme";
@@ -33,15 +31,15 @@ struct Issuance {
 
 impl Authority {
     /// Starts it, if the scenario names ACME servers.
-    pub(crate) async fn open<B>(drill: &Drill<B>) -> Result<Option<Self>, AcmeError> {
-        let names = &drill.loaded.scenario.acme;
+    pub(crate) async fn open(context: &Context) -> Result<Option<Self>, AcmeError> {
+        let names = &context.scenario().acme;
         if names.is_empty() {
             return Ok(None);
         }
-        let (run, redactor) = (drill.run_dir.path(), drill.events.shared_redactor());
+        let (run, redactor) = (context.path(), context.events.shared_redactor());
         let cleaner = Arc::clone(&redactor);
         let clean = move |text: &str| cleaner.clean(text);
-        let pebble = Pebble::start(&drill.guard, &run.join(DIRECTORY), names, clean).await?;
+        let pebble = Pebble::start(&context.guard, &run.join(DIRECTORY), names, clean).await?;
         let issued = Arc::new(Issuance::new(run.join("machines"), names, redactor));
         Ok(Some(Self { pebble, issued }))
     }
@@ -60,6 +58,13 @@ impl Authority {
     /// The root of what it issues, as PEM: in a drill the world trusts it.
     pub(crate) fn root(&self) -> &str {
         self.pebble.root()
+    }
+
+    /// Why it has ended, if it has. Who asks for a certificate in vain may fail at that or at something else, or not mind:
+    /// what went on meanwhile has shown nothing.
+    pub(crate) async fn lost(&self) -> Option<Problem> {
+        let error = self.pebble.lost().await?;
+        Some(Problem::of(Code::AcmeLost, &error))
     }
 
     /// Ends it. Returns what came of it.
@@ -92,52 +97,27 @@ impl Issuance {
     }
 }
 
-/// Where it has ended: what becomes of the stage in which it did.
-pub(crate) async fn lost<B: Backend>(progress: &mut Progress<B>, stage: Stage) -> Option<Outcome> {
-    let error = progress.authority.as_ref()?.pebble.lost().await?;
-    distrust(&mut progress.evidence, stage, &error.to_string());
-    Some(unknown(Code::AcmeLost, &error))
-}
-
-/// Who asks for a certificate in vain may fail at that or at something else, or not mind: the stage has shown nothing.
-fn distrust(evidence: &mut Evidence, stage: Stage, why: &str) {
-    evidence.trouble = None;
-    let deployed = match stage {
-        Stage::Deploy(Pass::First) => &mut evidence.first,
-        Stage::Deploy(Pass::Second) => &mut evidence.second,
-        Stage::Deploy(Pass::Rebuilt) => &mut evidence.rebuilt,
-        Stage::Deploy(Pass::Restored) => &mut evidence.restored,
-        Stage::Check => return evidence.checked.clear(),
-        Stage::CheckAgain(after) => return drop(evidence.checked_again.remove(&after)),
-        Stage::Resume => return evidence.cuts.done.clear(),
-        _ => return,
-    };
-    if let Some(deployed) = deployed {
-        deployed.ended = Ended::Unclear(why.to_owned());
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use redrill_model::{HostFacts, Scenario, Verdict};
+    use redrill_model::{HostFacts, Pass, Scenario, Verdict};
     use redrill_state::Outcome as Ran;
 
     use super::*;
-    use crate::problem::Problem;
+    use crate::facts::Facts;
     use crate::prove::claims;
     use crate::prove::tests::deployed;
+    use crate::tools::Ended;
 
     /// What becomes of `rebuilds`, where this came of the first deploy in which it was lost.
     fn rebuilds(ended: Ended, stage: Stage) -> (Verdict, Vec<Code>) {
         let text = "claims = ['rebuilds']\n[servers]\npath = '.'\n[[machine]]\nname = 'web'\nimage = 'debian-13'\n";
         let scenario = Scenario::parse(text).expect("valid");
-        let mut evidence =
-            Evidence { first: Some(deployed(&[("Install", Ran::Changed)], ended)), ..Evidence::default() };
-        evidence.trouble = Some(Problem::new(Code::NotRun, String::new()));
-        distrust(&mut evidence, stage, "Pebble ended");
-        evidence.trouble =
-            Some(Problem { code: Code::AcmeLost, text: "Pebble ended".to_owned(), evidence: Vec::new() });
-        let mut claims = claims(&scenario, &evidence, &HostFacts::default(), "2026-11-24");
+        let first = deployed(&[("Install", Ran::Changed)], ended);
+        let mut facts = Facts { deploys: [(Pass::First, first)].into(), ..Facts::default() };
+        facts.stop(Problem::new(Code::NotRun, ""));
+        facts.discard(stage, "Pebble ended");
+        facts.stop(Problem::new(Code::AcmeLost, "Pebble ended"));
+        let mut claims = claims(&scenario, &facts, &HostFacts::default(), "2026-11-24");
         let claim = claims.swap_remove(0);
         (claim.verdict, claim.findings.into_iter().map(|finding| finding.code).collect())
     }

@@ -5,13 +5,18 @@
 
 mod acme;
 mod capture;
+mod captures;
 mod causes;
 mod checks;
+mod compare;
+mod context;
 mod controller;
 mod deploying;
 mod details;
 mod drill;
 mod events;
+mod facts;
+mod fleet;
 mod keys;
 mod loaded;
 mod mail;
@@ -24,6 +29,7 @@ mod prove_restores;
 mod redact;
 mod restore;
 mod resume;
+mod services;
 mod settle;
 mod stages;
 mod survey;

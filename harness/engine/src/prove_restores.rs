@@ -8,20 +8,21 @@ use redrill_model::{
 };
 
 use crate::checks::{Checked, Seen};
+use crate::facts::Facts;
 use crate::problem::Problem;
-use crate::prove::{Counted, Evidence, ended, not_reached, serves};
+use crate::prove::{Counted, ended, not_reached, serves};
 use crate::restore::Restored;
 
 /// Below this the host counts as one with hardware virtualization.
 const QUICK: f64 = 1.5;
 
-pub(crate) fn survives_reboot(scenario: &Scenario, evidence: &Evidence) -> Counted {
-    match evidence.checked_again.get(&After::Reboot) {
-        None => ((0, scenario.checks.len(), "checks"), vec![not_reached(&[Claim::SurvivesReboot], evidence)]),
+pub(crate) fn survives_reboot(scenario: &Scenario, facts: &Facts) -> Counted {
+    match facts.checks.get(Some(After::Reboot)) {
+        None => ((0, scenario.checks.len(), "checks"), vec![not_reached(&[Claim::SurvivesReboot], facts)]),
         Some(checked) => {
-            let (counts, mut findings) = serves(scenario, evidence, checked);
+            let (counts, mut findings) = serves(scenario, facts, checked);
             // One that did not hold before says nothing about the reboot.
-            let before: BTreeMap<&str, bool> = names(scenario, &evidence.checked);
+            let before: BTreeMap<&str, bool> = names(scenario, facts.checks.first());
             for finding in findings.iter_mut().filter(|finding| before.get(finding.subject.as_str()) == Some(&false)) {
                 finding.evidence.push("it did not hold before the reboot either".to_owned());
             }
@@ -36,17 +37,17 @@ fn names<'a>(scenario: &'a Scenario, checked: &[Checked]) -> BTreeMap<&'a str, b
     pairs.map(|(check, checked)| (check.name.as_str(), matches!(checked.seen, Ok(Seen::Holds)))).collect()
 }
 
-pub(crate) fn restores(scenario: &Scenario, evidence: &Evidence, host: &HostFacts) -> Counted {
+pub(crate) fn restores(scenario: &Scenario, facts: &Facts, host: &HostFacts) -> Counted {
     let mut findings = Vec::new();
     let (mut answered, mut declared) = (0, 0);
     for backup in &scenario.backups {
         let asked = backup.oracle.count() + usize::from(matches!(backup.origin, Origin::Made { .. }));
         declared += asked.max(1);
-        let Some(restored) = evidence.restores.restored.iter().find(|one| one.report.backup == backup.name) else {
-            findings.push(not_reached(&[Claim::Restores], evidence));
+        let Some(restored) = facts.restores.restored.iter().find(|one| one.report.backup == backup.name) else {
+            findings.push(not_reached(&[Claim::Restores], facts));
             continue;
         };
-        let (oracles, more) = by_checks(scenario, evidence, backup);
+        let (oracles, more) = by_checks(scenario, facts, backup);
         let answers = restored.report.oracles.iter().chain(&oracles).filter(|oracle| oracle.holds.is_some()).count();
         answered += answers.min(asked);
         let told = |fault: &Problem| fault.finding(&backup.name, &backup.machine);
@@ -56,17 +57,17 @@ pub(crate) fn restores(scenario: &Scenario, evidence: &Evidence, host: &HostFact
             let text = "no oracle says whether the data is right: declare one under `[backup.oracle]`";
             findings.push(told(&Problem::new(Code::NoOracle, text)));
         }
-        findings.extend(too_slow(backup, &recovery(backup, restored, evidence, host), host).as_ref().map(told));
+        findings.extend(too_slow(backup, &recovery(backup, restored, facts, host), host).as_ref().map(told));
     }
     findings.dedup();
-    findings.extend(redeployed(scenario, evidence));
-    findings.extend(lost(scenario, evidence));
+    findings.extend(redeployed(scenario, facts));
+    findings.extend(lost(scenario, facts));
     ((answered, declared, "oracles"), findings)
 }
 
 /// Oracles that are checks of the scenario.
-fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<OracleReport>, Vec<Problem>) {
-    let held = names(scenario, &evidence.checked);
+fn by_checks(scenario: &Scenario, facts: &Facts, backup: &Backup) -> (Vec<OracleReport>, Vec<Problem>) {
+    let held = names(scenario, facts.checks.first());
     let (mut oracles, mut faults) = (Vec::new(), Vec::new());
     for name in &backup.oracle.checks {
         let holds = held.get(name.as_str()).copied();
@@ -93,15 +94,11 @@ fn by_checks(scenario: &Scenario, evidence: &Evidence, backup: &Backup) -> (Vec<
 }
 
 /// From a clean machine to green checks; `None` if it did not come to that.
-fn recovery(backup: &Backup, restored: &Restored, evidence: &Evidence, host: &HostFacts) -> Option<Recovery> {
+fn recovery(backup: &Backup, restored: &Restored, facts: &Facts, host: &HostFacts) -> Option<Recovery> {
     restored.report.point.as_ref()?;
     let made = matches!(backup.origin, Origin::Made { .. });
-    let took = |wanted: Stage| {
-        let stage = evidence.restores.took.iter().find(|(stage, _)| *stage == wanted);
-        stage.map_or(0.0, |(_, seconds)| *seconds)
-    };
     let (boot, pass) = if made { (Stage::Renew, Pass::Rebuilt) } else { (Stage::Boot, Pass::First) };
-    let around = took(boot) + took(Stage::Deploy(pass)) + took(Stage::Check);
+    let around = facts.seconds(boot) + facts.seconds(Stage::Deploy(pass)) + facts.seconds(Stage::Check);
     let restore: f64 =
         restored.report.phases.iter().filter(|phase| phase.name != "look").map(|phase| phase.seconds).sum();
     let bytes = restored.report.found.bytes.max(restored.report.repository.bytes);
@@ -149,25 +146,24 @@ fn too_slow(backup: &Backup, recovery: &Option<Recovery>, host: &HostFacts) -> O
 }
 
 /// What the deploy after the restore did.
-fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
+fn redeployed(scenario: &Scenario, facts: &Facts) -> Vec<Finding> {
     // Nothing was restored that it could fight: that has its own finding.
-    if evidence.restores.restored.len() < scenario.backups.len() {
+    if facts.restores.restored.len() < scenario.backups.len() {
         return Vec::new();
     }
-    let Some(third) = &evidence.restored else {
+    let Some(third) = facts.deploys.get(Pass::Restored) else {
         let text = "whether a deploy after the restore fights the data was not looked at";
         return vec![Finding::new(Code::NotRun, "deploy after the restore", text)];
     };
     let mut findings: Vec<Finding> =
-        ended(Code::RedeployFailed, "the deploy after the restore failed", third, evidence).into_iter().collect();
-    if findings.is_empty() && evidence.restores.redeployed == 0 {
+        ended(Code::RedeployFailed, "the deploy after the restore failed", third, facts).into_iter().collect();
+    if findings.is_empty() && facts.restores.redeployed == 0 {
         let text = "the data was not looked at after the deploy that follows the restore";
         findings.push(Finding::new(Code::NotRun, "deploy after the restore", text));
     }
-    findings.extend(evidence.restores.fights.iter().cloned());
-    let before = names(scenario, &evidence.checked);
-    let after =
-        evidence.checked_again.get(&After::Redeploy).map(|checked| names(scenario, checked)).unwrap_or_default();
+    findings.extend(facts.restores.fights.iter().cloned());
+    let before = names(scenario, facts.checks.first());
+    let after = facts.checks.get(Some(After::Redeploy)).map(|checked| names(scenario, checked)).unwrap_or_default();
     for (name, _) in after.iter().filter(|(name, holds)| !**holds && before.get(*name) == Some(&true)) {
         let text = format!("check `{name}` held after the restore, and no longer after the deploy that follows");
         findings.push(Finding::new(Code::RedeployFights, *name, text));
@@ -175,38 +171,38 @@ fn redeployed(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
     findings
 }
 
-fn lost(scenario: &Scenario, evidence: &Evidence) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = evidence.restores.losses.iter().filter_map(crate::restore::loss_finding).collect();
+fn lost(scenario: &Scenario, facts: &Facts) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = facts.restores.losses.iter().filter_map(crate::restore::loss_finding).collect();
     findings.extend(
-        evidence
+        facts
             .restores
             .no_losses
             .as_ref()
             .map(|fault| Finding::new(fault.code, "loss report", format!("there is no loss report: {}", fault.text))),
     );
     let made = scenario.backups.iter().any(|backup| matches!(backup.origin, Origin::Made { .. }));
-    if made && findings.is_empty() && evidence.restores.losses.is_empty() && evidence.restored.is_some() {
+    if made && findings.is_empty() && facts.restores.losses.is_empty() && facts.deploys.get(Pass::Restored).is_some() {
         findings.push(Finding::new(Code::NoLossReport, "loss report", "there is no loss report"));
     }
     findings
 }
 
 /// The report's part on restores, with what only the end of the drill tells.
-pub(crate) fn restore_reports(scenario: &Scenario, evidence: &Evidence, host: &HostFacts) -> Vec<RestoreReport> {
+pub(crate) fn restore_reports(scenario: &Scenario, facts: &Facts, host: &HostFacts) -> Vec<RestoreReport> {
     let whole = |restored: &Restored| {
         let mut report = restored.report.clone();
         if let Some(backup) = scenario.backups.iter().find(|backup| backup.name == report.backup) {
-            report.oracles.extend(by_checks(scenario, evidence, backup).0);
-            report.recovery = recovery(backup, restored, evidence, host);
+            report.oracles.extend(by_checks(scenario, facts, backup).0);
+            report.recovery = recovery(backup, restored, facts, host);
         }
         report
     };
-    evidence.restores.restored.iter().map(whole).collect()
+    facts.restores.restored.iter().map(whole).collect()
 }
 
 /// The sentence under a proven claim.
-pub(crate) fn restored_summary(evidence: &Evidence) -> String {
-    let restored = &evidence.restores.restored;
+pub(crate) fn restored_summary(facts: &Facts) -> String {
+    let restored = &facts.restores.restored;
     let found = restored.iter().map(|one| &one.report.found);
     let (files, rows) =
         found.fold((0, 0), |(files, rows), found| (files + found.files, rows + found.rows.values().sum::<u64>()));
@@ -260,13 +256,14 @@ mod tests {
             boundaries: Vec::new(),
             cut: None,
             passed_over: Vec::new(),
+            offsets: BTreeMap::new(),
         }
     }
 
     /// A drill in which all went well.
-    fn proven() -> Evidence {
-        let mut evidence =
-            Evidence { restored: Some(deployed(Ended::Well)), checked: vec![checked(true)], ..Evidence::default() };
+    fn proven() -> Facts {
+        let mut facts = Facts { deploys: [(Pass::Restored, deployed(Ended::Well))].into(), ..Facts::default() };
+        facts.checks.add(None, vec![checked(true)]);
         let report = RestoreReport {
             backup: "notes".into(),
             machine: "web".into(),
@@ -276,26 +273,26 @@ mod tests {
             oracles: vec![OracleReport { name: "min-files".into(), holds: Some(true), said: String::new() }],
             ..RestoreReport::default()
         };
-        evidence.restores.restored = vec![Restored { report, faults: Vec::new() }];
-        evidence.restores.redeployed = 1;
-        evidence.restores.took = vec![(Stage::Boot, 5.0), (Stage::Deploy(Pass::First), 20.0), (Stage::Check, 1.0)];
-        evidence.checked_again.insert(After::Redeploy, vec![checked(true)]);
-        evidence.checked_again.insert(After::Reboot, vec![checked(true)]);
-        evidence
+        facts.restores.restored = vec![Restored { report, faults: Vec::new() }];
+        facts.restores.redeployed = 1;
+        facts.took = vec![(Stage::Boot, 5.0), (Stage::Deploy(Pass::First), 20.0), (Stage::Check, 1.0)];
+        facts.checks.add(Some(After::Redeploy), vec![checked(true)]);
+        facts.checks.add(Some(After::Reboot), vec![checked(true)]);
+        facts
     }
 
     fn host(slowness: f64) -> HostFacts {
         HostFacts { slowness, ..HostFacts::default() }
     }
 
-    fn of(claim: Claim, scenario: &Scenario, evidence: &Evidence, slowness: f64) -> (Verdict, Vec<Code>) {
-        let claims = crate::prove::claims(scenario, evidence, &host(slowness), "2026-11-24");
+    fn of(claim: Claim, scenario: &Scenario, facts: &Facts, slowness: f64) -> (Verdict, Vec<Code>) {
+        let claims = crate::prove::claims(scenario, facts, &host(slowness), "2026-11-24");
         let report = claims.into_iter().find(|report| report.claim == claim).expect("known");
         (report.verdict, report.findings.into_iter().map(|finding| finding.code).collect())
     }
 
-    fn verdict(evidence: &Evidence) -> (Verdict, Vec<Code>) {
-        of(Claim::Restores, &scenario(ORACLE), evidence, 1.0)
+    fn verdict(facts: &Facts) -> (Verdict, Vec<Code>) {
+        of(Claim::Restores, &scenario(ORACLE), facts, 1.0)
     }
 
     use Verdict::{Failed, Proven, Unproven};
@@ -303,13 +300,13 @@ mod tests {
     #[test]
     fn restores_are_proven_only_when_all_was_looked_at() {
         assert_eq!(verdict(&proven()), (Proven, vec![]));
-        assert_eq!(verdict(&Evidence::default()).0, Unproven);
+        assert_eq!(verdict(&Facts::default()).0, Unproven);
         let mut unanswered = proven();
         unanswered.restores.restored[0].report.oracles.clear();
         assert_eq!(verdict(&unanswered).0, Unproven, "an oracle gave no answer");
         assert_eq!(of(Claim::Restores, &scenario(""), &proven(), 1.0), (Unproven, vec![Code::NoOracle]));
         let mut no_redeploy = proven();
-        no_redeploy.restored = None;
+        no_redeploy.deploys = crate::facts::Deploys::default();
         assert_eq!(verdict(&no_redeploy), (Unproven, vec![Code::NotRun]));
         let mut not_looked_at = proven();
         not_looked_at.restores.redeployed = 0;
@@ -323,10 +320,10 @@ mod tests {
             (Problem::new(Code::ErrorText, "x"), Unproven),
             (Problem::new(Code::EmptyRestore, "x"), Unproven),
         ] {
-            let mut evidence = proven();
+            let mut facts = proven();
             let code = fault.code;
-            evidence.restores.restored[0].faults.push(fault);
-            assert_eq!(verdict(&evidence), (wanted, vec![code]));
+            facts.restores.restored[0].faults.push(fault);
+            assert_eq!(verdict(&facts), (wanted, vec![code]));
         }
     }
 
@@ -334,41 +331,44 @@ mod tests {
     fn a_failed_backup_job_fails_the_restores_and_leaves_other_claims_open() {
         for code in [Code::JobFailed, Code::SeedFailed, Code::NothingSeeded, Code::NoBackupMade] {
             let stopped = Some(Problem::new(code, "the backup job ended with exit status 1"));
-            let evidence = Evidence { trouble: stopped, ..Evidence::default() };
-            let (verdict, codes) = verdict(&evidence);
+            let facts = Facts { stopped, ..Facts::default() };
+            let (verdict, codes) = verdict(&facts);
             assert_eq!((verdict, codes[0]), (Failed, code));
-            let reboot = of(Claim::SurvivesReboot, &scenario(ORACLE), &evidence, 1.0);
+            let reboot = of(Claim::SurvivesReboot, &scenario(ORACLE), &facts, 1.0);
             assert_eq!(reboot, (Unproven, vec![code]), "nothing was seen of a reboot");
         }
         let lost = Some(Problem::new(Code::MachineLost, "QEMU ended"));
-        assert_eq!(verdict(&Evidence { trouble: lost, ..Evidence::default() }).0, Unproven);
+        assert_eq!(verdict(&Facts { stopped: lost, ..Facts::default() }).0, Unproven);
     }
 
     #[test]
     fn a_deploy_that_fights_the_data_fails() {
-        let mut evidence = proven();
-        evidence.restores.fights = vec![Finding::new(Code::RedeployFights, "/d/a", "t")];
-        assert_eq!(verdict(&evidence), (Failed, vec![Code::RedeployFights]));
-        let mut evidence = proven();
-        evidence.checked_again.insert(After::Redeploy, vec![checked(false)]);
-        assert_eq!(verdict(&evidence), (Failed, vec![Code::RedeployFights]));
-        let mut evidence = proven();
-        evidence.restored = Some(deployed(Ended::Failed { operation: None, host: None, evidence: Vec::new() }));
-        assert_eq!(verdict(&evidence).0, Failed);
+        let mut facts = proven();
+        facts.restores.fights = vec![Finding::new(Code::RedeployFights, "/d/a", "t")];
+        assert_eq!(verdict(&facts), (Failed, vec![Code::RedeployFights]));
+        let mut facts = proven();
+        facts.checks.add(Some(After::Redeploy), vec![checked(false)]);
+        assert_eq!(verdict(&facts), (Failed, vec![Code::RedeployFights]));
+        let mut facts = proven();
+        facts
+            .deploys
+            .add(Pass::Restored, deployed(Ended::Failed { operation: None, host: None, evidence: Vec::new() }));
+        assert_eq!(verdict(&facts).0, Failed);
     }
 
     #[test]
     fn a_check_can_be_an_oracle() {
         let scenario = scenario("[backup.oracle]\nchecks = ['ssh']\n");
-        let mut evidence = proven();
-        evidence.restores.restored[0].report.oracles.clear();
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Proven, vec![]));
-        assert_eq!(restore_reports(&scenario, &evidence, &host(1.0))[0].oracles[0].holds, Some(true));
-        evidence.checked = vec![checked(false)];
-        evidence.checked_again.clear();
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec![Code::CheckFailed]));
-        evidence.checked.clear();
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0).0, Unproven);
+        let mut facts = proven();
+        facts.restores.restored[0].report.oracles.clear();
+        assert_eq!(of(Claim::Restores, &scenario, &facts, 1.0), (Proven, vec![]));
+        assert_eq!(restore_reports(&scenario, &facts, &host(1.0))[0].oracles[0].holds, Some(true));
+        facts.checks.add(None, vec![checked(false)]);
+        facts.checks.discard(Some(After::Redeploy));
+        facts.checks.discard(Some(After::Reboot));
+        assert_eq!(of(Claim::Restores, &scenario, &facts, 1.0), (Failed, vec![Code::CheckFailed]));
+        facts.checks.discard(None);
+        assert_eq!(of(Claim::Restores, &scenario, &facts, 1.0).0, Unproven);
     }
 
     #[test]
@@ -386,30 +386,30 @@ mod tests {
     fn what_belongs_to_nobody_fails_the_claim() {
         let made = HEAD.replace("repository = 'r'\n", "") + "[backup.job]\nrun = ['job']\n";
         let scenario = Scenario::parse(&made).expect("valid");
-        let mut evidence = proven();
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Unproven, vec![Code::NoLossReport]));
+        let mut facts = proven();
+        assert_eq!(of(Claim::Restores, &scenario, &facts, 1.0), (Unproven, vec![Code::NoLossReport]));
         let mut report = LossReport { machine: "web".into(), compared: 9, groups: Vec::new() };
-        evidence.restores.losses = vec![report.clone()];
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Proven, vec![]));
+        facts.restores.losses = vec![report.clone()];
+        assert_eq!(of(Claim::Restores, &scenario, &facts, 1.0), (Proven, vec![]));
         report.groups.push(LossGroup {
             owner: LossOwner::Nobody,
             count: 1,
             gone: 1,
             entries: vec!["/x is gone".into()],
         });
-        evidence.restores.losses = vec![report];
-        assert_eq!(of(Claim::Restores, &scenario, &evidence, 1.0), (Failed, vec![Code::Lost]));
+        facts.restores.losses = vec![report];
+        assert_eq!(of(Claim::Restores, &scenario, &facts, 1.0), (Failed, vec![Code::Lost]));
     }
 
     #[test]
     fn a_reboot_is_survived_when_every_check_holds_again() {
-        let reboot = |evidence: &Evidence| of(Claim::SurvivesReboot, &scenario(ORACLE), evidence, 1.0);
+        let reboot = |facts: &Facts| of(Claim::SurvivesReboot, &scenario(ORACLE), facts, 1.0);
         assert_eq!(reboot(&proven()), (Proven, vec![]));
-        assert_eq!(reboot(&Evidence::default()).0, Unproven);
-        let mut evidence = proven();
-        evidence.checked_again.insert(After::Reboot, vec![checked(false)]);
-        assert_eq!(reboot(&evidence), (Failed, vec![Code::CheckFailed]));
-        evidence.checked_again.remove(&After::Reboot);
-        assert_eq!(reboot(&evidence).0, Unproven, "the backend could not, or it was not reached");
+        assert_eq!(reboot(&Facts::default()).0, Unproven);
+        let mut facts = proven();
+        facts.checks.add(Some(After::Reboot), vec![checked(false)]);
+        assert_eq!(reboot(&facts), (Failed, vec![Code::CheckFailed]));
+        facts.checks.discard(Some(After::Reboot));
+        assert_eq!(reboot(&facts).0, Unproven, "the backend could not, or it was not reached");
     }
 }

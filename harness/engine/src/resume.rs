@@ -4,15 +4,18 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use redrill_machines::{Backend, Deadline, Machine};
+use redrill_machines::{Backend, Deadline};
 use redrill_model::{Code, Moment, Pass};
-use redrill_state::{Capture, Observation, Resumed, resume};
+use redrill_state::{Observation, Resumed, resume};
 
-use crate::capture;
-use crate::deploying::{run_deploy, run_deploy_into, run_deploy_until};
-use crate::drill::{Drill, Outcome, Progress};
-use crate::settle::settle;
-use crate::stages::{boot, teardown, unknown};
+use crate::captures::{Captures, Taken};
+use crate::context::Context;
+use crate::controller::Controller;
+use crate::deploying::Deployer;
+use crate::fleet::Fleet;
+use crate::problem::Problem;
+use crate::restore::Restores;
+use crate::services::Services;
 use crate::tools::{Boundary, Deployed, Ended, HostWindow};
 
 /// One cut, and what came of it.
@@ -87,115 +90,109 @@ fn took(first: &Deployed, boundary: &Boundary) -> Duration {
     Duration::from_nanos(longest.and_then(|nanoseconds| u64::try_from(nanoseconds).ok()).unwrap_or_default())
 }
 
-pub(crate) async fn follow<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
-    match all(drill, progress, deadline).await {
-        Ok(note) => Outcome::Done(note),
-        Err(outcome) => outcome,
-    }
+/// What cutting a deploy off takes.
+pub(crate) struct Cutting<'a, B: Backend> {
+    pub(crate) context: &'a Context,
+    pub(crate) captures: &'a Captures,
+    pub(crate) fleet: &'a mut Fleet<B>,
+    pub(crate) services: &'a Services,
+    pub(crate) controller: &'a mut Controller,
+    pub(crate) restores: &'a mut Restores,
+    pub(crate) deadline: &'a Deadline,
+    /// In words for the report.
+    pub(crate) remarks: Vec<String>,
 }
 
-async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Result<String, Outcome> {
-    let all = |first: &Deployed, most| choose(&first.boundaries, |boundary| took(first, boundary), most);
-    let first = progress.evidence.first.as_ref();
-    let places = first.map_or(0, |first| all(first, None).len());
-    let chosen = first.map(|first| all(first, drill.loaded.scenario.cuts)).unwrap_or_default();
-    (progress.evidence.cuts.wanted, progress.evidence.cuts.places) = (chosen.len(), places);
-    if chosen.is_empty() {
-        return Ok("there is no place to cut the deploy off".to_owned());
+impl<B: Backend> Cutting<'_, B> {
+    /// Cuts the deploy off at every chosen place; what came of each stands in `cuts` at once. Returns a note.
+    pub(crate) async fn cut_everywhere(&mut self, first: &Deployed, cuts: &mut Cuts) -> Result<String, Problem> {
+        let all = |most| choose(&first.boundaries, |boundary| took(first, boundary), most);
+        let (places, chosen) = (all(None).len(), all(self.context.scenario().cuts));
+        (cuts.wanted, cuts.places) = (chosen.len(), places);
+        if chosen.is_empty() {
+            return Ok("there is no place to cut the deploy off".to_owned());
+        }
+        self.context.tell("another machine deployed without a cut: what differs then differs between any two");
+        self.clean_machines("uncut").await?;
+        for _ in 0..2 {
+            if self.deploy().await?.ended != Ended::Well {
+                let text = "a deploy without a cut failed in another clean machine";
+                return Err(Problem::new(Code::NotProven, text));
+            }
+        }
+        let reference = self.take("uncut").await?;
+        for place in chosen {
+            self.context.tell(&format!("a deploy cut off {place}"));
+            let after = self.cut(&place, &reference).await?;
+            cuts.done.push(Cut { place, after });
+        }
+        Ok(format!("cut off at {} of {} places", cuts.done.len(), cuts.places))
     }
-    drill.events.progress("another machine deployed without a cut: what differs then differs between any two");
-    clean_machines(drill, progress, "uncut", deadline).await?;
-    for _ in 0..2 {
-        let deployed = run_deploy(drill, progress, Pass::Resumed, deadline).await?;
-        if deployed.ended != Ended::Well {
-            let text = "a deploy without a cut failed in another clean machine".to_owned();
-            return Err(Outcome::Unknown(crate::problem::Problem {
-                code: Code::NotProven,
-                text,
-                evidence: Vec::new(),
-            }));
+
+    fn deployer(&mut self) -> Deployer<'_, B::Machine> {
+        Deployer {
+            context: self.context,
+            controller: self.controller,
+            machines: &self.fleet.machines,
+            restores: self.restores,
+            deadline: self.deadline,
         }
     }
-    let reference = take(drill, progress, "uncut", deadline).await?;
-    for place in chosen {
-        drill.events.progress(&format!("a deploy cut off {place}"));
-        let after = cut(drill, progress, &place, &reference, deadline).await?;
-        progress.evidence.cuts.done.push(Cut { place, after });
-    }
-    let cuts = &progress.evidence.cuts;
-    Ok(format!("cut off at {} of {} places", cuts.done.len(), cuts.places))
-}
 
-async fn cut<B: Backend>(
-    drill: &Drill<B>,
-    progress: &mut Progress<B>,
-    place: &Place,
-    reference: &BTreeMap<String, Capture>,
-    deadline: &Deadline,
-) -> Result<After, Outcome> {
-    let Place { boundary, within } = place;
-    let name = format!("cut-{}{}", if within.is_some() { "in-" } else { "" }, boundary.number);
-    clean_machines(drill, progress, &name, deadline).await?;
-    let was_cut = match within {
-        None => {
-            let first = run_deploy_until(drill, progress, boundary.number, deadline).await?;
-            first.cut == Some(boundary.number)
+    async fn deploy(&mut self) -> Result<Deployed, Problem> {
+        let ran = self.deployer().deploy(Pass::Resumed).await?;
+        self.remarks.extend(ran.remarks);
+        Ok(ran.deployed)
+    }
+
+    async fn cut(&mut self, place: &Place, reference: &Taken) -> Result<After, Problem> {
+        let Place { boundary, within } = place;
+        let name = format!("cut-{}{}", if within.is_some() { "in-" } else { "" }, boundary.number);
+        self.clean_machines(&name).await?;
+        let was_cut = match within {
+            None => {
+                let first = self.deployer().deploy_until(boundary.number).await?;
+                first.deployed.cut == Some(boundary.number)
+            }
+            Some(long) => self.deployer().deploy_into(&boundary.name, *long).await?,
+        };
+        if !was_cut {
+            return Ok(After::NotCut);
         }
-        Some(long) => run_deploy_into(drill, progress, (&boundary.name, *long), deadline).await?,
-    };
-    if !was_cut {
-        return Ok(After::NotCut);
-    }
-    let second = run_deploy(drill, progress, Pass::Resumed, deadline).await?;
-    if second.ended != Ended::Well {
-        return Ok(After::Stuck(second.ended));
-    }
-    let resumed = take(drill, progress, &name, deadline).await?;
-    let mut looked = BTreeMap::new();
-    for (machine, resumed) in &resumed {
-        let read = |moment| capture::read(&capture::path(&drill.run_dir.path().join("captures"), machine, moment));
-        let clean = read(Moment::Clean).map_err(|error| unknown(Code::NoCapture, &error))?;
-        let whole = read(Moment::Deployed).map_err(|error| unknown(Code::NoCapture, &error))?;
-        if let Some(reference) = reference.get(machine) {
-            let captures = Resumed { clean: &clean, whole: &whole, reference, resumed };
-            looked.insert(machine.clone(), resume(&captures));
+        let second = self.deploy().await?;
+        if second.ended != Ended::Well {
+            return Ok(After::Stuck(second.ended));
         }
+        let resumed = self.take(&name).await?;
+        let mut looked = BTreeMap::new();
+        for (machine, resumed) in &resumed {
+            let read = |moment| {
+                let read = self.captures.read(machine, moment);
+                read.map_err(|error| Problem::of(Code::NoCapture, &error))
+            };
+            let (clean, whole) = (read(Moment::Clean)?, read(Moment::Deployed)?);
+            if let Some(reference) = reference.get(machine) {
+                let captures = Resumed { clean: &clean, whole: &whole, reference, resumed };
+                looked.insert(machine.clone(), resume(&captures));
+            }
+        }
+        Ok(After::Looked(looked))
     }
-    Ok(After::Looked(looked))
-}
 
-/// New machines in place of those that there are.
-async fn clean_machines<B: Backend>(
-    drill: &Drill<B>,
-    progress: &mut Progress<B>,
-    name: &str,
-    deadline: &Deadline,
-) -> Result<(), Outcome> {
-    let (_, trouble) = teardown(std::mem::take(&mut progress.machines), false).await;
-    if !trouble.is_empty() {
-        progress.remarks.push(format!("a machine would not end: {trouble}"));
+    /// New machines in place of those that there are.
+    async fn clean_machines(&mut self, name: &str) -> Result<(), Problem> {
+        let trouble = self.fleet.end_machines().await;
+        if !trouble.is_empty() {
+            self.remarks.push(format!("a machine would not end: {trouble}"));
+        }
+        self.fleet.boot_all(self.context, self.services, name, self.deadline).await?;
+        let connected = self.controller.connect(&self.fleet.machines);
+        connected.map_err(|error| Problem::of(Code::NoController, &error))
     }
-    match boot(drill, progress, name, deadline).await {
-        Outcome::Done(_) => Ok(()),
-        other => Err(other),
-    }
-}
 
-async fn take<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    name: &str,
-    deadline: &Deadline,
-) -> Result<BTreeMap<String, Capture>, Outcome> {
-    let mut captures = BTreeMap::new();
-    for machine in &progress.machines {
-        // Not at rest after all patience is its ordinary life; a lost machine is told by the capture.
-        let _ = settle(machine, deadline).await;
-        let file = drill.run_dir.path().join("captures").join(machine.name()).join(format!("{name}.jsonl.gz"));
-        let taken = capture::take(machine, &progress.secrets, &file, deadline).await;
-        captures.insert(machine.name().to_owned(), taken.map_err(|error| unknown(Code::NoCapture, &error))?);
+    async fn take(&self, name: &str) -> Result<Taken, Problem> {
+        self.captures.take_named(&self.fleet.machines, name, true, self.deadline).await
     }
-    Ok(captures)
 }
 
 #[cfg(test)]

@@ -1,21 +1,22 @@
 //! The claim `idempotent`: the second deploy changes nothing.
 
-use redrill_model::{Claim, Code, Finding, Scenario, Severity};
+use redrill_model::{Claim, Code, Finding, Pass, Scenario, Severity};
 use redrill_state::{
     Capture, Control, Judgement, Observation, Observed, Section, Seen, Trend, Weight, Window, flip_flops, judge,
 };
 
-use super::{Counted, Evidence, SHOWN, code_of, ended, not_reached};
+use super::{Counted, SHOWN, code_of, ended, not_reached};
+use crate::facts::Facts;
 use crate::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
 
-pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
-    let (Some(first), Some(second)) = (&evidence.first, &evidence.second) else {
-        return ((0, 0, "operations"), vec![not_reached(&[Claim::Idempotent], evidence)]);
+pub(super) fn idempotent(scenario: &Scenario, facts: &Facts) -> Counted {
+    let (Some(first), Some(second)) = (facts.deploys.get(Pass::First), facts.deploys.get(Pass::Second)) else {
+        return ((0, 0, "operations"), vec![not_reached(&[Claim::Idempotent], facts)]);
     };
     let compared = Compared::new(first, second);
     let mut findings: Vec<Finding> =
-        ended(Code::RerunFails, "the first deploy ended well and the second failed", second, evidence)
-            .map(|finding| only_elsewhere(finding, second, evidence))
+        ended(Code::RerunFails, "the first deploy ended well and the second failed", second, facts)
+            .map(|finding| only_elsewhere(finding, second, facts))
             .into_iter()
             .collect();
     if second.ended == Ended::Well {
@@ -24,16 +25,16 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
         findings.extend(other_operations(&compared));
     }
     for machine in &scenario.machines {
-        match evidence.judged.get(&machine.name) {
+        match facts.compared.judged.get(&machine.name) {
             Some(judgement) => {
-                let mut observed = observed(&machine.name, judgement, second, evidence);
+                let mut observed = observed(&machine.name, judgement, second, facts);
                 observed.iter_mut().filter(|f| scenario.deploy.strict && f.code == Code::FalseChange).for_each(|f| {
                     f.severity = Severity::Fails;
                 });
                 findings.extend(observed);
             }
             None if second.ended == Ended::Well => {
-                let mut finding = not_reached(&[Claim::Idempotent], evidence);
+                let mut finding = not_reached(&[Claim::Idempotent], facts);
                 finding.machine = Some(machine.name.clone());
                 findings.push(finding);
             }
@@ -44,9 +45,9 @@ pub(super) fn idempotent(scenario: &Scenario, evidence: &Evidence) -> Counted {
 }
 
 /// A second deploy that fails from elsewhere and ends well from where the first one ran.
-fn only_elsewhere(mut finding: Finding, second: &Deployed, evidence: &Evidence) -> Finding {
+fn only_elsewhere(mut finding: Finding, second: &Deployed, facts: &Facts) -> Finding {
     let failed = matches!(second.ended, Ended::Failed { .. }) && finding.severity == Severity::Fails;
-    if failed && evidence.later.first().is_some_and(|third| third.ended == Ended::Well) {
+    if failed && facts.deploys.get(Pass::Third).is_some_and(|third| third.ended == Ended::Well) {
         finding.code = Code::ControllerDependent;
         finding.summary.push_str("; run once more from where the first one ran, it ended well");
     }
@@ -100,7 +101,7 @@ fn other_operations(compared: &Compared) -> Option<Finding> {
 }
 
 /// What the captures of one machine show, with all that was found out about it.
-fn observed(machine: &str, judgement: &Judgement, second: &Deployed, evidence: &Evidence) -> Vec<Finding> {
+fn observed(machine: &str, judgement: &Judgement, second: &Deployed, facts: &Facts) -> Vec<Finding> {
     let name_of = |number: usize| {
         let window = second.windows.iter().find(|w| w.host == machine && w.window.number == number);
         window.map(HostWindow::operation)
@@ -110,15 +111,15 @@ fn observed(machine: &str, judgement: &Judgement, second: &Deployed, evidence: &
         finding.machine = Some(machine.to_owned());
         finding.operation = observation.window.and_then(name_of);
         finding.evidence.clone_from(&observation.evidence);
-        follow(&mut finding, machine, observation, evidence);
-        if let Some(lines) = evidence.details.get(&(machine.to_owned(), observation.subject.clone())) {
+        follow(&mut finding, machine, observation, facts);
+        if let Some(lines) = facts.compared.details.get(&(machine.to_owned(), observation.subject.clone())) {
             finding.evidence.extend(lines.iter().cloned());
         }
         finding
     };
     let mut findings: Vec<Finding> = judgement.observations.iter().map(finding).collect();
     let disruptive = findings.iter_mut().find(|finding| finding.code == Code::Disruptive);
-    match (evidence.outages.get(machine).filter(|outages| !outages.is_empty()), disruptive) {
+    match (facts.compared.outages.get(machine).filter(|outages| !outages.is_empty()), disruptive) {
         (None, _) => {}
         (Some(outages), Some(finding)) => finding.evidence.extend(outages.iter().map(ToString::to_string)),
         (Some(outages), None) => {
@@ -133,9 +134,9 @@ fn observed(machine: &str, judgement: &Judgement, second: &Deployed, evidence: &
 }
 
 /// What further deploys made of the difference.
-fn follow(finding: &mut Finding, machine: &str, observation: &Observation, evidence: &Evidence) {
+fn follow(finding: &mut Finding, machine: &str, observation: &Observation, facts: &Facts) {
     let Some(section) = observation.section else { return };
-    let trends = evidence.trends.get(machine);
+    let trends = facts.compared.trends.get(machine);
     let Some(trend) = trends.and_then(|trends| trends.get(&(section, observation.subject.clone()))) else { return };
     let text = match trend {
         Trend::SettlesLate => "a third deploy changed nothing more about it",
@@ -176,20 +177,15 @@ pub(crate) fn changed_again(judgement: &Judgement, deployed: &Deployed, machine:
 
 /// When operations ran, on the machine's clock. Without times nothing can be put down to an operation; the reports still
 /// count.
-fn windows_of(machine: &str, offset: i64, deployed: &Deployed) -> Vec<Window> {
+fn windows_of(machine: &str, deployed: &Deployed) -> Vec<Window> {
+    let offset = deployed.offset(machine);
     let there = |window: &Window| Window { start: window.start + offset, end: window.end + offset, ..window.clone() };
     deployed.windows.iter().filter(|w| w.host == machine).map(|w| there(&w.window)).collect()
 }
 
 /// Adds what operations did and undid, where nothing else is told of the file.
-pub(crate) fn add_flip_flops(
-    judgement: &mut Judgement,
-    machine: &str,
-    offset: i64,
-    second: &Deployed,
-    record: &[Seen],
-) {
-    let found = flip_flops(record, &windows_of(machine, offset, second));
+pub(crate) fn add_flip_flops(judgement: &mut Judgement, machine: &str, second: &Deployed, record: &[Seen]) {
+    let found = flip_flops(record, &windows_of(machine, second));
     let told = |subject: &str| judgement.observations.iter().any(|o| o.section.is_some() && o.subject == subject);
     let found: Vec<_> = found.into_iter().filter(|(flip, _)| !told(&flip.subject)).collect();
     // An operation that is told to have changed something has not reported it falsely.
@@ -199,18 +195,17 @@ pub(crate) fn add_flip_flops(
 }
 
 /// Whether no difference between S1 and S2 counts, even if none were noise.
-pub(crate) fn is_without_effect(machine: &str, offset: i64, second: &Deployed, captures: (&Capture, &Capture)) -> bool {
-    let windows = windows_of(machine, offset, second);
-    redrill_state::is_without_effect(captures.0, captures.1, &windows, second.began + offset)
+pub(crate) fn is_without_effect(machine: &str, second: &Deployed, captures: (&Capture, &Capture)) -> bool {
+    let windows = windows_of(machine, second);
+    redrill_state::is_without_effect(captures.0, captures.1, &windows, second.began + second.offset(machine))
 }
 
-/// What the captures say of the second deploy on `machine`, whose clock was `offset` nanoseconds ahead of ours.
+/// What the captures before and after a deploy say of it.
 pub(crate) fn judge_machine(
     machine: &str,
-    offset: i64,
     second: &Deployed,
     captures: (&Capture, &Capture, Option<Control<'_>>),
 ) -> Judgement {
-    let windows = windows_of(machine, offset, second);
-    judge(captures.0, captures.1, captures.2, &windows, second.began + offset)
+    let windows = windows_of(machine, second);
+    judge(captures.0, captures.1, captures.2, &windows, second.began + second.offset(machine))
 }

@@ -6,16 +6,13 @@ mod serves;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{After, Claim, ClaimReport, Code, Finding, HostFacts, Scenario, Severity, apply_waivers};
+use redrill_model::{Claim, ClaimReport, Code, Finding, HostFacts, Pass, Scenario, Severity, apply_waivers};
 use redrill_state::{Judgement, Observed, Section, Trend};
 
-use crate::checks::Checked;
+use crate::facts::Facts;
 use crate::outage::Outage;
-use crate::problem::Problem;
 pub(crate) use crate::prove_restores::restore_reports;
 use crate::prove_restores::{restored_summary, restores, survives_reboot};
-use crate::restore::Restores;
-use crate::resume::Cuts;
 use crate::tools::{Deployed, Ended};
 pub(crate) use idempotent::{Again, add_flip_flops, changed_again, is_without_effect, judge_machine};
 pub(crate) use serves::serves;
@@ -23,18 +20,10 @@ pub(crate) use serves::serves;
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;
 
-/// What was gathered for the verdicts.
+/// What captures and further deploys say of the second deploy.
 #[derive(Debug, Default)]
-pub(crate) struct Evidence {
-    pub(crate) first: Option<Deployed>,
-    pub(crate) second: Option<Deployed>,
-    /// The third and the fourth deploy, where there was something to follow.
-    pub(crate) later: Vec<Deployed>,
-    /// Into the clean machines that a backup made here is restored into.
-    pub(crate) rebuilt: Option<Deployed>,
-    /// After the restore.
-    pub(crate) restored: Option<Deployed>,
-    /// By machine: what the captures say of the second deploy.
+pub(crate) struct Comparison {
+    /// By machine.
     pub(crate) judged: BTreeMap<String, Judgement>,
     /// By machine, and by place: what further deploys made of a difference.
     pub(crate) trends: BTreeMap<String, BTreeMap<(Section, String), Trend>>,
@@ -42,21 +31,10 @@ pub(crate) struct Evidence {
     pub(crate) details: BTreeMap<(String, String), Vec<String>>,
     /// By machine: ports that did not answer during the second deploy; empty where all did.
     pub(crate) outages: BTreeMap<String, Vec<Outage>>,
-    /// In the order of the scenario; shorter if the drill ended early.
-    pub(crate) checked: Vec<Checked>,
-    /// The same, made again later.
-    pub(crate) checked_again: BTreeMap<After, Vec<Checked>>,
-    pub(crate) restores: Restores,
-    pub(crate) cuts: Cuts,
-    /// What the repo's programs wanted of the world, as findings.
-    pub(crate) wanted: Vec<Finding>,
-    /// What a reader must know of the sandbox beside that.
-    pub(crate) sandbox: Vec<String>,
-    pub(crate) trouble: Option<Problem>,
 }
 
 /// One verdict for each claim this version knows. `today` is an ISO date.
-pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts, today: &str) -> Vec<ClaimReport> {
+pub(crate) fn claims(scenario: &Scenario, facts: &Facts, host: &HostFacts, today: &str) -> Vec<ClaimReport> {
     let subject = scenario.machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(" ");
     let mut reports = Vec::new();
     for claim in Claim::ALL {
@@ -65,22 +43,22 @@ pub(crate) fn claims(scenario: &Scenario, evidence: &Evidence, host: &HostFacts,
             continue;
         }
         let (counts, mut findings) = match claim {
-            Claim::Rebuilds => with_idle_machines(scenario, evidence.first.as_ref(), rebuilds(evidence)),
+            Claim::Rebuilds => with_idle_machines(scenario, facts.deploys.get(Pass::First), rebuilds(facts)),
             Claim::Idempotent => {
-                with_idle_machines(scenario, evidence.second.as_ref(), idempotent::idempotent(scenario, evidence))
+                with_idle_machines(scenario, facts.deploys.get(Pass::Second), idempotent::idempotent(scenario, facts))
             }
-            Claim::Serves => serves(scenario, evidence, &evidence.checked),
-            Claim::SurvivesReboot => survives_reboot(scenario, evidence),
-            Claim::Restores => restores(scenario, evidence, host),
-            Claim::Resumes => resumes::resumes(evidence),
+            Claim::Serves => serves(scenario, facts, facts.checks.first()),
+            Claim::SurvivesReboot => survives_reboot(scenario, facts),
+            Claim::Restores => restores(scenario, facts, host),
+            Claim::Resumes => resumes::resumes(facts),
         };
         if answers_for_the_sandbox(claim, scenario) {
-            findings.extend(evidence.wanted.iter().cloned());
+            findings.extend(facts.wanted.iter().cloned());
         }
         let complete = counts.1 > 0 && counts.0 >= counts.1;
         apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
         let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
-        report.summary = summary(&report, evidence);
+        report.summary = summary(&report, facts);
         report.findings = shorten(report.findings);
         reports.push(report);
     }
@@ -112,9 +90,9 @@ fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts,
     (counts, findings)
 }
 
-fn rebuilds(evidence: &Evidence) -> Counted {
-    let Some(first) = &evidence.first else {
-        return ((0, 0, "operations"), vec![not_reached(&[Claim::Rebuilds], evidence)]);
+fn rebuilds(facts: &Facts) -> Counted {
+    let Some(first) = facts.deploys.get(Pass::First) else {
+        return ((0, 0, "operations"), vec![not_reached(&[Claim::Rebuilds], facts)]);
     };
     let total = first.run.operations;
     let mut findings: Vec<Finding> = first
@@ -128,7 +106,7 @@ fn rebuilds(evidence: &Evidence) -> Counted {
             finding
         })
         .collect();
-    findings.extend(ended(Code::DeployFailed, "the deploy into clean machines failed", first, evidence));
+    findings.extend(ended(Code::DeployFailed, "the deploy into clean machines failed", first, facts));
     // An unfinished deploy was not looked at to its end: nobody knows how many operations it has.
     let done = if first.ended == Ended::Well { total } else { total - first.run.failed.min(total) };
     let declared = if first.ended == Ended::Well { total } else { total.max(done + 1) };
@@ -136,18 +114,18 @@ fn rebuilds(evidence: &Evidence) -> Counted {
 }
 
 /// The finding under a deploy that did not end well.
-pub(crate) fn ended(code: Code, what: &str, deployed: &Deployed, evidence: &Evidence) -> Option<Finding> {
+pub(crate) fn ended(code: Code, what: &str, deployed: &Deployed, facts: &Facts) -> Option<Finding> {
     match &deployed.ended {
         Ended::Well => None,
-        Ended::Unclear(_) if evidence.trouble.as_ref().is_some_and(|trouble| trouble.code == Code::AcmeLost) => {
-            Some(not_reached(code.claims(), evidence))
+        Ended::Unclear(_) if facts.stopped.as_ref().is_some_and(|trouble| trouble.code == Code::AcmeLost) => {
+            Some(not_reached(code.claims(), facts))
         }
         Ended::Unclear(why) => Some(Finding::new(Code::NotProven, "deploy", why.clone())),
         // A machine that died under the tool, or a host without space, says nothing about the repo.
         Ended::Failed { .. }
-            if evidence.trouble.as_ref().is_some_and(|t| [Code::MachineLost, Code::HostFull].contains(&t.code)) =>
+            if facts.stopped.as_ref().is_some_and(|t| [Code::MachineLost, Code::HostFull].contains(&t.code)) =>
         {
-            Some(not_reached(code.claims(), evidence))
+            Some(not_reached(code.claims(), facts))
         }
         Ended::Failed { operation, host, evidence } => {
             let at = operation.as_ref().map(|o| format!(" at operation `{}`", o.name)).unwrap_or_default();
@@ -163,8 +141,8 @@ pub(crate) fn ended(code: Code, what: &str, deployed: &Deployed, evidence: &Evid
 }
 
 /// Why what `claims` speak about was not looked at. A problem of their own may fail them; any other leaves them open.
-pub(crate) fn not_reached(claims: &[Claim], evidence: &Evidence) -> Finding {
-    let Some(problem) = &evidence.trouble else {
+pub(crate) fn not_reached(claims: &[Claim], facts: &Facts) -> Finding {
+    let Some(problem) = &facts.stopped else {
         return Finding::new(Code::NotRun, "drill", "the drill did not get that far");
     };
     let subject = if problem.code == Code::Unsealed { "sandbox" } else { "drill" };
@@ -218,7 +196,7 @@ fn shorten(findings: Vec<Finding>) -> Vec<Finding> {
     kept
 }
 
-fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
+fn summary(report: &ClaimReport, facts: &Facts) -> String {
     let fails = report.findings.iter().filter(|f| f.severity == Severity::Fails && f.waived.is_none()).count();
     let first_open = report.findings.iter().find(|f| f.severity == Severity::Unknown);
     use redrill_model::Verdict;
@@ -233,7 +211,7 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
         }
         (_, Verdict::Waived) => "it does not hold, and waivers cover all of it".to_owned(),
         (Claim::Rebuilds, Verdict::Proven) => {
-            let seconds = evidence.first.as_ref().map_or(0.0, |first| first.run.seconds);
+            let seconds = facts.deploys.get(Pass::First).map_or(0.0, |first| first.run.seconds);
             format!("clean machines, this commit and the keys were enough; the deploy took {seconds:.0} s")
         }
         (Claim::Rebuilds, Verdict::Failed) => first_failure(report),
@@ -260,12 +238,13 @@ fn summary(report: &ClaimReport, evidence: &Evidence) -> String {
         (Claim::SurvivesReboot, Verdict::Failed) => {
             format!("{fails} of {} checks do not hold after a reboot", report.declared)
         }
-        (Claim::Restores, Verdict::Proven) => restored_summary(evidence),
+        (Claim::Restores, Verdict::Proven) => restored_summary(facts),
         (Claim::Restores, Verdict::Failed) => first_failure(report),
         (Claim::Resumes, Verdict::Proven) => {
             format!(
                 "cut off at {} of {} places, the next deploy reached the same state",
-                report.checked, evidence.cuts.places
+                report.checked,
+                facts.cuts.as_ref().map_or(0, |cuts| cuts.places)
             )
         }
         (Claim::Resumes, Verdict::Failed) => first_failure(report),

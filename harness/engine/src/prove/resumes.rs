@@ -2,16 +2,18 @@
 
 use redrill_model::{Claim, Code, Finding, OperationRef};
 
-use super::{Counted, Evidence, code_of, not_reached};
-use crate::resume::{After, Cut};
+use super::{Counted, code_of, not_reached};
+use crate::facts::Facts;
+use crate::resume::{After, Cut, Cuts};
 use crate::tools::{Boundary, Ended};
 
-pub(super) fn resumes(evidence: &Evidence) -> Counted {
-    let cuts = &evidence.cuts;
+pub(super) fn resumes(facts: &Facts) -> Counted {
+    let none = Cuts::default();
+    let cuts = facts.cuts.as_ref().unwrap_or(&none);
     let mut findings: Vec<Finding> = cuts.done.iter().flat_map(of_cut).collect();
     if cuts.done.len() < cuts.wanted || cuts.wanted == 0 {
-        let mut finding = not_reached(&[Claim::Resumes], evidence);
-        if evidence.trouble.is_none() && cuts.wanted == 0 {
+        let mut finding = not_reached(&[Claim::Resumes], facts);
+        if facts.stopped.is_none() && facts.cuts.is_some() && cuts.wanted == 0 {
             "there is no place to cut the deploy off".clone_into(&mut finding.summary);
         }
         findings.push(finding);

@@ -2,11 +2,12 @@
 
 use redrill_model::{Claim, Code, Finding, Scenario};
 
-use super::{Counted, Evidence, not_reached};
+use super::{Counted, not_reached};
 use crate::checks::{Checked, Seen};
+use crate::facts::Facts;
 
 /// What came of these checks.
-pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checked]) -> Counted {
+pub(crate) fn serves(scenario: &Scenario, facts: &Facts, checked: &[Checked]) -> Counted {
     let mut findings = Vec::new();
     let mut answered = 0;
     for (check, checked) in scenario.checks.iter().zip(checked) {
@@ -31,7 +32,7 @@ pub(crate) fn serves(scenario: &Scenario, evidence: &Evidence, checked: &[Checke
         findings.push(finding);
     }
     if checked.len() < scenario.checks.len() {
-        findings.push(not_reached(&[Claim::Serves], evidence));
+        findings.push(not_reached(&[Claim::Serves], facts));
     }
     ((answered, scenario.checks.len(), "checks"), findings)
 }

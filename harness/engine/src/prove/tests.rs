@@ -5,7 +5,8 @@ use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Verdict};
 use redrill_state::{Observation, Outcome, Window};
 
 use super::*;
-use crate::checks::Seen;
+use crate::checks::{Checked, Seen};
+use crate::problem::Problem;
 use crate::tools::HostWindow;
 
 const SCENARIO: &str = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
@@ -57,6 +58,7 @@ pub(crate) fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed
         boundaries: Vec::new(),
         cut: None,
         passed_over: Vec::new(),
+        offsets: BTreeMap::new(),
     }
 }
 
@@ -64,29 +66,31 @@ fn green() -> Checked {
     Checked { seen: Ok(Seen::Holds), seconds: 0.1 }
 }
 
-/// A drill in which all went well.
-fn proven() -> Evidence {
-    let operations = [("a", Outcome::Changed), ("b", Outcome::Unchanged)];
-    Evidence {
-        first: Some(deployed(&operations, Ended::Well)),
-        second: Some(deployed(&operations.map(|(name, _)| (name, Outcome::Unchanged)), Ended::Well)),
-        judged: BTreeMap::from([("web".to_owned(), Judgement::default())]),
-        checked: vec![green()],
-        ..Evidence::default()
-    }
+fn judged(judged: BTreeMap<String, Judgement>) -> Comparison {
+    Comparison { judged, ..Comparison::default() }
 }
 
-fn verdicts(evidence: &Evidence) -> [Verdict; 3] {
-    let reports = claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22");
+/// A drill in which all went well.
+fn proven() -> Facts {
+    let operations = [("a", Outcome::Changed), ("b", Outcome::Unchanged)];
+    let again = operations.map(|(name, _)| (name, Outcome::Unchanged));
+    let mut facts = Facts {
+        deploys: [(Pass::First, deployed(&operations, Ended::Well)), (Pass::Second, deployed(&again, Ended::Well))]
+            .into(),
+        compared: judged(BTreeMap::from([("web".to_owned(), Judgement::default())])),
+        ..Facts::default()
+    };
+    facts.checks.add(None, vec![green()]);
+    facts
+}
+
+fn verdicts(facts: &Facts) -> [Verdict; 3] {
+    let reports = claims(&scenario(""), facts, &HostFacts::default(), "2026-11-22");
     [reports[0].verdict, reports[1].verdict, reports[2].verdict]
 }
 
-fn codes(evidence: &Evidence, claim: usize) -> Vec<Code> {
-    claims(&scenario(""), evidence, &HostFacts::default(), "2026-11-22")[claim]
-        .findings
-        .iter()
-        .map(|f| f.code)
-        .collect()
+fn codes(facts: &Facts, claim: usize) -> Vec<Code> {
+    claims(&scenario(""), facts, &HostFacts::default(), "2026-11-22")[claim].findings.iter().map(|f| f.code).collect()
 }
 
 use Verdict::{Failed, Proven, Unproven};
@@ -94,15 +98,15 @@ use Verdict::{Failed, Proven, Unproven};
 #[test]
 fn all_is_proven_only_when_all_was_looked_at() {
     assert_eq!(verdicts(&proven()), [Proven, Proven, Proven]);
-    assert_eq!(verdicts(&Evidence::default()), [Unproven, Unproven, Unproven]);
+    assert_eq!(verdicts(&Facts::default()), [Unproven, Unproven, Unproven]);
     let mut no_capture = proven();
-    no_capture.judged.clear();
+    no_capture.compared.judged.clear();
     assert_eq!(verdicts(&no_capture), [Proven, Unproven, Proven]);
     let mut no_checks = proven();
-    no_checks.checked.clear();
+    no_checks.checks.discard(None);
     assert_eq!(verdicts(&no_checks), [Proven, Proven, Unproven]);
     let mut nothing_ran = proven();
-    nothing_ran.first = Some(deployed(&[], Ended::Well));
+    nothing_ran.deploys.add(Pass::First, deployed(&[], Ended::Well));
     assert_eq!(verdicts(&nothing_ran)[0], Unproven);
 }
 
@@ -120,9 +124,9 @@ fn a_failed_deploy_names_its_operation_and_leaves_the_rest_open() {
     let operation = Some(OperationRef { number: 2, name: "b".to_owned(), ..OperationRef::default() });
     let ended = Ended::Failed { operation, host: Some("web".to_owned()), evidence: vec!["boom".to_owned()] };
     let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
-    let evidence = Evidence { first: Some(deployed(&operations, ended)), ..Evidence::default() };
-    let reports = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22");
-    assert_eq!(verdicts(&evidence), [Failed, Unproven, Unproven]);
+    let facts = Facts { deploys: [(Pass::First, deployed(&operations, ended))].into(), ..Facts::default() };
+    let reports = claims(&scenario(""), &facts, &HostFacts::default(), "2026-11-22");
+    assert_eq!(verdicts(&facts), [Failed, Unproven, Unproven]);
     assert!(reports[0].summary.contains("at operation `b`"), "{}", reports[0].summary);
     assert_eq!((reports[0].checked, reports[0].findings[0].evidence.as_slice()), (1, ["boom".to_owned()].as_slice()));
 }
@@ -131,44 +135,43 @@ fn a_failed_deploy_names_its_operation_and_leaves_the_rest_open() {
 fn a_machine_that_died_says_nothing_about_the_repo() {
     let ended = Ended::Failed { operation: None, host: None, evidence: Vec::new() };
     let trouble = Problem::new(Code::MachineLost, "QEMU ended".to_owned());
-    let evidence = Evidence {
-        first: Some(deployed(&[("a", Outcome::Changed)], ended)),
-        trouble: Some(trouble),
-        ..Evidence::default()
-    };
-    assert_eq!(verdicts(&evidence), [Unproven, Unproven, Unproven]);
+    let first = deployed(&[("a", Outcome::Changed)], ended);
+    let facts = Facts { deploys: [(Pass::First, first)].into(), stopped: Some(trouble), ..Facts::default() };
+    assert_eq!(verdicts(&facts), [Unproven, Unproven, Unproven]);
 }
 
 #[test]
 fn unclear_output_is_never_proof() {
-    let mut evidence = proven();
-    evidence.first = Some(deployed(&[("a", Outcome::Changed)], Ended::Unclear("no output".to_owned())));
-    assert_eq!(verdicts(&evidence)[0], Unproven);
-    let mut evidence = proven();
-    evidence.second = Some(deployed(&[("a", Outcome::Unchanged)], Ended::Unclear("no output".to_owned())));
-    assert_eq!(verdicts(&evidence)[1], Unproven);
+    let mut facts = proven();
+    facts.deploys.add(Pass::First, deployed(&[("a", Outcome::Changed)], Ended::Unclear("no output".to_owned())));
+    assert_eq!(verdicts(&facts)[0], Unproven);
+    let mut facts = proven();
+    facts.deploys.add(Pass::Second, deployed(&[("a", Outcome::Unchanged)], Ended::Unclear("no output".to_owned())));
+    assert_eq!(verdicts(&facts)[1], Unproven);
 }
 
 #[test]
 fn the_second_run_must_be_the_same_run() {
-    let mut evidence = proven();
-    evidence.second = Some(deployed(&[("a", Outcome::Unchanged)], Ended::Well));
-    assert_eq!(verdicts(&evidence)[1], Unproven);
-    assert_eq!(codes(&evidence, 1), [Code::NotProven]);
-    evidence.second =
-        Some(deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged), ("c", Outcome::Unchanged)], Ended::Well));
-    assert_eq!(verdicts(&evidence)[1], Unproven, "an operation more is another run too");
+    let mut facts = proven();
+    facts.deploys.add(Pass::Second, deployed(&[("a", Outcome::Unchanged)], Ended::Well));
+    assert_eq!(verdicts(&facts)[1], Unproven);
+    assert_eq!(codes(&facts, 1), [Code::NotProven]);
+    facts.deploys.add(
+        Pass::Second,
+        deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged), ("c", Outcome::Unchanged)], Ended::Well),
+    );
+    assert_eq!(verdicts(&facts)[1], Unproven, "an operation more is another run too");
 }
 
 #[test]
 fn what_fails_in_the_second_run_only_fails_the_claim() {
-    let mut evidence = proven();
+    let mut facts = proven();
     let operations = [("a", Outcome::Failed), ("b", Outcome::Unchanged)];
-    evidence.second = Some(deployed(&operations, Ended::Well));
-    assert_eq!((verdicts(&evidence)[1], codes(&evidence, 1)), (Failed, vec![Code::RerunFails]));
-    evidence.first = Some(deployed(&operations, Ended::Well));
-    assert_eq!(verdicts(&evidence), [Proven, Proven, Proven], "it failed before, and its author allows that");
-    assert_eq!(codes(&evidence, 0), [Code::IgnoredError]);
+    facts.deploys.add(Pass::Second, deployed(&operations, Ended::Well));
+    assert_eq!((verdicts(&facts)[1], codes(&facts, 1)), (Failed, vec![Code::RerunFails]));
+    facts.deploys.add(Pass::First, deployed(&operations, Ended::Well));
+    assert_eq!(verdicts(&facts), [Proven, Proven, Proven], "it failed before, and its author allows that");
+    assert_eq!(codes(&facts, 0), [Code::IgnoredError]);
 }
 
 fn changed(path: &str) -> Observation {
@@ -184,11 +187,11 @@ fn changed(path: &str) -> Observation {
 
 #[test]
 fn what_the_captures_show_is_put_down_to_operations() {
-    let mut evidence = proven();
+    let mut facts = proven();
     let observation = changed("/etc/motd");
     let judgement = Judgement { observations: vec![observation; 40], ..Judgement::default() };
-    evidence.judged.insert("web".to_owned(), judgement);
-    let reports = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22");
+    facts.compared.judged.insert("web".to_owned(), judgement);
+    let reports = claims(&scenario(""), &facts, &HostFacts::default(), "2026-11-22");
     assert_eq!(reports[1].verdict, Failed);
     assert!(reports[1].summary.contains("by `b`"), "{}", reports[1].summary);
     assert_eq!(reports[1].findings.len(), SHOWN);
@@ -197,10 +200,10 @@ fn what_the_captures_show_is_put_down_to_operations() {
 
 #[test]
 fn waivers_soften_what_they_name() {
-    let mut evidence = proven();
-    evidence.checked = vec![Checked { seen: Ok(Seen::Not(vec!["port 22 is closed".to_owned()])), seconds: 1.0 }];
+    let mut facts = proven();
+    facts.checks.add(None, vec![Checked { seen: Ok(Seen::Not(vec!["port 22 is closed".to_owned()])), seconds: 1.0 }]);
     let waiver = "[[waiver]]\nclaim = 'serves'\npath = 'ssh'\nreason = 'r'\nby = 'ada'\nuntil = 2026-12-31\n";
-    let verdict = |today| claims(&scenario(waiver), &evidence, &HostFacts::default(), today)[2].verdict;
+    let verdict = |today| claims(&scenario(waiver), &facts, &HostFacts::default(), today)[2].verdict;
     assert_eq!((verdict("2026-11-22"), verdict("2027-01-01")), (Verdict::Waived, Failed));
     assert_eq!(
         claims(&scenario(waiver), &proven(), &HostFacts::default(), "2026-11-22")[2].verdict,
@@ -211,32 +214,33 @@ fn waivers_soften_what_they_name() {
 
 #[test]
 fn a_red_check_fails_and_one_that_could_not_be_made_leaves_open() {
-    let mut evidence = proven();
-    evidence.checked = vec![Checked { seen: Ok(Seen::Not(vec!["closed".to_owned()])), seconds: 1.0 }];
-    let report = &claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22")[2];
+    let mut facts = proven();
+    facts.checks.add(None, vec![Checked { seen: Ok(Seen::Not(vec!["closed".to_owned()])), seconds: 1.0 }]);
+    let report = &claims(&scenario(""), &facts, &HostFacts::default(), "2026-11-22")[2];
     assert_eq!(report.verdict, Failed);
     assert!(report.findings[0].evidence[0].contains("operators sign in"), "the reason is told");
     let lost = MachineError::Lost { machine: "web".to_owned(), said: "gone".to_owned() };
-    evidence.checked = vec![Checked { seen: Err(lost), seconds: 1.0 }];
-    assert_eq!(verdicts(&evidence)[2], Unproven);
+    facts.checks.add(None, vec![Checked { seen: Err(lost), seconds: 1.0 }]);
+    assert_eq!(verdicts(&facts)[2], Unproven);
 }
 
 #[test]
 fn a_difference_is_shown_with_its_trend_and_what_was_there() {
-    let mut evidence = Evidence { judged: evidence_of(&[changed("/etc/motd")]), ..proven() };
-    evidence.details.insert(("web".to_owned(), "/etc/motd".to_owned()), vec!["+again".to_owned()]);
+    let mut facts = Facts { compared: judged(evidence_of(&[changed("/etc/motd")])), ..proven() };
+    facts.compared.details.insert(("web".to_owned(), "/etc/motd".to_owned()), vec!["+again".to_owned()]);
     let with = |trend| {
         let place = (Section::Files, "/etc/motd".to_owned());
         let trends = BTreeMap::from([("web".to_owned(), BTreeMap::from([(place, trend)]))]);
-        let evidence = Evidence { trends, judged: evidence_of(&[changed("/etc/motd")]), ..proven() };
-        claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0)
+        let compared = Comparison { trends, ..judged(evidence_of(&[changed("/etc/motd")])) };
+        let facts = Facts { compared, ..proven() };
+        claims(&scenario(""), &facts, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0)
     };
     let grows = with(Trend::Diverges);
     assert_eq!((grows.code, grows.trend.as_deref()), (Code::RealChange, Some("DIVERGES")));
     assert!(grows.evidence[0].starts_with("trend: DIVERGES"), "{:?}", grows.evidence);
     let depends = with(Trend::ControllerDependent);
     assert_eq!((depends.code, depends.severity), (Code::ControllerDependent, Severity::Fails));
-    let shown = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0);
+    let shown = claims(&scenario(""), &facts, &HostFacts::default(), "2026-11-22").remove(1).findings.remove(0);
     assert_eq!(shown.evidence, ["+again"]);
 }
 
@@ -248,8 +252,9 @@ fn evidence_of(observations: &[Observation]) -> BTreeMap<String, Judgement> {
 #[test]
 fn an_outage_disrupts_even_where_no_unit_began_anew() {
     let outage = Outage { port: 443, checks: Vec::new(), at: 1.0, seconds: 0.4 };
-    let mut evidence = Evidence { outages: BTreeMap::from([("web".to_owned(), vec![outage])]), ..proven() };
-    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec![Code::Disruptive], Failed));
+    let mut facts = proven();
+    facts.compared.outages.insert("web".to_owned(), vec![outage]);
+    assert_eq!((codes(&facts, 1), verdicts(&facts)[1]), (vec![Code::Disruptive], Failed));
     let restart = Observation {
         kind: Observed::Disruptive,
         section: None,
@@ -257,8 +262,8 @@ fn an_outage_disrupts_even_where_no_unit_began_anew() {
         summary: "the second deploy restarted `web.service`".to_owned(),
         ..changed("")
     };
-    evidence.judged = evidence_of(&[restart]);
-    let findings = claims(&scenario(""), &evidence, &HostFacts::default(), "2026-11-22").remove(1).findings;
+    facts.compared.judged = evidence_of(&[restart]);
+    let findings = claims(&scenario(""), &facts, &HostFacts::default(), "2026-11-22").remove(1).findings;
     assert_eq!(findings.len(), 1, "the outage is part of the restart's story");
     assert!(findings[0].evidence[0].contains("nobody listened on port 443 for 0.4 s"), "{findings:?}");
 }
@@ -267,31 +272,33 @@ fn an_outage_disrupts_even_where_no_unit_began_anew() {
 fn a_second_deploy_that_fails_from_elsewhere_only_depends_on_the_controller() {
     let operations = [("a", Outcome::Changed), ("b", Outcome::Failed)];
     let ended = Ended::Failed { operation: None, host: None, evidence: Vec::new() };
-    let mut evidence = Evidence { second: Some(deployed(&operations, ended.clone())), ..proven() };
-    assert_eq!(codes(&evidence, 1), [Code::RerunFails]);
-    evidence.later = vec![deployed(&operations, ended)];
-    assert_eq!(codes(&evidence, 1), [Code::RerunFails], "it fails from there too");
-    evidence.later = vec![deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged)], Ended::Well)];
-    assert_eq!((codes(&evidence, 1), verdicts(&evidence)[1]), (vec![Code::ControllerDependent], Failed));
+    let mut facts = proven();
+    facts.deploys.add(Pass::Second, deployed(&operations, ended.clone()));
+    assert_eq!(codes(&facts, 1), [Code::RerunFails]);
+    facts.deploys.add(Pass::Third, deployed(&operations, ended));
+    assert_eq!(codes(&facts, 1), [Code::RerunFails], "it fails from there too");
+    facts.deploys.add(Pass::Third, deployed(&[("a", Outcome::Unchanged), ("b", Outcome::Unchanged)], Ended::Well));
+    assert_eq!((codes(&facts, 1), verdicts(&facts)[1]), (vec![Code::ControllerDependent], Failed));
 }
 
 #[test]
 fn a_report_without_effect_fails_where_the_scenario_is_strict() {
     let mut observation = changed("a");
     (observation.kind, observation.section) = (Observed::FalseChange, None);
-    let evidence = Evidence { judged: evidence_of(&[observation]), ..proven() };
+    let facts = Facts { compared: judged(evidence_of(&[observation])), ..proven() };
     let strict = SCENARIO.replace("script = 'd'\n", "script = 'd'\nstrict = true\n");
     let verdict = |text: &str| {
-        claims(&Scenario::parse(text).expect("valid"), &evidence, &HostFacts::default(), "2026-11-22")[1].verdict
+        claims(&Scenario::parse(text).expect("valid"), &facts, &HostFacts::default(), "2026-11-22")[1].verdict
     };
     assert_eq!((verdict(SCENARIO), verdict(&strict)), (Proven, Failed));
 }
 
 #[test]
 fn a_play_that_matches_no_host_proves_nothing() {
-    let mut evidence = proven();
+    let mut facts = proven();
+    let operations = [("a", Outcome::Unchanged), ("b", Outcome::Unchanged)];
     let passed_over = vec!["the play `web` matched no host".to_owned()];
-    evidence.second.as_mut().expect("a second deploy").passed_over = passed_over;
-    assert_eq!(verdicts(&evidence), [Proven, Unproven, Proven]);
-    assert_eq!(codes(&evidence, 1), [Code::NotProven]);
+    facts.deploys.add(Pass::Second, Deployed { passed_over, ..deployed(&operations, Ended::Well) });
+    assert_eq!(verdicts(&facts), [Proven, Unproven, Proven]);
+    assert_eq!(codes(&facts, 1), [Code::NotProven]);
 }

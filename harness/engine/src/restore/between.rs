@@ -4,11 +4,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use redrill_machines::{Backend, Deadline};
-use redrill_model::{Backup, Code, Origin, Pass};
+use redrill_machines::Machine;
+use redrill_model::{Backup, Code, Origin, Pass, Scenario};
 
-use super::{Done, Restores};
-use crate::drill::{Drill, Progress};
+use super::{Done, Restorer, Restores};
 use crate::problem::Problem;
 use crate::tools;
 
@@ -25,8 +24,8 @@ pub(crate) struct Between<'a> {
 impl<'a> Between<'a> {
     /// A backup that is made in the drill is not there at the first deploy; all are at the one into the machines that
     /// are to be restored.
-    pub(crate) fn of<B: Backend>(drill: &'a Drill<B>, pass: Pass) -> Self {
-        Self::new(&drill.loaded.scenario.backups, pass)
+    pub(crate) fn of(scenario: &'a Scenario, pass: Pass) -> Self {
+        Self::new(&scenario.backups, pass)
     }
 
     fn new(backups: &'a [Backup], pass: Pass) -> Self {
@@ -66,37 +65,34 @@ impl<'a> Between<'a> {
 
     /// Restores what the deploy waits for, whenever it does. Ends only where a restore failed: what would follow in the
     /// deploy says nothing then.
-    pub(crate) async fn restore<B: Backend>(
+    pub(crate) async fn restore<M: Machine>(
         &self,
-        drill: &Drill<B>,
-        progress: &Progress<B>,
+        restorer: &Restorer<'_, M>,
         label: &str,
         done: &Mutex<Vec<(bool, Done)>>,
-        deadline: &Deadline,
     ) -> Problem {
-        let (Some(controller), false) = (&progress.controller, self.is_empty()) else {
+        let (Some(controller), false) = (restorer.controller, self.is_empty()) else {
             return std::future::pending().await;
         };
-        let last = super::last_report(drill);
+        let last = super::last_report(restorer.context);
         let mut served = 0;
         loop {
             tokio::time::sleep(LOOK).await;
             // Pauses are told by number; one that comes later in the scenario may be reached first.
             let Some(number) = tools::paused(controller, label).0.get(served).copied() else { continue };
             let Some((name, backups)) = number.checked_sub(1).and_then(|index| self.waits.get(index)) else { continue };
-            drill.events.progress(&format!("the deploy waits behind `{name}`"));
+            restorer.context.tell(&format!("the deploy waits behind `{name}`"));
             for backup in backups {
-                let restored = super::restore_one(drill, progress, backup, last.as_ref(), deadline).await;
-                let stop = restored.stops().map(|fault| (fault.text.clone(), fault.evidence.clone()));
+                let restored = restorer.restore(backup, last.as_ref()).await;
+                let stop = restored.stops().map(|problem| (problem.text.clone(), problem.evidence.clone()));
                 done.lock().expect("no panic while it is held").push((self.counts || stop.is_some(), restored));
                 if let Some((why, evidence)) = stop {
                     let text = format!("the deploy did not go on behind `{name}`: backup `{}`: {why}", backup.name);
-                    return Problem { code: Code::NotRun, text, evidence };
+                    return Problem { evidence, ..Problem::new(Code::NotRun, text) };
                 }
             }
             if let Err(error) = tools::let_go(controller, label, number) {
-                let text = format!("the deploy cannot be told to go on: {error}");
-                return Problem { code: Code::NoController, text, evidence: Vec::new() };
+                return Problem::new(Code::NoController, format!("the deploy cannot be told to go on: {error}"));
             }
             served += 1;
         }
@@ -133,8 +129,6 @@ impl Restores {
 
 #[cfg(test)]
 mod tests {
-    use redrill_model::Scenario;
-
     use super::*;
 
     fn backups(more: &str) -> Vec<Backup> {

@@ -1,18 +1,21 @@
 //! The round trip: the service is filled, the repo's own job backs it up, and clean machines take the old ones' place.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use redrill_machines::{Backend, Deadline, Exec, Machine, Output};
+use redrill_machines::{Deadline, Exec, Machine, Output};
 use redrill_model::{Backup, Code, Moment, Origin, Run, Site, Target};
-use redrill_state::{Capture, Manifest};
+use redrill_state::Manifest;
 
+use super::Restores;
 use super::loss::{self, Lives};
 use super::oracle;
 use super::repository::Source;
 use crate::capture;
-use crate::drill::{Drill, Outcome, Progress};
+use crate::captures::Captures;
+use crate::context::Context;
+use crate::controller::Controller;
 use crate::problem::Problem;
 
 /// A seed or a job that takes longer on the smallest machine has hung.
@@ -35,7 +38,7 @@ const ACCOUNTS: &str = "command -v psql >/dev/null && runuser -u postgres -- psq
 
 /// A backup that was made in this drill.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(crate) struct Made {
     pub(super) source: Source,
     /// What was in the targets when the job had run.
     pub(super) manifest: Manifest,
@@ -50,147 +53,138 @@ pub(super) struct Lived {
     packaged: BTreeSet<String>,
 }
 
-/// Seeds first, then the jobs: a backup of one service may hold what another's seed left.
-pub(crate) async fn back_up<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
-    match all(drill, progress, deadline).await {
-        Ok(note) => Outcome::Done(note),
-        Err((backup, problem)) => {
-            let text = format!("backup `{backup}`: {}", problem.text);
-            Outcome::Unknown(Problem { text, ..problem })
+/// What seeds and backup jobs run with.
+#[derive(Clone, Copy)]
+pub(crate) struct Jobs<'a> {
+    pub(crate) context: &'a Context,
+    pub(crate) controller: Option<&'a Controller>,
+    pub(crate) deadline: &'a Deadline,
+}
+
+/// Backups that were made, and what is remembered of their machines.
+#[derive(Debug, Default)]
+pub(crate) struct BackedUp {
+    /// By backup.
+    made: BTreeMap<String, Made>,
+    /// By machine.
+    lived: BTreeMap<String, Lived>,
+}
+
+impl BackedUp {
+    /// A note.
+    pub(crate) fn note(&self) -> String {
+        let size = |made: &Made| std::fs::metadata(made.source.path()).map(|metadata| metadata.len());
+        let bytes: u64 = self.made.values().filter_map(|made| size(made).ok()).sum();
+        format!("{} backups made, {} KiB", self.made.len(), bytes / 1024)
+    }
+
+    pub(super) fn into_parts(self) -> (BTreeMap<String, Made>, BTreeMap<String, Lived>) {
+        (self.made, self.lived)
+    }
+}
+
+impl Jobs<'_> {
+    /// Seeds first, then the jobs: a backup of one service may hold what another's seed left.
+    pub(crate) async fn run_all<M: Machine>(&self, machines: &[M]) -> Result<BackedUp, Problem> {
+        let all = &self.context.scenario().backups;
+        let backups: Vec<&Backup> = all.iter().filter(|backup| matches!(backup.origin, Origin::Made { .. })).collect();
+        let mut done = BackedUp::default();
+        for backup in &backups {
+            if let Origin::Made { seed: Some(seed), .. } = &backup.origin {
+                self.context.tell(&format!("filling the service of `{}`", backup.name));
+                let machine = of(machines, backup).map_err(named(&backup.name))?;
+                self.run(machine, seed, (Code::SeedFailed, "the seed")).await.map_err(named(&backup.name))?;
+            }
+        }
+        for backup in &backups {
+            self.context.tell(&format!("running the backup job of `{}`", backup.name));
+            let machine = of(machines, backup).map_err(named(&backup.name))?;
+            let made = self.made(machine, backup).await.map_err(named(&backup.name))?;
+            done.made.insert(backup.name.clone(), made);
+        }
+        for machine in machines {
+            let lived = remember(machine, self.deadline).await.map_err(named(machine.name()))?;
+            done.lived.insert(machine.name().to_owned(), lived);
+        }
+        Ok(done)
+    }
+
+    /// Runs the job; what was backed up is looked at.
+    async fn made<M: Machine>(&self, machine: &M, backup: &Backup) -> Result<Made, Problem> {
+        let source = self.back_up(machine, backup, "repository.tar").await?;
+        let limit = self.deadline.child("looking at what was backed up", JOB);
+        let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
+        if manifest.data(|subject| super::deployed(backup, subject)).is_empty() {
+            let text = "there was nothing to back up: the seed left the targets empty";
+            return Err(Problem::new(Code::NothingSeeded, text));
+        }
+        Ok(Made { source, manifest })
+    }
+
+    /// Runs the job of a backup; what it leaves goes to the host, with its owners, into `file` of the backup's directory.
+    pub(super) async fn back_up<M: Machine>(
+        &self,
+        machine: &M,
+        backup: &Backup,
+        file: &str,
+    ) -> Result<Source, Problem> {
+        let Origin::Made { job, leaves, .. } = &backup.origin else {
+            return Err(Problem::new(Code::NotRun, "it has no job"));
+        };
+        self.run(machine, job, (Code::JobFailed, "the backup job")).await?;
+        let limit = self.deadline.child("fetching the backup", JOB);
+        let dir = self.context.path().join("restores").join(&backup.name);
+        std::fs::create_dir_all(&dir).map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
+        fetch(machine, leaves, &dir.join(file), &limit).await
+    }
+
+    async fn run<M: Machine>(&self, machine: &M, run: &Run, (code, what): (Code, &str)) -> Result<(), Problem> {
+        let limit = self.deadline.child(what, JOB);
+        let output: Output = match run.on {
+            Site::Machine => {
+                let input = match &run.input {
+                    None => Vec::new(),
+                    Some(path) => std::fs::read(self.context.file(path)).map_err(|error| {
+                        let text = format!("{what} was not started: cannot read `{}`: {error}", path.display());
+                        Problem::new(Code::NotRun, text)
+                    })?,
+                };
+                machine.exec(&Exec(run.words.clone()), &input, &limit).await?
+            }
+            Site::Controller => {
+                let none = || Problem::new(Code::NotRun, "there is no controller");
+                let ran = limit.limit(self.controller.ok_or_else(none)?.run(&run.words)).await;
+                ran.map_err(|limit| Problem::new(Code::TimedOut, limit.to_string()))??
+            }
+        };
+        match output.status {
+            0 => Ok(()),
+            status => Err(Problem::new(code, format!("{what} ended with exit status {status}")).with(&output.stderr)),
         }
     }
 }
 
-type Named<T> = Result<T, (String, Problem)>;
-
-async fn all<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Named<String> {
-    let made: Vec<&Backup> =
-        drill.loaded.scenario.backups.iter().filter(|backup| matches!(backup.origin, Origin::Made { .. })).collect();
-    let named = |backup: &Backup| {
-        let name = backup.name.clone();
-        move |fault| (name, fault)
-    };
-    for backup in &made {
-        if let Origin::Made { seed: Some(seed), .. } = &backup.origin {
-            drill.events.progress(&format!("filling the service of `{}`", backup.name));
-            run(drill, progress, backup, seed, (Code::SeedFailed, "the seed"), deadline)
-                .await
-                .map_err(named(backup))?;
-        }
-    }
-    let mut bytes = 0;
-    for backup in &made {
-        let Origin::Made { job, leaves, .. } = &backup.origin else { continue };
-        drill.events.progress(&format!("running the backup job of `{}`", backup.name));
-        run(drill, progress, backup, job, (Code::JobFailed, "the backup job"), deadline)
-            .await
-            .map_err(named(backup))?;
-        let made = collect(drill, progress, backup, leaves, deadline).await.map_err(named(backup))?;
-        bytes += std::fs::metadata(made.source.path()).map(|metadata| metadata.len()).unwrap_or_default();
-        progress.evidence.restores.made.insert(backup.name.clone(), made);
-    }
-    for machine in &progress.machines {
-        let lived = remember(machine, deadline).await.map_err(|fault| (machine.name().to_owned(), fault))?;
-        progress.evidence.restores.lived.insert(machine.name().to_owned(), lived);
-    }
-    Ok(format!("{} backups made, {} KiB", made.len(), bytes / 1024))
+/// A problem of this backup, or of this machine.
+fn named(name: &str) -> impl FnOnce(Problem) -> Problem {
+    let name = name.to_owned();
+    move |problem| Problem { text: format!("backup `{name}`: {}", problem.text), ..problem }
 }
 
-async fn run<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    run: &Run,
-    (code, what): (Code, &str),
-    deadline: &Deadline,
-) -> Result<(), Problem> {
-    let limit = deadline.child(what, JOB);
-    let output: Output = match run.on {
-        Site::Machine => {
-            let input = match &run.input {
-                None => Vec::new(),
-                Some(path) => std::fs::read(drill.loaded.directory.join(path)).map_err(|error| {
-                    Problem::new(
-                        Code::NotRun,
-                        format!("{what} was not started: cannot read `{}`: {error}", path.display()),
-                    )
-                })?,
-            };
-            machine(progress, backup)?.exec(&Exec(run.words.clone()), &input, &limit).await?
-        }
-        Site::Controller => {
-            let controller =
-                progress.controller.as_ref().ok_or_else(|| Problem::new(Code::NotRun, "there is no controller"))?;
-            limit
-                .limit(controller.run(&run.words))
-                .await
-                .map_err(|limit| Problem::new(Code::TimedOut, limit.to_string()))??
-        }
-    };
-    match output.status {
-        0 => Ok(()),
-        status => Err(Problem::new(code, format!("{what} ended with exit status {status}")).with(&output.stderr)),
-    }
-}
-
-fn machine<'a, B: Backend>(progress: &'a Progress<B>, backup: &Backup) -> Result<&'a B::Machine, Problem> {
-    let machine = progress.machines.iter().find(|machine| machine.name() == backup.machine);
+fn of<'a, M: Machine>(machines: &'a [M], backup: &Backup) -> Result<&'a M, Problem> {
+    let machine = machines.iter().find(|machine| machine.name() == backup.machine);
     machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
 }
 
-/// What the job left goes to the host, with its owners; what was backed up is looked at.
-async fn collect<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    leaves: &str,
-    deadline: &Deadline,
-) -> Result<Made, Problem> {
-    let machine = machine(progress, backup)?;
-    let limit = deadline.child("fetching the backup", JOB);
-    let source = fetch(drill, machine, backup, (leaves, "repository.tar"), &limit).await?;
-    let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
-    if manifest.data(|subject| super::deployed(backup, subject)).is_empty() {
-        let text = "there was nothing to back up: the seed left the targets empty";
-        return Err(Problem::new(Code::NothingSeeded, text));
-    }
-    Ok(Made { source, manifest })
-}
-
-/// Runs the job of a backup once more; what it leaves goes into `file` of the backup's directory.
-pub(super) async fn job<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    file: &str,
-    deadline: &Deadline,
-) -> Result<Source, Problem> {
-    let Origin::Made { job, leaves, .. } = &backup.origin else {
-        return Err(Problem::new(Code::NotRun, "it has no job"));
-    };
-    run(drill, progress, backup, job, (Code::JobFailed, "the backup job"), deadline).await?;
-    let limit = deadline.child("fetching the backup", JOB);
-    fetch(drill, machine(progress, backup)?, backup, (leaves, file), &limit).await
-}
-
-async fn fetch<B: Backend>(
-    drill: &Drill<B>,
-    machine: &B::Machine,
-    backup: &Backup,
-    (leaves, file): (&str, &str),
-    limit: &Deadline,
-) -> Result<Source, Problem> {
-    let dir = drill.run_dir.path().join("restores").join(&backup.name);
-    std::fs::create_dir_all(&dir).map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
-    let file = dir.join(file);
+/// What a job left at `leaves`, as an archive.
+async fn fetch<M: Machine>(machine: &M, leaves: &str, file: &Path, limit: &Deadline) -> Result<Source, Problem> {
     let line = "if [ -d \"$1\" ]; then exec tar -c --numeric-owner -C \"$1\" .; fi; \
                 exec tar -c --numeric-owner -C \"$(dirname \"$1\")\" \"$(basename \"$1\")\"";
-    let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), b"", &file, limit).await?;
+    let output = machine.exec_to_file(&Exec::new(["sh", "-c", line, "sh", leaves]), b"", file, limit).await?;
     if output.status != 0 {
         let text = format!("the job ended well, and `{leaves}` cannot be read");
         return Err(Problem::new(Code::NoBackupMade, text).with(&output.stderr));
     }
-    let source = Source::Archive(file);
+    let source = Source::Archive(file.to_owned());
     if super::read(&source).await?.files == 0 {
         return Err(Problem::new(Code::NoBackupMade, format!("the job ended well, and left nothing at `{leaves}`")));
     }
@@ -213,45 +207,36 @@ async fn lines<M: Machine>(machine: &M, shell: &str, deadline: &Deadline) -> Res
     Ok(output.text().lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
-/// Ends the machines, and makes clean ones in their place.
-pub(crate) async fn renew<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
-    let (_, trouble) = crate::stages::teardown(std::mem::take(&mut progress.machines), false).await;
-    if !trouble.is_empty() {
-        return Outcome::Unknown(Problem::new(Code::MachineLost, trouble));
-    }
-    // What was frozen at S1 is the old machines' past.
-    progress.frozen.clear();
-    crate::stages::boot(drill, progress, "new", deadline).await
-}
-
-/// Makes the loss report of every machine whose backup was made here.
-pub(crate) async fn losses<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) {
-    let scenario = &drill.loaded.scenario;
-    let names: Vec<String> = scenario
-        .backups
-        .iter()
-        .filter(|backup| matches!(backup.origin, Origin::Made { .. }))
-        .map(|backup| backup.machine.clone())
-        .collect::<BTreeSet<_>>()
-        .into_iter()
-        .collect();
+/// Makes the loss report of every machine whose backup was made here; the first that cannot be made says why.
+pub(crate) async fn losses<M: Machine>(
+    (context, captures): (&Context, &Captures),
+    machines: &[M],
+    restores: &mut Restores,
+    deadline: &Deadline,
+) {
+    let made = context.scenario().backups.iter().filter(|backup| matches!(backup.origin, Origin::Made { .. }));
+    let names: BTreeSet<&str> = made.map(|backup| backup.machine.as_str()).collect();
     for name in names {
-        match of_machine(drill, progress, &name, deadline).await {
-            Ok(report) => progress.evidence.restores.losses.push(report),
-            Err(fault) => drop(progress.evidence.restores.no_losses.get_or_insert(fault)),
+        let missing = || Problem::new(Code::NoLossReport, format!("`{name}` was not captured in both of its lives"));
+        let machine = machines.iter().find(|machine| machine.name() == name);
+        let report = match (machine, restores.lived.get(name)) {
+            (Some(machine), Some(lived)) => of_machine((context, captures), machine, lived, deadline).await,
+            _ => Err(missing()),
+        };
+        match report {
+            Ok(report) => restores.losses.push(report),
+            Err(problem) => drop(restores.no_losses.get_or_insert(problem)),
         }
     }
 }
 
-async fn of_machine<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    name: &str,
+async fn of_machine<M: Machine>(
+    (context, captures): (&Context, &Captures),
+    machine: &M,
+    lived: &Lived,
     deadline: &Deadline,
 ) -> Result<redrill_model::LossReport, Problem> {
-    let missing = || Problem::new(Code::NoLossReport, format!("`{name}` was not captured in both of its lives"));
-    let lived = progress.evidence.restores.lived.get(name).ok_or_else(missing)?;
-    let machine = progress.machines.iter().find(|machine| machine.name() == name).ok_or_else(missing)?;
+    let name = machine.name();
     let limit = deadline.child("questions about the machine", ASKING);
     let tables = if lived.databases.is_empty() {
         Manifest::default()
@@ -259,11 +244,11 @@ async fn of_machine<B: Backend>(
         oracle::look(machine, &lived.databases, &limit).await?
     };
     let accounts = lines(machine, ACCOUNTS, &limit).await?;
-    let dir = drill.run_dir.path().join("captures");
-    let read = |moment| read(&dir, name, moment);
+    let none = |error: capture::TakeError| Problem::new(Code::NoLossReport, error.to_string());
+    let read = |moment| captures.read(name, moment).map_err(none);
     let (clean, deployed) = (read(Moment::Clean).ok(), read(Moment::Deployed)?);
     let (backed_up, restored) = (read(Moment::BackedUp)?, read(Moment::Restored)?);
-    let backups: Vec<&Backup> = drill.loaded.scenario.backups.iter().filter(|backup| backup.machine == name).collect();
+    let backups: Vec<&Backup> = context.scenario().backups.iter().filter(|backup| backup.machine == name).collect();
     let into: Vec<&Target> = backups.iter().flat_map(|backup| &backup.into).collect();
     let targets: Vec<String> = into.iter().filter_map(|target| path_of(target)).collect();
     let apart: Vec<String> = backups.iter().flat_map(|backup| apart(backup)).collect();
@@ -281,7 +266,7 @@ async fn of_machine<B: Backend>(
         packaged: &lived.packaged,
         targets: &targets,
         apart: &apart,
-        ephemeral: &drill.loaded.scenario.ephemeral,
+        ephemeral: &context.scenario().ephemeral,
         tables: (&lived.tables, &tables),
         accounts: (&lived.accounts, &accounts),
         databases: &databases,
@@ -310,11 +295,6 @@ fn apart(backup: &Backup) -> Vec<String> {
         }
     }
     apart
-}
-
-fn read(dir: &Path, name: &str, moment: Moment) -> Result<Capture, Problem> {
-    let path = capture::path(dir, name, moment);
-    capture::read(&path).map_err(|error| Problem::new(Code::NoLossReport, error.to_string()))
 }
 
 /// What a loss report means for the claim.

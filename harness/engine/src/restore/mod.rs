@@ -8,7 +8,6 @@ mod loss;
 mod made;
 mod mutate;
 mod oracle;
-mod reboot;
 mod redeploy;
 mod remote;
 mod repository;
@@ -18,21 +17,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
+use redrill_machines::{Deadline, Exec, Machine};
 use redrill_model::{
     Backup, Code, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
-    Severity, Stage, is_below,
+    Severity, is_below,
 };
 use redrill_state::Manifest;
 
-use crate::drill::{Drill, Outcome, Progress};
+use crate::context::Context;
+use crate::controller::Controller;
 use crate::problem::Problem;
 pub(crate) use between::Between;
-pub(crate) use made::{back_up, finding as loss_finding, losses, renew};
-pub(crate) use mutate::mutate;
+pub(crate) use made::{Jobs, finding as loss_finding, losses};
+pub(crate) use mutate::Mutation;
 use oracle::{Judged, Known};
-pub(crate) use reboot::reboot;
-pub(crate) use redeploy::{after_redeploy, before_redeploy};
+pub(crate) use redeploy::{look_after, look_before};
 pub(crate) use remote::Fetched;
 use repository::{Contents, Source};
 use session::Session;
@@ -55,16 +54,21 @@ pub(crate) struct Restores {
     pub(crate) no_losses: Option<Problem>,
     /// Planted faults.
     pub(crate) mutants: Vec<Mutant>,
-    /// How long each stage took that lies between a clean machine and green checks.
-    pub(crate) took: Vec<(Stage, f64)>,
     /// Made in this drill, by backup.
-    made: BTreeMap<String, made::Made>,
+    pub(crate) made: BTreeMap<String, made::Made>,
     /// Fetched from backup hosts, by backup.
     pub(crate) fetched: BTreeMap<String, Fetched>,
     /// All tables of a machine when its backup was made, and every path of its packages.
     lived: BTreeMap<String, made::Lived>,
     /// The data before the deploy that follows the restore, by machine.
-    before: BTreeMap<String, Manifest>,
+    pub(crate) before: BTreeMap<String, Manifest>,
+}
+
+impl Restores {
+    /// Keeps what was backed up in this drill.
+    pub(crate) fn keep(&mut self, done: made::BackedUp) {
+        (self.made, self.lived) = done.into_parts();
+    }
 }
 
 /// One backup, restored or not.
@@ -73,28 +77,6 @@ pub(crate) struct Restored {
     pub(crate) report: RestoreReport,
     /// All that is wrong with it.
     pub(crate) faults: Vec<Problem>,
-}
-
-/// Restores every backup in turn. One that fails keeps no other from being tried: each gets its own sentence.
-pub(crate) async fn restore<B: Backend>(drill: &Drill<B>, progress: &mut Progress<B>, deadline: &Deadline) -> Outcome {
-    let last = last_report(drill);
-    if drill.mutate
-        && let Err(error) = keep_unrestored(drill, progress, deadline).await
-    {
-        return crate::stages::unknown(Code::MachineLost, &error);
-    }
-    for backup in drill.loaded.scenario.backups.iter().filter(|backup| backup.restore_after.is_none()) {
-        let done = restore_one(drill, progress, backup, last.as_ref(), deadline).await;
-        progress.evidence.restores.take(done);
-    }
-    let restored = &mut progress.evidence.restores.restored;
-    // Some were restored while the deploy waited.
-    let place = |one: &Restored| drill.loaded.scenario.backups.iter().position(|b| b.name == one.report.backup);
-    restored.sort_by_key(place);
-    let good = restored.iter().filter(|one| !one.faults.iter().any(stops)).count();
-    let seconds: f64 = restored.iter().flat_map(|one| &one.report.phases).map(|phase| phase.seconds).sum();
-    let note = format!("{good} of {} backups restored in {seconds:.1} s", restored.len());
-    if good == restored.len() { Outcome::Done(note) } else { Outcome::Failed(note) }
 }
 
 /// A backup that was tried, and what came from its host if it lies on one.
@@ -117,33 +99,15 @@ impl Restores {
         }
         self.restored.push(done.restored);
     }
-}
 
-/// One backup, from wherever it lies to the answers of its oracles.
-pub(crate) async fn restore_one<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    last: Option<&Report>,
-    deadline: &Deadline,
-) -> Done {
-    drill.events.progress(&format!("restoring `{}` into `{}`", backup.name, backup.machine));
-    let remote = if let Origin::Remote(remote) = &backup.origin { Some(remote) } else { None };
-    let fetched = match remote {
-        Some(remote) => Some(remote::fetch(drill, backup, remote, deadline).await),
-        None => None,
-    };
-    let given = Given { instead: None, fetched: fetched.as_ref(), last };
-    let restored = one(drill, progress, backup, given, deadline).await;
-    for fault in &restored.faults {
-        drill.events.progress(&format!("{}: {}", backup.name, fault.text));
+    /// Puts what was restored while the deploy waited where it belongs; returns a note, and whether all of it is there.
+    pub(crate) fn counted(&mut self, backups: &[Backup]) -> (String, bool) {
+        self.restored.sort_by_key(|one| backups.iter().position(|backup| backup.name == one.report.backup));
+        let good = self.restored.iter().filter(|one| !one.faults.iter().any(stops)).count();
+        let seconds: f64 = self.restored.iter().flat_map(|one| &one.report.phases).map(|phase| phase.seconds).sum();
+        let all = self.restored.len();
+        (format!("{good} of {all} backups restored in {seconds:.1} s"), good == all)
     }
-    if let Some(remote) = remote
-        && restored.faults.iter().any(|fault| [Code::Damaged, Code::Cut].contains(&fault.code))
-    {
-        remote::forget(drill, remote);
-    }
-    Done { restored, fetched }
 }
 
 /// What a restore is given beside the backup.
@@ -180,87 +144,175 @@ fn stops(fault: &Problem) -> bool {
     fault.severity() >= Severity::Unknown && !of_data.contains(&fault.code) && !of_asking.contains(&fault.code)
 }
 
-async fn one<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    given: Given<'_>,
-    deadline: &Deadline,
-) -> Restored {
-    let mut report = RestoreReport {
-        backup: backup.name.clone(),
-        machine: backup.machine.clone(),
-        kind: backup.kind.name().to_owned(),
-        rpo: backup.rpo.map(|rpo| rpo.as_secs_f64()),
-        ..RestoreReport::default()
-    };
-    report.last = given.last.and_then(|last| last_time(last, &backup.name));
-    let mut judged = Judged::default();
-    if let Err(fault) = through(drill, progress, backup, given, deadline, (&mut report, &mut judged)).await {
-        judged.faults.push(fault);
-    }
-    report.oracles = judged.oracles;
-    report.age = judged.age;
-    Restored { report, faults: judged.faults }
+/// What restores go into, and what they know of this drill.
+pub(crate) struct Restorer<'a, M> {
+    pub(crate) context: &'a Context,
+    pub(crate) controller: Option<&'a Controller>,
+    pub(crate) machines: &'a [M],
+    pub(crate) restores: &'a Restores,
+    pub(crate) deadline: &'a Deadline,
 }
 
-/// From the repository to the answers. What was learnt before a fault stays in the report.
-async fn through<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    given: Given<'_>,
-    deadline: &Deadline,
-    (report, judged): (&mut RestoreReport, &mut Judged),
-) -> Result<(), Problem> {
-    let machine = progress.machines.iter().find(|machine| machine.name() == backup.machine);
-    let machine = machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))?;
-    let source = opened(drill, progress, backup, given, deadline, report).await?;
-    let before = read(&source).await?;
-    if given.fetched.is_none() {
-        report.repository = RepositoryReport {
-            place: source.path().display().to_string(),
-            files: before.files,
-            bytes: before.bytes,
-            before: before.digest.clone(),
-            ..RepositoryReport::default()
+impl<M: Machine> Restorer<'_, M> {
+    /// One backup, from wherever it lies to the answers of its oracles.
+    pub(crate) async fn restore(&self, backup: &Backup, last: Option<&Report>) -> Done {
+        let Self { context, deadline, .. } = *self;
+        context.tell(&format!("restoring `{}` into `{}`", backup.name, backup.machine));
+        let remote = if let Origin::Remote(remote) = &backup.origin { Some(remote) } else { None };
+        let fetched = match remote {
+            Some(remote) => Some(remote::fetch(context, backup, remote, deadline).await),
+            None => None,
         };
+        let given = Given { instead: None, fetched: fetched.as_ref(), last };
+        let restored = self.one(backup, given).await;
+        for fault in &restored.faults {
+            context.tell(&format!("{}: {}", backup.name, fault.text));
+        }
+        if let Some(remote) = remote
+            && restored.faults.iter().any(|fault| [Code::Damaged, Code::Cut].contains(&fault.code))
+        {
+            remote::forget(context, remote);
+        }
+        Done { restored, fetched }
     }
-    if before.files == 0 {
-        report.repository.after.clone_from(&report.repository.before);
-        return Err(faults::empty_repository());
+
+    fn machine(&self, name: &str) -> Result<&M, Problem> {
+        let machine = self.machines.iter().find(|machine| machine.name() == name);
+        machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
     }
-    let scratch = drill.run_dir.path().join("restores").join(&backup.name);
-    std::fs::create_dir_all(&scratch).map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
-    let limit = deadline.child(&format!("the restore of `{}`", backup.name), backup.within);
-    let mut session = Session {
-        machine,
-        backup,
-        source: &source,
-        contents: &before,
-        passphrase: backup.passphrase.as_ref().map(|path| key_file(drill, path)),
-        scratch: &scratch,
-        guard: &drill.guard,
-        seed: seed(),
-        deadline: limit,
-        phases: downloaded(given.fetched),
-        said: String::new(),
-    };
-    let loaded = load(&mut session, progress.controller.as_ref(), report).await;
-    report.phases = std::mem::take(&mut session.phases);
-    let changed = read_again(drill, backup, given, (&source, &before), deadline, &mut report.repository).await;
-    judged.faults.extend(changed);
-    let found = loaded?;
-    judged.faults.extend(spoke(&session.said, &backup.harmless));
-    let last = given.last.and_then(|last| found_last(last, &backup.name));
-    let made = progress.evidence.restores.made.get(&backup.name).map(|made| &made.manifest);
-    let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&drill.loaded.directory.join(path)));
-    let known = Known { manifest: manifest.as_ref(), made, last, ephemeral: &drill.loaded.scenario.ephemeral };
-    let early = std::mem::take(&mut judged.faults);
-    *judged = oracle::judge(backup, &known, &found);
-    judged.faults.splice(0..0, early);
-    oracle::ask(backup, machine, deadline, judged).await;
-    Ok(())
+
+    async fn one(&self, backup: &Backup, given: Given<'_>) -> Restored {
+        let mut report = RestoreReport {
+            backup: backup.name.clone(),
+            machine: backup.machine.clone(),
+            kind: backup.kind.name().to_owned(),
+            rpo: backup.rpo.map(|rpo| rpo.as_secs_f64()),
+            ..RestoreReport::default()
+        };
+        report.last = given.last.and_then(|last| last_time(last, &backup.name));
+        let mut judged = Judged::default();
+        if let Err(fault) = self.through(backup, given, (&mut report, &mut judged)).await {
+            judged.faults.push(fault);
+        }
+        report.oracles = judged.oracles;
+        report.age = judged.age;
+        Restored { report, faults: judged.faults }
+    }
+
+    /// From the repository to the answers. What was learnt before a fault stays in the report.
+    async fn through(
+        &self,
+        backup: &Backup,
+        given: Given<'_>,
+        (report, judged): (&mut RestoreReport, &mut Judged),
+    ) -> Result<(), Problem> {
+        let (context, machine) = (self.context, self.machine(&backup.machine)?);
+        let source = self.opened(backup, given, report).await?;
+        let before = read(&source).await?;
+        if given.fetched.is_none() {
+            report.repository = RepositoryReport {
+                place: source.path().display().to_string(),
+                files: before.files,
+                bytes: before.bytes,
+                before: before.digest.clone(),
+                ..RepositoryReport::default()
+            };
+        }
+        if before.files == 0 {
+            report.repository.after.clone_from(&report.repository.before);
+            return Err(faults::empty_repository());
+        }
+        let scratch = context.path().join("restores").join(&backup.name);
+        std::fs::create_dir_all(&scratch).map_err(|error| Problem::new(Code::RestoreUnknown, error.to_string()))?;
+        let limit = self.deadline.child(&format!("the restore of `{}`", backup.name), backup.within);
+        let mut session = Session {
+            machine,
+            backup,
+            source: &source,
+            contents: &before,
+            passphrase: backup.passphrase.as_ref().map(|path| key_file(context, path)),
+            scratch: &scratch,
+            guard: &context.guard,
+            seed: seed(),
+            deadline: limit,
+            phases: downloaded(given.fetched),
+            said: String::new(),
+        };
+        let loaded = load(&mut session, self.controller, report).await;
+        report.phases = std::mem::take(&mut session.phases);
+        let said = std::mem::take(&mut session.said);
+        judged.faults.extend(self.read_again(backup, given, (&source, &before), &mut report.repository).await);
+        let found = loaded?;
+        judged.faults.extend(spoke(&said, &backup.harmless));
+        self.judge(backup, (machine, &found), given.last, judged).await;
+        Ok(())
+    }
+
+    /// Asks the oracles about what was found; what was wrong before stands first.
+    async fn judge(
+        &self,
+        backup: &Backup,
+        (machine, found): (&M, &Manifest),
+        last: Option<&Report>,
+        judged: &mut Judged,
+    ) {
+        let last = last.and_then(|last| found_last(last, &backup.name));
+        let made = self.restores.made.get(&backup.name).map(|made| &made.manifest);
+        let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&self.context.file(path)));
+        let ephemeral = &self.context.scenario().ephemeral;
+        let known = Known { manifest: manifest.as_ref(), made, last, ephemeral };
+        let early = std::mem::take(&mut judged.faults);
+        *judged = oracle::judge(backup, &known, found);
+        judged.faults.splice(0..0, early);
+        oracle::ask(backup, machine, self.deadline, judged).await;
+    }
+
+    /// The repository as it can be read on this host.
+    async fn opened(&self, backup: &Backup, given: Given<'_>, report: &mut RestoreReport) -> Result<Source, Problem> {
+        if let Some(instead) = given.instead {
+            return Ok(instead.clone());
+        }
+        let Some(fetched) = given.fetched else {
+            // A local path is told even if nothing can be read there.
+            if let Origin::Local(path) = &backup.origin {
+                report.repository.place = self.context.file(path).display().to_string();
+            }
+            let missing = || Problem::new(Code::NotRun, "its job did not leave a backup");
+            return source_of(self.context, self.restores, backup).ok_or_else(missing);
+        };
+        report.repository = fetched.report();
+        report.phases = downloaded(given.fetched);
+        if let (Err(fault), Origin::Remote(remote)) = (&fetched.source, &backup.origin) {
+            if !report.repository.before.is_empty() {
+                let again = remote::list_again(self.context, backup, remote, self.deadline).await;
+                report.repository.after = again.map(|listing| listing.digest()).unwrap_or_default();
+            }
+            return Err(fault.clone());
+        }
+        fetched.source.clone()
+    }
+
+    /// Whether the repository is still what it was.
+    async fn read_again(
+        &self,
+        backup: &Backup,
+        given: Given<'_>,
+        (source, before): (&Source, &Contents),
+        report: &mut RepositoryReport,
+    ) -> Option<Problem> {
+        if let (Some(fetched), Origin::Remote(remote)) = (given.fetched, &backup.origin) {
+            return match remote::list_again(self.context, backup, remote, self.deadline).await {
+                Err(fault) => Some(fault),
+                Ok(later) => {
+                    report.after = later.digest();
+                    fetched.changed(&later)
+                }
+            };
+        }
+        report.after = read(source).await.map(|contents| contents.digest).unwrap_or_default();
+        let changed = "the repository is another one after the restore";
+        (report.after != before.digest).then(|| Problem::new(Code::RepositoryChanged, changed))
+    }
 }
 
 /// What a restore that ended well said of trouble.
@@ -271,93 +323,24 @@ fn spoke(said: &str, harmless: &[String]) -> Option<Problem> {
     (count > 0).then(|| Problem::new(Code::ErrorText, text).with(&lines.join("\n")))
 }
 
-/// The repository as it can be read on this host.
-async fn opened<B: Backend>(
-    drill: &Drill<B>,
-    progress: &Progress<B>,
-    backup: &Backup,
-    given: Given<'_>,
-    deadline: &Deadline,
-    report: &mut RestoreReport,
-) -> Result<Source, Problem> {
-    if let Some(instead) = given.instead {
-        return Ok(instead.clone());
-    }
-    let Some(fetched) = given.fetched else {
-        // A local path is told even if nothing can be read there.
-        if let Origin::Local(path) = &backup.origin {
-            report.repository.place = drill.loaded.directory.join(path).display().to_string();
-        }
-        let missing = || Problem::new(Code::NotRun, "its job did not leave a backup");
-        return source_of(drill, progress, backup).ok_or_else(missing);
-    };
-    report.repository = fetched.report();
-    report.phases = downloaded(given.fetched);
-    if let (Err(fault), Origin::Remote(remote)) = (&fetched.source, &backup.origin) {
-        if !report.repository.before.is_empty() {
-            let again = remote::list_again(drill, backup, remote, deadline).await;
-            report.repository.after = again.map(|listing| listing.digest()).unwrap_or_default();
-        }
-        return Err(fault.clone());
-    }
-    fetched.source.clone()
-}
-
 /// What came from another host is part of the time that a recovery takes.
 fn downloaded(fetched: Option<&Fetched>) -> Vec<Phase> {
     fetched.map(|fetched| Phase { name: "download".to_owned(), seconds: fetched.seconds }).into_iter().collect()
 }
 
-/// Whether the repository is still what it was.
-async fn read_again<B: Backend>(
-    drill: &Drill<B>,
-    backup: &Backup,
-    given: Given<'_>,
-    (source, before): (&Source, &Contents),
-    deadline: &Deadline,
-    report: &mut RepositoryReport,
-) -> Option<Problem> {
-    if let (Some(fetched), Origin::Remote(remote)) = (given.fetched, &backup.origin) {
-        return match remote::list_again(drill, backup, remote, deadline).await {
-            Err(fault) => Some(fault),
-            Ok(later) => {
-                report.after = later.digest();
-                fetched.changed(&later)
-            }
-        };
-    }
-    report.after = read(source).await.map(|contents| contents.digest).unwrap_or_default();
-    let changed = "the repository is another one after the restore";
-    (report.after != before.digest).then(|| Problem::new(Code::RepositoryChanged, changed))
-}
-
 /// Where the repository is read from.
-fn source_of<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, backup: &Backup) -> Option<Source> {
+fn source_of(context: &Context, restores: &Restores, backup: &Backup) -> Option<Source> {
     match &backup.origin {
-        Origin::Local(path) => Some(Source::Tree(drill.loaded.directory.join(path))),
-        Origin::Made { .. } => progress.evidence.restores.made.get(&backup.name).map(|made| made.source.clone()),
-        Origin::Remote(_) => progress.evidence.restores.fetched.get(&backup.name)?.source.clone().ok(),
-    }
-}
-
-/// Freezes the machines as they are before a restore, for bad backups to be restored into; forks of them go on.
-async fn keep_unrestored<B: Backend>(
-    drill: &Drill<B>,
-    progress: &mut Progress<B>,
-    deadline: &Deadline,
-) -> Result<(), MachineError> {
-    progress.unrestored = mutate::freeze(drill, progress, "pre", deadline).await?;
-    let machines = &progress.machines;
-    match progress.controller.as_mut().map(|controller| controller.connect(machines)) {
-        Some(Err(error)) => Err(MachineError::Program { program: "controller".to_owned(), said: error.to_string() }),
-        _ => Ok(()),
+        Origin::Local(path) => Some(Source::Tree(context.file(path))),
+        Origin::Made { .. } => restores.made.get(&backup.name).map(|made| made.source.clone()),
+        Origin::Remote(_) => restores.fetched.get(&backup.name)?.source.clone().ok(),
     }
 }
 
 /// Empty, filled, looked at. The services start when the data has been looked at: they may write.
 async fn load<M: Machine>(
     session: &mut Session<'_, M>,
-    controller: Option<&crate::controller::Controller>,
+    controller: Option<&Controller>,
     report: &mut RestoreReport,
 ) -> Result<Manifest, Problem> {
     let (backup, machine) = (session.backup, session.machine);
@@ -441,10 +424,10 @@ async fn read(source: &Source) -> Result<Contents, Problem> {
 }
 
 /// Where a secret lies: `keys/...` is below the keys, wherever these are.
-fn key_file<B: Backend>(drill: &Drill<B>, path: &Path) -> PathBuf {
-    match (path.strip_prefix("keys"), drill.loaded.keys()) {
+fn key_file(context: &Context, path: &Path) -> PathBuf {
+    match (path.strip_prefix("keys"), context.loaded.keys()) {
         (Ok(inner), Some(keys)) => keys.join(inner),
-        _ => drill.loaded.directory.join(path),
+        _ => context.file(path),
     }
 }
 
@@ -466,9 +449,9 @@ fn declared(path: &Path) -> Result<Manifest, String> {
 }
 
 /// The report of the last drill of this scenario that restored something.
-fn last_report<B: Backend>(drill: &Drill<B>) -> Option<Report> {
-    let name = &drill.loaded.name;
-    let mut runs = drill.home.run_dirs();
+pub(crate) fn last_report(context: &Context) -> Option<Report> {
+    let name = &context.loaded.name;
+    let mut runs = context.home.run_dirs();
     runs.retain(|run| run.file_name().is_some_and(|run| run.to_string_lossy().starts_with(&format!("{name}-"))));
     runs.iter().rev().find_map(|run| {
         let report: Report = serde_json::from_slice(&std::fs::read(run.join("report.json")).ok()?).ok()?;

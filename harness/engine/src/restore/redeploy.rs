@@ -1,81 +1,80 @@
 //! The deploy after a restore: it must not fight the restored data.
 
-use redrill_machines::{Backend, Deadline, Machine};
+use std::collections::BTreeMap;
+
+use redrill_machines::{Deadline, Machine};
 use redrill_model::{Backup, Code, Finding, Moment, is_below};
 use redrill_state::{Manifest, Table, Weight};
 
 use super::oracle;
-use crate::capture;
-use crate::drill::{Drill, Outcome, Progress};
+use crate::captures::Captures;
+use crate::context::Context;
 use crate::problem::Problem;
 use crate::prove::judge_machine;
-use crate::tools::HostWindow;
+use crate::tools::{Deployed, HostWindow};
 
-/// Looks at the data as it is after the checks.
-pub(crate) async fn before_redeploy<B: Backend>(
-    drill: &Drill<B>,
-    progress: &mut Progress<B>,
+/// The data of every machine as it is after the checks, by machine.
+pub(crate) async fn look_before<M: Machine>(
+    context: &Context,
+    machines: &[M],
     deadline: &Deadline,
-) -> Outcome {
-    for machine in &progress.machines {
-        match look(drill, machine, deadline).await {
-            Ok(Some(manifest)) => {
-                progress.evidence.restores.before.insert(machine.name().to_owned(), manifest);
-            }
-            Ok(None) => {}
-            Err(fault) => return Outcome::Unknown(fault),
+) -> Result<BTreeMap<String, Manifest>, Problem> {
+    let mut before = BTreeMap::new();
+    for machine in machines {
+        if let Some(manifest) = look(context, machine, deadline).await? {
+            before.insert(machine.name().to_owned(), manifest);
         }
     }
-    Outcome::Done(String::new())
+    Ok(before)
 }
 
-/// Looks again, and says what the deploy did to it.
-pub(crate) async fn after_redeploy<B: Backend>(
-    drill: &Drill<B>,
-    progress: &mut Progress<B>,
+/// What the deploy after the restore did to the data of the machines that were looked at before.
+pub(crate) struct Fights {
+    pub(crate) findings: Vec<Finding>,
+    /// Machines whose data was looked at again.
+    pub(crate) machines: usize,
+}
+
+/// Looks again, and holds it against what was there `before`. `third` is the deploy.
+pub(crate) async fn look_after<M: Machine>(
+    (context, captures): (&Context, &Captures),
+    machines: &[M],
+    (before, third): (&BTreeMap<String, Manifest>, Option<&Deployed>),
     deadline: &Deadline,
-) -> Outcome {
-    let mut fights = Vec::new();
-    let mut count = 0;
-    for machine in &progress.machines {
+) -> Result<Fights, Problem> {
+    let mut fights = Fights { findings: Vec::new(), machines: 0 };
+    for machine in machines {
         let name = machine.name();
-        let Some(before) = progress.evidence.restores.before.get(name) else { continue };
-        match look(drill, machine, deadline).await {
-            Ok(Some(after)) => fights.extend(fought(name, before, &after, |subject| ephemeral(drill, subject))),
-            Ok(None) => {}
-            Err(fault) => return Outcome::Unknown(fault),
+        let Some(before) = before.get(name) else { continue };
+        if let Some(after) = look(context, machine, deadline).await? {
+            fights.findings.extend(fought(name, before, &after, |subject| ephemeral(context, subject)));
         }
-        fights.extend(captured(drill, progress, name));
-        count += 1;
+        fights.findings.extend(third.into_iter().flat_map(|third| captured(context, captures, third, name)));
+        fights.machines += 1;
     }
     // Of two about one thing the one that names the operation stays.
-    fights.sort_by_key(|finding| (finding.machine.clone(), finding.subject.clone(), finding.operation.is_none()));
-    fights.dedup_by(|a, b| (&a.machine, &a.subject) == (&b.machine, &b.subject));
-    let note = format!("{} of the restored paths and tables changed", fights.len());
-    progress.evidence.restores.fights = fights;
-    progress.evidence.restores.redeployed = count;
-    Outcome::Done(note)
+    let findings = &mut fights.findings;
+    findings.sort_by_key(|finding| (finding.machine.clone(), finding.subject.clone(), finding.operation.is_none()));
+    findings.dedup_by(|a, b| (&a.machine, &a.subject) == (&b.machine, &b.subject));
+    Ok(fights)
 }
 
-fn backups<'a, B: Backend>(drill: &'a Drill<B>, machine: &'a str) -> impl Iterator<Item = &'a Backup> {
-    drill.loaded.scenario.backups.iter().filter(move |backup| backup.machine == machine)
+fn backups<'a>(context: &'a Context, machine: &'a str) -> impl Iterator<Item = &'a Backup> {
+    context.scenario().backups.iter().filter(move |backup| backup.machine == machine)
 }
 
-fn ephemeral<B: Backend>(drill: &Drill<B>, subject: &str) -> bool {
-    drill.loaded.scenario.ephemeral.iter().any(|declared| declared.covers(subject))
+fn ephemeral(context: &Context, subject: &str) -> bool {
+    context.scenario().ephemeral.iter().any(|declared| declared.covers(subject))
 }
 
 /// Everything that was restored into the machine; `None` if nothing was.
-async fn look<B: Backend>(
-    drill: &Drill<B>,
-    machine: &B::Machine,
-    deadline: &Deadline,
-) -> Result<Option<Manifest>, Problem> {
-    let (whole, others): (Vec<_>, Vec<_>) = backups(drill, machine.name()).partition(|backup| backup.is_base_backup());
+async fn look<M: Machine>(context: &Context, machine: &M, deadline: &Deadline) -> Result<Option<Manifest>, Problem> {
+    let (whole, others): (Vec<_>, Vec<_>) =
+        backups(context, machine.name()).partition(|backup| backup.is_base_backup());
     let targets: Vec<String> = others.into_iter().flat_map(super::targets).collect();
     if targets.is_empty() {
         // A running server's files are no data to compare: of these only the checks tell.
-        let told = !whole.is_empty() && !drill.loaded.scenario.checks.is_empty();
+        let told = !whole.is_empty() && !context.scenario().checks.is_empty();
         return Ok(told.then(Manifest::default));
     }
     oracle::look(machine, &targets, deadline).await.map(Some)
@@ -100,17 +99,14 @@ fn fought(machine: &str, before: &Manifest, after: &Manifest, ephemeral: impl Fn
 }
 
 /// The same from the captures, which know the operation that did it.
-fn captured<B: Backend>(drill: &Drill<B>, progress: &Progress<B>, name: &str) -> Vec<Finding> {
-    let Some(third) = &progress.evidence.restored else { return Vec::new() };
-    let dir = drill.run_dir.path().join("captures");
-    let read = |moment| capture::read(&capture::path(&dir, name, moment));
+fn captured(context: &Context, captures: &Captures, third: &Deployed, name: &str) -> Vec<Finding> {
+    let read = |moment| captures.read(name, moment);
     // The manifests have been compared: without captures only the culprit stays unknown.
     let (Ok(before), Ok(after)) = (read(Moment::Restored), read(Moment::Settled)) else { return Vec::new() };
-    let offset = progress.offsets.get(name).copied().unwrap_or_default();
-    let judgement = judge_machine(name, offset, third, (&before, &after, None));
+    let judgement = judge_machine(name, third, (&before, &after, None));
     let restored = |subject: &str| {
-        let mut paths = backups(drill, name).flat_map(|backup| &backup.into).filter_map(|target| target.path());
-        paths.any(|path| is_below(subject, path)) && !ephemeral(drill, subject)
+        let mut paths = backups(context, name).flat_map(|backup| &backup.into).filter_map(|target| target.path());
+        paths.any(|path| is_below(subject, path)) && !ephemeral(context, subject)
     };
     let operation = |number: usize| {
         let window = third.windows.iter().find(|window| window.host == name && window.window.number == number);

@@ -1,7 +1,7 @@
 //! The order of a restore, and what ends it, without a machine.
 
 use redrill_machines::process::Guard;
-use redrill_machines::{Fake, FakeMachine, Needs, Output, PROBE};
+use redrill_machines::{Backend, Fake, FakeMachine, Needs, Output, PROBE};
 use redrill_model::Scenario;
 use redrill_state::Leaf;
 

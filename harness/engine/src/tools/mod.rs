@@ -76,6 +76,15 @@ pub(crate) struct Deployed {
     pub(crate) cut: Option<usize>,
     /// What the tool passed over: plays for which it found no host.
     pub(crate) passed_over: Vec<String>,
+    /// Nanoseconds that each machine's clock was ahead of the controller's, measured right before.
+    pub(crate) offsets: BTreeMap<String, i64>,
+}
+
+impl Deployed {
+    /// How far a machine's clock was ahead, in nanoseconds.
+    pub(crate) fn offset(&self, machine: &str) -> i64 {
+        self.offsets.get(machine).copied().unwrap_or_default()
+    }
 }
 
 /// The place between two operations.
@@ -308,7 +317,17 @@ fn record(
         runs: runs.collect(),
     };
     let boundaries = told::boundaries(&executions);
-    Deployed { run, windows, began, ended, remarks, boundaries, cut: None, passed_over: Vec::new() }
+    Deployed {
+        run,
+        windows,
+        began,
+        ended,
+        remarks,
+        boundaries,
+        cut: None,
+        passed_over: Vec::new(),
+        offsets: BTreeMap::new(),
+    }
 }
 
 /// A tool that somebody killed says nothing about the deploy, unless an operation had failed before.

@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use redrill_machines::Deadline;
 use redrill_machines::process::{Guard, Guarded};
-use redrill_machines::{Backend, Deadline};
 use redrill_model::{Backup, BackupKind, Code, Remote, RemoteReport, RepositoryReport, Sftp};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
@@ -22,7 +22,7 @@ use tokio::net::unix::pipe;
 use super::faults;
 use super::repository::Source;
 use super::session::on_host;
-use crate::drill::Drill;
+use crate::context::Context;
 use crate::problem::Problem;
 pub(crate) use listing::Listing;
 use mirror::{Brought, Mirror};
@@ -77,31 +77,26 @@ impl Fetched {
 }
 
 /// Lists a repository, and brings its mirror up to date.
-pub(crate) async fn fetch<B: Backend>(
-    drill: &Drill<B>,
-    backup: &Backup,
-    remote: &Remote,
-    deadline: &Deadline,
-) -> Fetched {
+pub(crate) async fn fetch(context: &Context, backup: &Backup, remote: &Remote, deadline: &Deadline) -> Fetched {
     let (began, place) = (Instant::now(), remote.to_string());
     let source = Err(Problem::new(Code::Unreachable, "it was not fetched"));
     let mut fetched = Fetched { place, listing: None, brought: Brought::default(), seconds: 0.0, source };
     let limit = deadline.child(&format!("the fetch of `{}`", backup.name), backup.within);
-    let came = limit.limit(bring(drill, backup, remote, &mut fetched)).await;
+    let came = limit.limit(bring(context, backup, remote, &mut fetched)).await;
     fetched.source = came.unwrap_or_else(|limit| Err(Problem::new(Code::TimedOut, limit.to_string())));
     fetched.seconds = began.elapsed().as_secs_f64();
     fetched
 }
 
 /// Lists it once more.
-pub(crate) async fn list_again<B: Backend>(
-    drill: &Drill<B>,
+pub(crate) async fn list_again(
+    context: &Context,
     backup: &Backup,
     remote: &Remote,
     deadline: &Deadline,
 ) -> Result<Listing, Problem> {
     let limit = deadline.child(&format!("the listing of `{}`", backup.name), backup.within);
-    let listed = async { Host::connect(drill, &scratch(drill, backup)?, remote).await?.list().await };
+    let listed = async { Host::connect(context, &scratch(context, backup)?, remote).await?.list().await };
     let listed = limit.limit(listed).await.unwrap_or_else(|limit| Err(Problem::new(Code::TimedOut, limit.to_string())));
     listed.map_err(|fault| Problem {
         text: format!("after the restore it could not be listed again: {}", fault.text),
@@ -110,20 +105,15 @@ pub(crate) async fn list_again<B: Backend>(
 }
 
 /// Throws the mirror away: what was fetched may be what is wrong, and the next drill shall not trust it.
-pub(crate) fn forget<B: Backend>(drill: &Drill<B>, remote: &Remote) {
+pub(crate) fn forget(context: &Context, remote: &Remote) {
     // What stays is held against its name or time by the next drill, as ever.
-    let mirror = Mirror::open(&drill.home.cache, &remote.to_string());
+    let mirror = Mirror::open(&context.home.cache, &remote.to_string());
     let _ = mirror.and_then(|mirror| mirror.map_or(Ok(()), |mirror| mirror.forget()));
 }
 
-async fn bring<B: Backend>(
-    drill: &Drill<B>,
-    backup: &Backup,
-    remote: &Remote,
-    fetched: &mut Fetched,
-) -> Result<Source, Problem> {
-    let scratch = scratch(drill, backup)?;
-    let mut host = Host::connect(drill, &scratch, remote).await?;
+async fn bring(context: &Context, backup: &Backup, remote: &Remote, fetched: &mut Fetched) -> Result<Source, Problem> {
+    let scratch = scratch(context, backup)?;
+    let mut host = Host::connect(context, &scratch, remote).await?;
     let listing = host.list().await?;
     fetched.listing = Some(listing.clone());
     let locked = match backup.kind {
@@ -138,9 +128,9 @@ async fn bring<B: Backend>(
     if files == 0 {
         return Err(faults::empty_repository());
     }
-    drill.events.progress(&format!("fetching what is new of {files} files, {mib} MiB, from {}", fetched.place));
+    context.tell(&format!("fetching what is new of {files} files, {mib} MiB, from {}", fetched.place));
     let mirror = loop {
-        match Mirror::open(&drill.home.cache, &fetched.place).map_err(|error| no_copy(&error))? {
+        match Mirror::open(&context.home.cache, &fetched.place).map_err(|error| no_copy(&error))? {
             Some(mirror) => break mirror,
             // Another drill brings it up to date.
             None => tokio::time::sleep(LOOK).await,
@@ -154,8 +144,8 @@ async fn bring<B: Backend>(
     Ok(Source::Tree(copy))
 }
 
-fn scratch<B: Backend>(drill: &Drill<B>, backup: &Backup) -> Result<PathBuf, Problem> {
-    let scratch = drill.run_dir.path().join("restores").join(&backup.name);
+fn scratch(context: &Context, backup: &Backup) -> Result<PathBuf, Problem> {
+    let scratch = context.path().join("restores").join(&backup.name);
     std::fs::create_dir_all(&scratch).map_err(|error| no_copy(&error))?;
     Ok(scratch)
 }
@@ -184,13 +174,13 @@ enum Host {
 }
 
 impl Host {
-    async fn connect<B: Backend>(drill: &Drill<B>, scratch: &Path, remote: &Remote) -> Result<Self, Problem> {
-        let file = |path: &PathBuf| super::key_file(drill, path);
+    async fn connect(context: &Context, scratch: &Path, remote: &Remote) -> Result<Self, Problem> {
+        let file = |path: &PathBuf| super::key_file(context, path);
         match remote {
             Remote::Sftp(sftp) => {
                 let key = sftp.key.as_ref().map(file);
                 let known = sftp.known_hosts.as_ref().map(file);
-                Ok(Self::Sftp(Box::new(Ssh::connect(&drill.guard, scratch, sftp, (key, known)).await?)))
+                Ok(Self::Sftp(Box::new(Ssh::connect(&context.guard, scratch, sftp, (key, known)).await?)))
             }
             Remote::Rest(rest) => {
                 let read = |path: &PathBuf| std::fs::read(file(path)).map_err(|error| unreadable(path, &error));

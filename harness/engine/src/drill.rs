@@ -5,22 +5,22 @@ use std::time::{Instant, SystemTime};
 
 use redrill_machines::process::Guard;
 use redrill_machines::{Backend, Capabilities, Deadline, Home, RunDir};
-use redrill_model::{Code, HostFacts, MachineReport, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
-use tokio::sync::watch;
+use redrill_model::{Code, HostFacts, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
 
 use crate::captures::Captures;
-use crate::compare::Watch;
+use crate::claims;
+use crate::claims::idempotent::compare::Watch;
 use crate::context::Context;
-use crate::controller::{self, Controller};
+use crate::deploy::controller;
 use crate::events::{Event, Events};
 use crate::facts::Facts;
-use crate::fleet::{Fleet, Still};
+use crate::fleet::Fleet;
 use crate::loaded::{Loaded, ScenarioError};
 use crate::outside;
 use crate::problem::Problem;
-use crate::prove;
 use crate::services::Services;
 use crate::stages::{self, Outcome};
+use crate::walk::{Stop, Walk};
 
 /// Whether machines stay when the drill is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,9 +32,6 @@ pub enum Keep {
     /// They stay.
     Always,
 }
-
-/// Asks a drill to end early, clean up and report what was learnt.
-pub type Stop = watch::Receiver<bool>;
 
 /// Everything one drill needs.
 pub struct Drill<B> {
@@ -62,25 +59,6 @@ pub struct Drill<B> {
     pub keep: Keep,
     /// The command that repeats the drill.
     pub repeat: String,
-}
-
-/// A drill on its way: what it may read, what it works with, what it has learnt.
-pub(crate) struct Walk<B: Backend> {
-    pub(crate) context: Context,
-    pub(crate) captures: Captures,
-    pub(crate) fleet: Fleet<B>,
-    pub(crate) services: Services,
-    pub(crate) controller: Option<Controller>,
-    /// What the stages of a comparison hand on.
-    pub(crate) watch: Watch,
-    /// Machines as they were before the restore, where faults will be planted into backups.
-    pub(crate) unrestored: Vec<Still<B>>,
-    pub(crate) facts: Facts,
-    /// Of the machines, for the report.
-    pub(crate) reports: Vec<MachineReport>,
-    /// In words for the report.
-    pub(crate) remarks: Vec<String>,
-    stop: Stop,
 }
 
 impl<B: Backend> Drill<B> {
@@ -124,7 +102,7 @@ impl<B: Backend> Drill<B> {
             stages,
             deploys: facts.deploys.runs(),
             machines: reports,
-            restores: prove::restore_reports(context.scenario(), &facts, &context.host),
+            restores: claims::restores::restore_reports(context.scenario(), &facts, &context.host),
             losses: facts.restores.losses,
             mutants: facts.restores.mutants,
             mail: services.mailroom.map(|room| room.report()),
@@ -239,7 +217,7 @@ impl<B: Backend> Walk<B> {
     fn claims(&self) -> Vec<redrill_model::ClaimReport> {
         let today = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let context = &self.context;
-        let mut claims = prove::claims(context.scenario(), &self.facts, &context.host, &today[..10]);
+        let mut claims = claims::claims(context.scenario(), &self.facts, &context.host, &today[..10]);
         let redactor = context.events.redactor();
         for finding in claims.iter_mut().flat_map(|claim| &mut claim.findings) {
             finding.summary = redactor.clean(&finding.summary);

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use redrill_model::{After, DeployRun, Finding, Pass, Stage};
 
-use crate::checks::Checked;
+use crate::claims::idempotent::Comparison;
+use crate::claims::restores::Restores;
+use crate::claims::resumes::Cuts;
+use crate::claims::serves::checks::Checked;
+use crate::deploy::tools::{Deployed, Ended};
 use crate::problem::Problem;
-use crate::prove::Comparison;
-use crate::restore::Restores;
-use crate::resume::Cuts;
-use crate::tools::{Deployed, Ended};
 
 /// Everything that verdicts are made of.
 #[derive(Debug, Default)]

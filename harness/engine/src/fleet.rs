@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use redrill_machines::{Backend, Capabilities, Deadline, Machine, MachineError, Needs, Seat, Witnesses};
 use redrill_model::{Claim, Code, ImageUsed, MachineSpec};
 
-use crate::checks;
+use crate::claims::serves::checks;
 use crate::context::Context;
 use crate::problem::Problem;
 use crate::services::Services;

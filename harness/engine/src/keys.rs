@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::controller::ControllerError;
+use crate::deploy::controller::ControllerError;
 use crate::loaded::ScenarioError;
 
 /// More files than any directory of keys has.

@@ -5,7 +5,6 @@ use std::error::Error;
 use redrill_machines::MachineError;
 use redrill_model::{Code, Finding, Severity};
 
-use crate::capture::TakeError;
 use crate::causes::chain;
 
 /// Lines of output that a problem quotes.
@@ -29,9 +28,10 @@ impl Problem {
 
     /// An error with all its causes, as a problem of this kind; of `HOST_FULL`, where that is behind it.
     pub(crate) fn of(code: Code, error: &(dyn Error + 'static)) -> Self {
-        let causes = std::iter::successors(Some(error), |&error| error.source());
-        let full = causes.into_iter().any(is_full);
-        let tail = of_machine(error).map(|error| error.console_tail().to_vec());
+        let causes = || std::iter::successors(Some(error), |&error| error.source());
+        let full = causes().any(is_full);
+        let tail =
+            causes().find_map(|error| error.downcast_ref()).map(|error: &MachineError| error.console_tail().to_vec());
         let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());
         let evidence = tail.into_iter().flatten().chain(mend).collect();
         Self { code: if full { Code::HostFull } else { code }, text: chain(error), evidence }
@@ -58,16 +58,9 @@ impl Problem {
     }
 }
 
-/// An error that passes for a machine's is not its cause, but it.
-fn of_machine<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a MachineError> {
-    error.downcast_ref().or_else(|| match error.downcast_ref() {
-        Some(TakeError::Machine(error)) => Some(error),
-        _ => None,
-    })
-}
-
 fn is_full(error: &(dyn Error + 'static)) -> bool {
-    let of_machine = of_machine(error).is_some_and(|error| matches!(error, MachineError::DiskFull { .. }));
+    let of_machine =
+        error.downcast_ref().is_some_and(|error: &MachineError| matches!(error, MachineError::DiskFull { .. }));
     let of_system = error.downcast_ref::<std::io::Error>();
     of_machine || of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }

@@ -9,19 +9,19 @@ use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, Moment, Networ
 use redrill_state::Section;
 
 use crate::captures::Taken;
-use crate::checks::{self, Checked, Place, Seen};
+use crate::claims::idempotent::trend::{self, Following};
+use crate::claims::restores::{self, Jobs, Mutation, Restorer};
+use crate::claims::resumes::{Cuts, Cutting};
+use crate::claims::serves::checks::{self, Checked, Place, Seen};
 use crate::context::Context;
-use crate::controller::{Controller, ControllerError};
-use crate::deploying::{self, Deployer, told};
-use crate::drill::Walk;
+use crate::deploy::controller::{Controller, ControllerError};
+use crate::deploy::tools::{Deployed, Ended};
+use crate::deploy::{self, Deployer, told};
 use crate::events::Event;
 use crate::fleet::Fleet;
 use crate::loaded::ScenarioError;
 use crate::problem::Problem;
-use crate::restore::{self, Jobs, Mutation, Restorer};
-use crate::resume::{Cuts, Cutting};
-use crate::tools::{Deployed, Ended};
-use crate::trend::{self, Following};
+use crate::walk::Walk;
 
 /// What came of a stage.
 pub(crate) enum Outcome {
@@ -158,8 +158,7 @@ async fn deploy<B: Backend>(walk: &mut Walk<B>, pass: Pass, deadline: &Deadline)
         Ended::Well => Outcome::Done(note),
         Ended::Unclear(why) => Outcome::Unknown(Problem::new(Code::NotProven, format!("{}: {why}", pass.name()))),
         Ended::Failed { operation, .. } => {
-            let stop =
-                deploying::stops(&walk.context, &walk.fleet.machines, (pass, operation.as_ref()), deadline).await;
+            let stop = deploy::stops(&walk.context, &walk.fleet.machines, (pass, operation.as_ref()), deadline).await;
             if stop.code == Code::NotRun {
                 walk.facts.stop(stop);
                 let at = operation.as_ref().map(|o| format!(" at `{}`", o.name)).unwrap_or_default();
@@ -377,7 +376,7 @@ async fn restore<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Outcome
             return Outcome::Unknown(problem);
         }
     }
-    let last = restore::last_report(&walk.context);
+    let last = restores::last_report(&walk.context);
     let backups = &walk.context.scenario().backups;
     for backup in backups.iter().filter(|backup| backup.restore_after.is_none()) {
         let restorer = Restorer {
@@ -396,15 +395,15 @@ async fn restore<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Outcome
 
 async fn look_before<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Result<(), Problem> {
     let (place, machines) = ((&walk.context, &walk.captures), &walk.fleet.machines);
-    restore::losses(place, machines, &mut walk.facts.restores, deadline).await;
-    walk.facts.restores.before = restore::look_before(&walk.context, machines, deadline).await?;
+    restores::losses(place, machines, &mut walk.facts.restores, deadline).await;
+    walk.facts.restores.before = restores::look_before(&walk.context, machines, deadline).await?;
     Ok(())
 }
 
 async fn look_after<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Result<String, Problem> {
     let place = (&walk.context, &walk.captures);
     let deploys = (&walk.facts.restores.before, walk.facts.deploys.get(Pass::Restored));
-    let fights = restore::look_after(place, &walk.fleet.machines, deploys, deadline).await?;
+    let fights = restores::look_after(place, &walk.fleet.machines, deploys, deadline).await?;
     let note = format!("{} of the restored paths and tables changed", fights.findings.len());
     (walk.facts.restores.fights, walk.facts.restores.redeployed) = (fights.findings, fights.machines);
     Ok(note)

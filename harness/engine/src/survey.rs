@@ -7,7 +7,7 @@ use redrill_machines::Home;
 use redrill_machines::process::Guard;
 use redrill_model::Tool;
 
-use crate::controller::{self, Controller, ControllerError};
+use crate::deploy::controller::{self, Controller, ControllerError};
 use crate::loaded::{Loaded, ScenarioError};
 
 /// A host of the inventory and the groups that it is in.

@@ -19,8 +19,8 @@ use crate::deploy::tools::{Deployed, Ended};
 use crate::deploy::{self, Deployer, told};
 use crate::events::Event;
 use crate::fleet::Fleet;
-use crate::loaded::ScenarioError;
 use crate::problem::Problem;
+use crate::scenario_error::ScenarioError;
 use crate::walk::Walk;
 
 /// What came of a stage.

@@ -4,9 +4,9 @@ mod codes;
 mod failure;
 mod listener;
 mod report;
-mod restores;
 mod style;
 mod tables;
+mod view;
 
 use std::io::Write;
 

@@ -10,11 +10,13 @@ use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE};
-use redrill_model::Moment;
+use redrill_model::{Code, Moment};
 use redrill_redact::{Redactor, Style};
 use redrill_state::{Capture, CaptureError, Header, Reader, Record};
 use serde_json::Value;
 use thiserror::Error;
+
+use crate::problem::Problem;
 
 /// What the captures of a drill keep to themselves.
 #[derive(Debug, Clone)]
@@ -46,7 +48,7 @@ impl Secrets {
 /// Why there is no capture.
 #[derive(Debug, Error)]
 pub(crate) enum TakeError {
-    #[error("no capture")]
+    #[error(transparent)]
     Machine(#[from] MachineError),
     #[error("the probe failed ({status}): {said}")]
     Probe { status: i32, said: String },
@@ -68,6 +70,16 @@ pub(crate) enum TakeError {
         #[source]
         source: std::io::Error,
     },
+}
+
+impl From<TakeError> for Problem {
+    fn from(error: TakeError) -> Self {
+        match error {
+            // It passes for the machine's, with the end of its console.
+            TakeError::Machine(error) => Self::of(Code::NoCapture, &error),
+            other => Self::of(Code::NoCapture, &other),
+        }
+    }
 }
 
 /// A full file system is told as by whoever else meets one.

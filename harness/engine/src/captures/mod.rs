@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use redrill_machines::{Deadline, Machine};
-use redrill_model::{Code, Moment};
+use redrill_model::Moment;
 use redrill_redact::Redactor;
 use redrill_state::Capture;
 
@@ -68,7 +68,7 @@ impl Captures {
             taken.map(|taken| (machine.name().to_owned(), taken))
         });
         let taken = join_all(takes).await.into_iter().collect::<Result<Taken, TakeError>>();
-        taken.map_err(|error| Problem::of(Code::NoCapture, &error))
+        taken.map_err(Problem::from)
     }
 
     /// Reads one back. This blocks: captures are large.
@@ -84,6 +84,6 @@ impl Captures {
         let captures = self.clone();
         let read = tokio::task::spawn_blocking(move || work(&captures)).await;
         let read = read.unwrap_or_else(|error| Err(TakeError::Probe { status: 0, said: error.to_string() }));
-        read.map_err(|error| Problem::of(Code::NoCapture, &error))
+        read.map_err(Problem::from)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use redrill_machines::Machine;
-use redrill_model::{Code, Moment, Pass};
+use redrill_model::{Moment, Pass};
 use redrill_state::{Control, Judgement, Observation, Section, Trend, Trends, Weight};
 
 use super::{Again, Comparison, changed_again, judge_machine};
@@ -88,7 +88,7 @@ impl<M: Machine> Following<'_, M> {
     fn read(&self, judged: &BTreeMap<String, Judgement>, fourth: bool) -> Result<BTreeMap<String, Compared>, Problem> {
         let compare = |name: &String| self.compare(name, fourth).map(|compared| (name.clone(), compared));
         let compared = judged.keys().map(compare).collect::<Result<_, _>>();
-        compared.map_err(|error| Problem::of(Code::NoCapture, &error))
+        compared.map_err(Problem::from)
     }
 
     fn compare(&self, name: &str, fourth: bool) -> Result<Compared, TakeError> {

@@ -168,7 +168,7 @@ impl<B: Backend> Cutting<'_, B> {
         for (machine, resumed) in &resumed {
             let read = |moment| {
                 let read = self.captures.read(machine, moment);
-                read.map_err(|error| Problem::of(Code::NoCapture, &error))
+                read.map_err(Problem::from)
             };
             let (clean, whole) = (read(Moment::Clean)?, read(Moment::Deployed)?);
             if let Some(reference) = reference.get(machine) {

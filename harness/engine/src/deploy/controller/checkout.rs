@@ -14,7 +14,8 @@ use redrill_model::SourceReport;
 use tokio::process::Command;
 
 use super::ControllerError;
-use crate::loaded::{Loaded, ScenarioError};
+use crate::loaded::Loaded;
+use crate::scenario_error::ScenarioError;
 use git::{must, run, text};
 use source::Source;
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use redrill_model::InputError;
 
 use super::ControllerError;
-use crate::loaded::ScenarioError;
+use crate::scenario_error::ScenarioError;
 
 /// Prints all of an interpreter that an environment depends on.
 pub(super) const INTERPRETER: &str = "\

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{Controller, ControllerError};
 use crate::deploy::tools;
-use crate::loaded::ScenarioError;
+use crate::scenario_error::ScenarioError;
 
 /// One host.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -24,8 +24,9 @@ use thiserror::Error;
 use tokio::process::Command;
 
 use crate::deploy::tools::{self, Found};
-use crate::keys;
-use crate::loaded::{Loaded, ScenarioError};
+use crate::keys::{self, KeysError};
+use crate::loaded::Loaded;
+use crate::scenario_error::ScenarioError;
 pub(crate) use checkout::changed;
 pub(crate) use inventory::InventoryHost;
 use sandbox::Sandbox;
@@ -77,6 +78,15 @@ impl ControllerError {
         match self {
             Self::Scenario(error) => Self::Scenario(error.at(loaded, key)),
             other => other,
+        }
+    }
+}
+
+impl From<KeysError> for ControllerError {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::Scenario(error) => Self::Scenario(error),
+            KeysError::Io { what, source } => Self::Io { what, source },
         }
     }
 }
@@ -137,7 +147,8 @@ impl Controller {
         if let Some(keys) = loaded.keys() {
             // One for the deploy, which may change it; one by which the next start finds secrets, should this one be killed.
             for copy in ["keys", KEYS_OF_SWEEP] {
-                keys::copy(&keys, &directory.join(copy)).map_err(|error| error.at(loaded, &["keys", "path"]))?;
+                keys::copy(&keys, &directory.join(copy))
+                    .map_err(|error| ControllerError::from(error).at(loaded, &["keys", "path"]))?;
             }
         }
         let found = tools::resolve(&here.servers, &loaded.scenario.deploy).map_err(|undecided| {
@@ -476,7 +487,8 @@ async fn elsewhere(
         if let Some(above) = there.servers.parent() {
             std::fs::create_dir_all(above).map_err(ControllerError::io("cannot make the second controller"))?;
             if let Some(keys) = loaded.keys() {
-                keys::copy(&keys, &above.join("keys")).map_err(|error| error.at(loaded, &["keys", "path"]))?;
+                keys::copy(&keys, &above.join("keys"))
+                    .map_err(|error| ControllerError::from(error).at(loaded, &["keys", "path"]))?;
             }
         }
         checkout::checkout(loaded, commit, &there.servers).await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::super::ControllerError;
 use super::source::Source;
 use super::{Tree, git};
-use crate::loaded::ScenarioError;
+use crate::scenario_error::ScenarioError;
 
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// How files begin that git-crypt, and openssl (transcrypt), encrypted.

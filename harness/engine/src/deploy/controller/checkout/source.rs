@@ -17,7 +17,7 @@ use tokio::process::Command;
 
 use super::super::ControllerError;
 use super::git;
-use crate::loaded::ScenarioError;
+use crate::scenario_error::ScenarioError;
 
 /// Files that are looked at for one that git waits for.
 const MOST: usize = 1_000_000;

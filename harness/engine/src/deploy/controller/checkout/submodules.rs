@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use super::super::ControllerError;
 use super::source::{self, Source};
 use super::{STATUS_LIMIT, Tree, beside, git, short, take};
-use crate::loaded::ScenarioError;
+use crate::scenario_error::ScenarioError;
 
 /// Deeper nesting is a circle.
 const DEEPEST: usize = 16;

@@ -106,7 +106,7 @@ impl<B: Backend> Drill<B> {
             restores: claims::restores::restore_reports(context.scenario(), &facts, &context.host),
             losses: facts.restores.losses,
             mutants: facts.restores.mutants,
-            mail: services.mailroom.map(|room| room.report()),
+            mail: services.mail_sink.map(|room| room.report()),
             acme,
             host: context.host.clone(),
             tools,

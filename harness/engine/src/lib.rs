@@ -4,11 +4,11 @@
 //! [`redrill_model::Report`]; it prints nothing.
 
 mod captures;
-mod causes;
 mod claims;
 mod context;
 mod deploy;
 mod drill;
+mod error_chain;
 mod events;
 mod facts;
 mod fleet;

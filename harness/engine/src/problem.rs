@@ -5,7 +5,7 @@ use std::error::Error;
 use redrill_machines::MachineError;
 use redrill_model::{Code, Finding, Severity};
 
-use crate::causes::chain;
+use crate::error_chain::chain;
 
 /// Lines of output that a problem quotes.
 const QUOTED: usize = 20;

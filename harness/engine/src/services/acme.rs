@@ -9,7 +9,7 @@ use redrill_model::{AcmeReport, Certificate, Code, Stage};
 use crate::context::Context;
 use crate::problem::Problem;
 use crate::redact::Redactor;
-use crate::services::mail::sender;
+use crate::services::mail_sink::sender;
 
 /// Where it lies in the run directory.
 const DIRECTORY: &str = "acme";

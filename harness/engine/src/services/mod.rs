@@ -1,7 +1,7 @@
 //! What stands in for the world: a mail sink, an authority for certificates.
 
 pub(crate) mod acme;
-pub(crate) mod mail;
+pub(crate) mod mail_sink;
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use redrill_model::Stage;
 
 use crate::context::Context;
 use acme::Authority;
-use mail::Mailroom;
+use mail_sink::MailSink;
 
 /// Those that the scenario names.
 pub(crate) struct Services {
-    pub(crate) mailroom: Option<Arc<Mailroom>>,
+    pub(crate) mail_sink: Option<Arc<MailSink>>,
     /// Gives the machines certificates, from the first boot on.
     pub(crate) authority: Option<Authority>,
 }
 
 impl Services {
     pub(crate) fn new(context: &Context) -> Self {
-        Self { mailroom: Mailroom::open(&context.scenario().mail, context.path()), authority: None }
+        Self { mail_sink: MailSink::open(&context.scenario().mail, context.path()), authority: None }
     }
 
     /// Starts what machines need from their first boot on.
@@ -32,7 +32,7 @@ impl Services {
 
     /// A stage begins: what comes now is counted under it.
     pub(crate) fn stage(&self, stage: Stage) {
-        if let Some(room) = &self.mailroom {
+        if let Some(room) = &self.mail_sink {
             room.stage(stage);
         }
         if let Some(authority) = &self.authority {
@@ -42,7 +42,7 @@ impl Services {
 
     /// What a machine needs to reach them.
     pub(crate) fn needs(&self, context: &Context, needs: Needs) -> Needs {
-        let mail = self.mailroom.as_ref().map(|room| room.post(&context.events.shared_redactor()));
+        let mail = self.mail_sink.as_ref().map(|room| room.post(&context.events.shared_redactor()));
         Needs { mail, acme: self.authority.as_ref().map(Authority::acme), ..needs }
     }
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a backup, each with its own word and sentence. None of these ends PROVEN.
 
-use crate::causes::chain;
+use crate::error_chain::chain;
 use redrill_machines::{MachineError, Output};
 use redrill_model::{BackupKind, Code};
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tokio::io::AsyncWriteExt;
 
 use super::listing::{Attributes, Entry, Listing};
-use crate::causes::chain;
+use crate::error_chain::chain;
 use crate::problem::Problem;
 
 /// Before a server counts as silent.

@@ -17,7 +17,7 @@ use tokio::net::{TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::{Place, Seen};
-use crate::causes::chain;
+use crate::error_chain::chain;
 
 /// One request, before it counts as unanswered: an emulated machine takes seconds for a TLS handshake.
 const ANSWER: Duration = Duration::from_secs(10);

@@ -20,7 +20,7 @@ const OWN: [&str; 4] = ["", "new", "pre", "ok"];
 
 /// Where the mail of a drill comes to lie.
 #[derive(Debug)]
-pub(crate) struct Mailroom {
+pub(crate) struct MailSink {
     machines: PathBuf,
     file: PathBuf,
     caught: Mutex<Counted>,
@@ -33,7 +33,7 @@ struct Counted {
     restoring: bool,
 }
 
-impl Mailroom {
+impl MailSink {
     /// For a drill in this run directory, if the scenario names mail servers.
     pub(crate) fn open(names: &[String], run: &Path) -> Option<Arc<Self>> {
         let report = MailReport { names: names.to_vec(), ..MailReport::default() };
@@ -111,8 +111,8 @@ mod tests {
         std::fs::create_dir_all(&keys).expect("made");
         std::fs::write(keys.join("token"), "f3a9c1d7e5b20468\n").expect("written");
         let redactor = Redactor::from_keys(&keys, "");
-        assert!(Mailroom::open(&[], &run).is_none(), "no names, no sink");
-        let room = Mailroom::open(&["smtp.example.org".to_owned()], &run).expect("a name");
+        assert!(MailSink::open(&[], &run).is_none(), "no names, no sink");
+        let room = MailSink::open(&["smtp.example.org".to_owned()], &run).expect("a name");
         let send = |within: &str, subject: &str| {
             let from = run.join("machines").join(within);
             let recipients = vec!["ada@example.org".to_owned()];

@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::bounded::{self, Bounded};
-use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, Output, PROBE};
+use crate::command::{Exec, Output, PROBE};
+use crate::deadline::{Deadline, TimedOut};
+use crate::error::MachineError;
 
 /// What goes into one frame.
 const PIECE: usize = 32 * 1024;
@@ -233,7 +234,7 @@ impl Agent {
         MachineError::TooMuch { machine: self.machine.clone(), command: command.0.join(" "), mib: limit >> 20 }
     }
 
-    fn timed_out(&self, command: &Exec, limit: crate::TimedOut) -> MachineError {
+    fn timed_out(&self, command: &Exec, limit: TimedOut) -> MachineError {
         MachineError::TimedOut { machine: self.machine.clone(), command: command.0.join(" "), limit }
     }
 

@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex};
 
 use redrill_model::{ImageUsed, MachineSpec};
 
+use crate::command::{Exec, Output};
 use crate::deadline::Deadline;
+use crate::error::MachineError;
 use crate::evidence::Witnesses;
-use crate::image::Progress;
-use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::machine::{Address, Backend, Capabilities, Machine, Reach};
+use crate::needs::Needs;
+use crate::progress::Progress;
 
 /// Makes [`FakeMachine`]s.
 #[derive(Debug, Clone, Default)]

@@ -8,8 +8,10 @@ use redrill_wire::{Identity, Lan, PlacedFile};
 
 use crate::acme::Acme;
 use crate::agent::{Agent, nanoseconds_now};
+use crate::command::{Exec, PROBE};
 use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, Needs, PROBE, Seat};
+use crate::error::MachineError;
+use crate::needs::{Needs, Seat};
 use crate::random;
 use crate::ssh::ClientKey;
 use crate::stand_in;

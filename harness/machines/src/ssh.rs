@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::deadline::Deadline;
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use crate::process::Guard;
 
 const CONFIG: &str = "ssh_config";

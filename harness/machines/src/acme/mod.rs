@@ -54,7 +54,7 @@ pub enum AcmeError {
     },
     /// It could not be started.
     #[error("cannot start Pebble, which stands in for ACME servers")]
-    Start(#[source] crate::MachineError),
+    Start(#[source] crate::error::MachineError),
     /// Its process ended.
     #[error("Pebble, which stands in for ACME servers, ended ({status}): {said}")]
     Ended {

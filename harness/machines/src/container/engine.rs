@@ -20,8 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::sweep::{LABEL, copy_of};
 use crate::agent::Agent;
+use crate::command::PROBE;
+use crate::error::{MachineError, NO_SPACE};
 use crate::image::Image;
-use crate::machine::{MachineError, NO_SPACE, PROBE};
 
 /// The least that is kept of what a container printed, if it printed more.
 const LOGS_BYTES: usize = 2 << 20;

@@ -26,15 +26,19 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::RwLock;
 use tokio::task::JoinHandle;
 
-use crate::admission;
 use crate::agent::Agent;
+use crate::command::{Exec, Output};
 use crate::deadline::Deadline;
+use crate::error::MachineError;
 use crate::evidence::Witnesses;
-use crate::image::{Builder, Catalog, Image, Progress, Recipe, Store};
-use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::image::{Builder, Catalog, Image, Recipe, Store};
+use crate::lock;
+use crate::machine::{Address, Backend, Capabilities, Machine, Reach};
+use crate::needs::Needs;
 use crate::personal::{self, Person};
 use crate::plain;
 use crate::process::{Guard, RUN_VARIABLE};
+use crate::progress::Progress;
 use crate::ssh::ClientKey;
 pub use enclose::enclose;
 pub(crate) use enclose::{is_making, is_rootless};
@@ -195,7 +199,7 @@ fn reaper(guard: &Guard, run: &Path) -> Result<Reaper, MachineError> {
 /// what the run made. A run that keeps its machines says so first: then their ports stay, and the run's place in the
 /// budget is held, for as long as they run.
 pub fn reap(run: &Path, place: Option<&Path>) {
-    let _held = place.and_then(admission::hold);
+    let _held = place.and_then(lock::hold);
     let last = outside::take_orders(std::io::stdin().lock(), std::io::stdout().lock());
     if last != KEEP.trim_ascii_end() {
         // An engine that does not answer, or is still making something, is asked again by the next sweep.

@@ -13,10 +13,12 @@ use testcontainers::{GenericImage, ImageExt};
 
 use super::engine::{Gone, labels, not_started};
 use super::{ContainerMachine, KIND, Means, outside, sealed};
-use crate::deadline::Deadline;
+use crate::command::{Exec, PROBE, PROBE_BINARY};
+use crate::deadline::{Deadline, TimedOut};
+use crate::error::MachineError;
 use crate::evidence::Screen;
 use crate::image::Image;
-use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY, Seat};
+use crate::needs::{Needs, Seat};
 use crate::personal::Person;
 use crate::relay::{self, Rules};
 use crate::ssh::{self, write_private};
@@ -354,7 +356,7 @@ impl Making<'_> {
         }
     }
 
-    fn timed_out(&self, command: &str, limit: crate::TimedOut) -> MachineError {
+    fn timed_out(&self, command: &str, limit: TimedOut) -> MachineError {
         MachineError::TimedOut { machine: self.spec.name.clone(), command: command.to_owned(), limit }
     }
 }

@@ -5,10 +5,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redrill_model::ImageRecipe;
+use redrill_model::{Checksum, ImageRecipe};
 use serde::{Deserialize, Serialize};
 
-use super::elsewhere::Origin;
 use super::format::Format;
 use super::mirror::Mirror;
 
@@ -30,6 +29,19 @@ pub struct Manifest {
     /// Where it came from, if it was not built here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+}
+
+/// Where an image came from that was not built here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Address.
+    pub url: String,
+    /// What it was verified by.
+    pub checksum: Checksum,
+    /// How the disk lies in its file.
+    pub format: Format,
+    /// Size of a machine's disk, in MiB, if it is not the image's own.
+    pub disk_mib: Option<u64>,
 }
 
 impl Manifest {

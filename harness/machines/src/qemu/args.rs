@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use redrill_model::{MachineSpec, Network};
 
 use crate::host::Accel;
-use crate::machine::Needs;
+use crate::needs::Needs;
 use crate::stand_in;
 
 /// Where the package mirror's relay answers inside the machine.

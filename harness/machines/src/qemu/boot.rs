@@ -10,9 +10,11 @@ use super::freeze::{self, Files, MEMORY};
 use super::start::{Running, Start, make_disk};
 use super::template::{self, Found, Kind};
 use super::{KIND, Means, QemuMachine, credentials, initrd, seed, usernet};
+use crate::command::{DIGESTS, Exec, PROBE};
 use crate::deadline::Deadline;
+use crate::error::MachineError;
 use crate::image::Image;
-use crate::machine::{DIGESTS, Exec, MachineError, Needs, PROBE};
+use crate::needs::Needs;
 use crate::personal::{self, Person};
 use crate::ssh;
 

@@ -12,9 +12,9 @@ use tokio::process::Command;
 
 use super::args::{Memory, OVERLAY};
 use super::start::{self, Running};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, TimedOut};
+use crate::error::MachineError;
 use crate::image::Format;
-use crate::machine::MachineError;
 
 /// Guest memory, sparse.
 pub(super) const MEMORY: &str = "memory.ram";
@@ -47,7 +47,7 @@ pub(super) async fn freeze(
     to: &Path,
     deadline: &Deadline,
 ) -> Result<Files, MachineError> {
-    let limited = |limit: crate::TimedOut| MachineError::Monitor(format!("while freezing: {limit}"));
+    let limited = |limit: TimedOut| MachineError::Monitor(format!("while freezing: {limit}"));
     let written = deadline.limit(write_state(&running)).await.map_err(limited)?;
     if let Err(error) = written {
         let error = running.explain(name, dir, error).await.or_full("a frozen machine", dir);
@@ -107,7 +107,7 @@ pub(super) async fn lay_out(files: &Files, dir: &Path, freezable: bool) -> Resul
 
 /// Loads the state into a QEMU that waits for it, and lets the machine run.
 pub(super) async fn thaw(running: &Running, files: &Files, deadline: &Deadline) -> Result<(), MachineError> {
-    let limited = |limit: crate::TimedOut| MachineError::Monitor(format!("while thawing: {limit}"));
+    let limited = |limit: TimedOut| MachineError::Monitor(format!("while thawing: {limit}"));
     deadline.limit(load_state(running, files)).await.map_err(limited)?
 }
 

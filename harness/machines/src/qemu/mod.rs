@@ -23,17 +23,20 @@ use redrill_model::{ImageUsed, MachineSpec};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use crate::command::{DIGESTS, Exec, Output};
 use crate::deadline::{Deadline, TimedOut};
+use crate::error::MachineError;
 use crate::evidence::Witnesses;
 use crate::host::Accel;
-use crate::image::{Builder, Catalog, Image, Progress, Store};
-use crate::machine::{Address, Backend, Capabilities, DIGESTS, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::image::{Builder, Catalog, Image, Store};
+use crate::machine::{Address, Backend, Capabilities, Machine, Reach};
+use crate::needs::Needs;
 use crate::personal::{self, Person};
 use crate::process::Guard;
+use crate::progress::Progress;
 use crate::ssh::ClientKey;
 use crate::switch::Switch;
 use boot::Making;
-pub(crate) use qmp::Monitor;
 use start::Running;
 pub use template::Templates;
 

@@ -14,10 +14,11 @@ use super::args::{self, AGENT, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
 use super::{Means, console, qmp, usernet};
 use crate::agent::Agent;
 use crate::deadline::Deadline;
+use crate::error::MachineError;
 use crate::evidence::{self, Screen};
 use crate::host;
 use crate::image::{Format, Image};
-use crate::machine::{MachineError, Needs};
+use crate::needs::Needs;
 use crate::process::Guarded;
 use crate::relay::{self, Rules};
 use crate::stand_in;
@@ -98,7 +99,7 @@ impl Start<'_> {
         };
         let agent = Arc::new(Agent::connect(name, self.dir, AGENT).await?);
         let screen = match self.boot {
-            args::Boot::Disk { .. } => Screen::Of(Arc::downgrade(&monitor)),
+            args::Boot::Disk { .. } => Screen::Of(Arc::<qmp::Monitor>::downgrade(&monitor)),
             args::Boot::Kernel { .. } => Screen::None("its console is the serial one"),
         };
         means.witnesses.add(self.dir, CONSOLE, &agent, screen);

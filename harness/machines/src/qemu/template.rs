@@ -14,7 +14,7 @@ use super::freeze::Files;
 use super::{Means, initrd, seed};
 use crate::host::Accel;
 use crate::image::Image;
-use crate::process;
+use crate::lock;
 
 /// Counts up when the machines that we make change in a way that frozen ones do not know.
 const LAYOUT: u32 = 2;
@@ -205,7 +205,7 @@ impl Templates {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let stale = |path: &PathBuf| match read_record(path) {
             Some(Record { kind, .. }) => !images.contains(&kind.image) || qemu.is_some_and(|qemu| qemu != kind.qemu),
-            None => process::is_abandoned(&path.join(LOCK)),
+            None => lock::is_abandoned(&path.join(LOCK)),
         };
         let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).filter(stale).collect();
         directories

@@ -1,5 +1,14 @@
 //! What is run in a machine, and what comes back.
 
+use std::net::SocketAddr;
+use std::path::Path;
+
+use futures_util::future::BoxFuture;
+use tokio::task::JoinHandle;
+
+use crate::deadline::Deadline;
+use crate::error::MachineError;
+
 /// Where the probe lies in a machine: on a file system that no capture holds.
 pub const PROBE: &str = "/run/redrill/probe";
 /// The probe's own cache of content digests.
@@ -34,4 +43,32 @@ impl Output {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
+}
+
+/// Runs commands in one machine: its agent does, or a table of prepared answers. What each promises is told at the
+/// method of the same name of [`Machine`](crate::Machine).
+pub(crate) trait Commands: Send + Sync {
+    /// Runs a command to its end.
+    fn exec<'a>(
+        &'a self,
+        command: &'a Exec,
+        input: &'a [u8],
+        deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<Output, MachineError>>;
+    /// The same, with standard output in a file of the host.
+    fn exec_to_file<'a>(
+        &'a self,
+        command: &'a Exec,
+        input: &'a [u8],
+        to: &'a Path,
+        deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<Output, MachineError>>;
+    /// Nanoseconds that the machine's clock is ahead of the host's.
+    fn clock_offset<'a>(&'a self, deadline: &'a Deadline) -> BoxFuture<'a, Result<i64, MachineError>>;
+    /// A loopback address that leads to `host:port` as seen from inside, for as long as the task lives.
+    fn tunnel<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<(SocketAddr, JoinHandle<()>), MachineError>>;
 }

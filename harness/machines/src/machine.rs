@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redrill_model::{ImageUsed, MachineSpec};
 
@@ -10,6 +11,7 @@ use crate::command::{Exec, Output};
 use crate::deadline::Deadline;
 use crate::error::MachineError;
 use crate::evidence::Witnesses;
+use crate::machine_core::{Address, MachineCore, explain};
 use crate::needs::Needs;
 use crate::progress::Progress;
 
@@ -22,27 +24,36 @@ pub enum Reach {
     Closed(String),
 }
 
-/// How a deploy tool reaches the machine over SSH.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Inventory host.
-    pub host: String,
-    /// Port on the host's loopback that leads to the machine's sshd.
-    pub port: u16,
-    /// Private key that root accepts.
-    pub key: PathBuf,
-    /// The machine's public host key, as in a `known_hosts` line without the name.
-    pub host_key: String,
-}
+/// How long a connection may stay unanswered before it counts as dropped, since a firewall says nothing. Even an emulated
+/// kernel answers within milliseconds, and the second try of the handshake comes after one second.
+pub(crate) const DROPPED: Duration = Duration::from_secs(3);
+/// How often somebody who waits for an answer looks whether there is still a machine.
+const LOOK: Duration = Duration::from_secs(1);
 
-/// A running machine.
+/// A running machine. A backend writes its common part and the five methods after it, and of the others those in which
+/// its machines differ.
 ///
 /// Ending is explicit and awaited; dropping one kills its processes all the same, since their guard's leash is dropped.
 pub trait Machine: Send + Sync + Sized {
+    /// What all machines have, and the methods below are made of.
+    fn core(&self) -> &MachineCore;
+    /// Why the machine will never answer again, if its console or its process tell. Cheap: asked every second.
+    fn lost(&self) -> Option<MachineError>;
+    /// Tries a connection from outside, and says what the machine made of it.
+    fn reach(&self, port: u16, deadline: &Deadline) -> impl Future<Output = Result<Reach, MachineError>> + Send;
+    /// Ends it and removes its disk.
+    fn destroy(self) -> impl Future<Output = Result<(), MachineError>> + Send;
+    /// Leaves it running after the harness ends; `redrill clean` ends it.
+    fn keep(self) -> impl Future<Output = Result<(), MachineError>> + Send;
+
     /// Inventory host.
-    fn name(&self) -> &str;
+    fn name(&self) -> &str {
+        &self.core().address.host
+    }
     /// What the boot reported, in seconds from start to the first answer.
-    fn boot_seconds(&self) -> f64;
+    fn boot_seconds(&self) -> f64 {
+        self.core().boot_seconds
+    }
     /// Runs a command to its end. A status other than 0 is an answer and no error. One that prints more than
     /// [`Bounded::LIMIT`](crate::bounded::Bounded::LIMIT) is killed (status 137): then of its output there are the two
     /// ends. The probe's output is whole, or an error.
@@ -51,7 +62,9 @@ pub trait Machine: Send + Sync + Sized {
         command: &Exec,
         input: &[u8],
         deadline: &Deadline,
-    ) -> impl Future<Output = Result<Output, MachineError>> + Send;
+    ) -> impl Future<Output = Result<Output, MachineError>> + Send {
+        async move { while_it_lives(self, self.core().commands.exec(command, input, deadline)).await }
+    }
     /// Like `exec`, with standard output in a file of the host: whole, or an error.
     fn exec_to_file(
         &self,
@@ -59,38 +72,84 @@ pub trait Machine: Send + Sync + Sized {
         input: &[u8],
         to: &Path,
         deadline: &Deadline,
-    ) -> impl Future<Output = Result<Output, MachineError>> + Send;
-    /// Why the machine will never answer again, if its console or its process tell. Cheap: asked every second.
-    fn lost(&self) -> Option<MachineError>;
+    ) -> impl Future<Output = Result<Output, MachineError>> + Send {
+        async move { while_it_lives(self, self.core().commands.exec_to_file(command, input, to, deadline)).await }
+    }
     /// Called once, after the capture of the clean machine: what was learnt about its image (content digests) may be
     /// kept for later machines of the same image. A failure costs time later, and is no error.
-    fn learn(&self, deadline: &Deadline) -> impl Future<Output = ()> + Send;
+    fn learn(&self, _deadline: &Deadline) -> impl Future<Output = ()> + Send {
+        async {}
+    }
     /// Nanoseconds that the machine's clock is ahead of the host's.
-    fn clock_offset(&self, deadline: &Deadline) -> impl Future<Output = Result<i64, MachineError>> + Send;
+    fn clock_offset(&self, deadline: &Deadline) -> impl Future<Output = Result<i64, MachineError>> + Send {
+        async move { while_it_lives(self, self.core().commands.clock_offset(deadline)).await }
+    }
     /// The loopback address that leads to this port as a user from outside would reach it; `None` if the port was not
     /// among the machine's [`Needs`].
-    fn outside(&self, port: u16) -> Option<SocketAddr>;
+    fn outside(&self, port: u16) -> Option<SocketAddr> {
+        self.core().ports.get(&port).copied()
+    }
     /// A loopback address, good for as long as the machine lives, that leads to `host:port` as seen from inside.
-    fn inside(&self, host: &str, port: u16) -> impl Future<Output = Result<SocketAddr, MachineError>> + Send;
+    fn inside(&self, host: &str, port: u16) -> impl Future<Output = Result<SocketAddr, MachineError>> + Send {
+        self.core().tunnel(host, port)
+    }
     /// Its address in the drill's private network, if there is one.
-    fn lan_address(&self) -> Option<Ipv4Addr>;
-    /// Tries a connection from outside, and says what the machine made of it.
-    fn reach(&self, port: u16, deadline: &Deadline) -> impl Future<Output = Result<Reach, MachineError>> + Send;
+    fn lan_address(&self) -> Option<Ipv4Addr> {
+        self.core().lan_address
+    }
     /// For deploy tools.
-    fn address(&self) -> Address;
+    fn address(&self) -> Address {
+        self.core().address.clone()
+    }
     /// The serial console's log.
-    fn console(&self) -> PathBuf;
-    /// An orderly reboot, over when the machine has come to rest after it; an error if its kernel did not begin anew.
-    fn reboot(&self, deadline: &Deadline) -> impl Future<Output = Result<(), MachineError>> + Send;
+    fn console(&self) -> PathBuf {
+        self.core().console.clone()
+    }
+    /// An orderly reboot, over when the machine has come to rest after it; an error if its kernel did not begin anew, or
+    /// if it has none of its own.
+    fn reboot(&self, _deadline: &Deadline) -> impl Future<Output = Result<(), MachineError>> + Send {
+        async { Err(unable(self, "it has no kernel of its own to reboot")) }
+    }
     /// Looks after the machine while somebody else works in it: one that reboots by itself gets its addresses back. Goes
-    /// on until it is dropped; what it cannot mend, those who need the machine will tell.
-    fn attend(&self, deadline: &Deadline) -> impl Future<Output = ()> + Send;
-    /// Cuts the power, and boots again: what was not synced is lost.
-    fn power_cut(self, deadline: &Deadline) -> impl Future<Output = Result<Self, MachineError>> + Send;
-    /// Ends it and removes its disk.
-    fn destroy(self) -> impl Future<Output = Result<(), MachineError>> + Send;
-    /// Leaves it running after the harness ends; `redrill clean` ends it.
-    fn keep(self) -> impl Future<Output = Result<(), MachineError>> + Send;
+    /// on until it is dropped; what it cannot mend, those who need the machine will tell. Without a kernel of its own a
+    /// machine that ends does not come back.
+    fn attend(&self, _deadline: &Deadline) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+    /// Cuts the power, and boots again: what was not synced is lost. An error if its files are the host's.
+    fn power_cut(self, _deadline: &Deadline) -> impl Future<Output = Result<Self, MachineError>> + Send {
+        async move { Err(unable(&self, "its files are the host's: a power cut of its own would lose nothing")) }
+    }
+}
+
+fn unable(machine: &impl Machine, what: &str) -> MachineError {
+    MachineError::Unable { machine: machine.name().to_owned(), what: what.to_owned() }
+}
+
+/// An answer, or the end of the machine: one that stands still would be waited for until the limit.
+async fn while_it_lives<M: Machine, T>(
+    machine: &M,
+    work: impl Future<Output = Result<T, MachineError>> + Send,
+) -> Result<T, MachineError> {
+    let core = machine.core();
+    let lost = async {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            if core.dies_silently
+                && let Some(error) = machine.lost()
+            {
+                return error;
+            }
+        }
+    };
+    let error = tokio::select! {
+        done = work => match done {
+            Ok(done) => return Ok(done),
+            Err(error) => explain(error, || machine.lost()).await,
+        },
+        error = lost => error,
+    };
+    Err(error.or_full("what a machine printed", &core.dir))
 }
 
 /// What the machines of a backend can do; a claim that needs more is UNPROVEN.

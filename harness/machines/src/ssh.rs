@@ -61,6 +61,9 @@ impl ClientKey {
     }
 }
 
+/// Of every machine's sshd, as seen from inside.
+pub(crate) const PORT: u16 = 22;
+
 /// Writes `ssh_config` and `known_hosts` into the machine's directory: the host key is known beforehand, so nothing is
 /// trusted on first use. `redrill shell` uses the same file.
 pub(crate) fn configure(dir: &Path, name: &str, port: u16, key: &Path, host_key: &str) -> Result<(), MachineError> {

@@ -205,3 +205,78 @@ pub trait Backend: Send + Sync {
         deadline: &Deadline,
     ) -> impl Future<Output = Result<Self::Machine, MachineError>> + Send;
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::agent::tests::with_machine;
+
+    /// Its agent says nothing, and it has died.
+    struct Dead(MachineCore);
+
+    impl Dead {
+        fn new(dies_silently: bool) -> Self {
+            let (dir, host) = (PathBuf::from("/nonexistent"), "web".to_owned());
+            let address = Address { host, port: 22, key: dir.clone(), host_key: String::new() };
+            Self(MachineCore {
+                console: dir.clone(),
+                dir,
+                boot_seconds: 1.0,
+                address,
+                ports: BTreeMap::new(),
+                lan_address: None,
+                commands: Box::new(with_machine(|_| Vec::new())),
+                dies_silently,
+                tasks: Mutex::default(),
+            })
+        }
+
+        async fn answer(&self) -> MachineError {
+            let deadline = Deadline::root("the test", LOOK * 3, 1.0);
+            self.exec(&Exec::new(["true"]), b"", &deadline).await.expect_err("it is dead")
+        }
+    }
+
+    impl Machine for Dead {
+        fn core(&self) -> &MachineCore {
+            &self.0
+        }
+
+        fn lost(&self) -> Option<MachineError> {
+            Some(MachineError::Engine("it has died".to_owned()))
+        }
+
+        async fn reach(&self, _port: u16, deadline: &Deadline) -> Result<Reach, MachineError> {
+            Ok(Reach::Closed(deadline.error().to_string()))
+        }
+
+        async fn destroy(self) -> Result<(), MachineError> {
+            Ok(())
+        }
+
+        async fn keep(self) -> Result<(), MachineError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_an_answer_of_a_machine_that_died_silently() {
+        let began = std::time::Instant::now();
+        assert_eq!(Dead::new(true).answer().await.to_string(), "the container engine: it has died");
+        assert!(began.elapsed() < LOOK * 2);
+        let told = Dead::new(false).answer().await;
+        assert!(began.elapsed() >= LOOK * 3, "it is not looked at before its way in breaks");
+        assert_eq!(told.to_string(), "the container engine: it has died", "and why it broke is told");
+    }
+
+    #[tokio::test]
+    async fn what_needs_a_kernel_of_its_own_is_refused_by_default() {
+        let deadline = Deadline::root("the test", LOOK, 1.0);
+        let unable = |error: Result<(), MachineError>| matches!(error, Err(MachineError::Unable { .. }));
+        assert!(unable(Dead::new(true).reboot(&deadline).await));
+        assert!(unable(Dead::new(true).power_cut(&deadline).await.map(drop)));
+    }
+}

@@ -13,6 +13,7 @@ use crate::agent::Agent;
 use crate::blueprint::Blueprint;
 use crate::deadline::Deadline;
 use crate::error::MachineError;
+use crate::image;
 use crate::machine::{DROPPED, Machine, Reach};
 use crate::machine_core::MachineCore;
 use crate::plain;
@@ -46,10 +47,7 @@ impl Machine for ContainerMachine {
     /// the list is of no use and no harm.
     async fn learn(&self, _deadline: &Deadline) {
         let (left, known) = (files::digests(&self.core.dir), self.blueprint.image.container_digests());
-        // Whole or not at all: two drills may end here at once.
-        let whole = known.with_extension(std::process::id().to_string());
-        let copied = plain::read(&left, LARGEST_LIST).and_then(|list| std::fs::write(&whole, list));
-        let _ = copied.and_then(|()| std::fs::rename(&whole, known));
+        image::keep_digests(&known, |to| plain::read(&left, LARGEST_LIST).and_then(|list| std::fs::write(to, list)));
     }
 
     /// A forwarded port accepts every connection, and closes it when the machine refuses: what a server that says nothing

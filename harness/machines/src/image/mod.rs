@@ -14,4 +14,5 @@ pub use catalog::{Catalog, CatalogError, Recipe};
 pub use download::FetchError;
 pub use format::Format;
 pub use mirror::{Mirror, MirrorError, Source};
+pub(crate) use store::keep_digests;
 pub use store::{Image, Manifest, Origin, Store};

@@ -195,6 +195,13 @@ impl Image {
     }
 }
 
+/// Keeps what `write` makes of a list of digests for later machines, at the place where they look for it: whole or not at
+/// all, since two drills may end here at once. A failure costs time later, and is no error.
+pub(crate) fn keep_digests(known: &Path, write: impl FnOnce(&Path) -> io::Result<()>) {
+    let whole = known.with_extension(std::process::id().to_string());
+    let _ = write(&whole).and_then(|()| fs::rename(&whole, known));
+}
+
 /// The cache of images.
 #[derive(Debug, Clone)]
 pub struct Store {

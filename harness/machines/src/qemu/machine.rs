@@ -13,6 +13,7 @@ use crate::blueprint::Blueprint;
 use crate::command::{DIGESTS, Exec};
 use crate::deadline::{Deadline, TimedOut};
 use crate::error::MachineError;
+use crate::image;
 use crate::machine::{DROPPED, Machine, Reach};
 use crate::machine_core::MachineCore;
 
@@ -46,9 +47,7 @@ impl Machine for QemuMachine {
         }
         let read = self.running.agent.exec_to_file(&Exec::new(["cat", DIGESTS]), b"", &new, deadline).await;
         if read.is_ok_and(|output| output.status == 0) {
-            // Whole or not at all: two drills may end here at once.
-            let whole = known.with_extension(std::process::id().to_string());
-            let _ = std::fs::copy(&new, &whole).and_then(|_| std::fs::rename(&whole, known));
+            image::keep_digests(&known, |to| std::fs::copy(&new, to).map(drop));
         }
         let _ = std::fs::remove_file(new);
     }

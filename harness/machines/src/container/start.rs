@@ -166,11 +166,11 @@ impl ContainerMaking<'_> {
         let started = self.deadline.limit(start).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
         let needs = format!("{}; no seccomp or AppArmor profile", CAPABILITIES.join(", "));
-        let container = started.map_err(|error| not_started(&self.blueprint.spec.name, &needs, &error))?;
+        let container = started.map_err(|error| not_started(self.name(), &needs, &error))?;
         let ended = Arc::new(Mutex::new(None));
         let mut tasks = vec![self.watch(container.id(), &ended)];
         tasks.extend(relays);
-        let agent = Arc::new(self.means.engine.agent(&self.blueprint.spec.name, container.id()).await?);
+        let agent = Arc::new(self.means.engine.agent(self.name(), container.id()).await?);
         self.means.witnesses.add(self.dir, CONSOLE, &agent, Screen::None("a container has none"));
         let check = |last_seen: &str| self.check(&ended, last_seen);
         let ready = async {
@@ -181,7 +181,7 @@ impl ContainerMaking<'_> {
                 self.means.engine.ports(container.id()).await?
             } else {
                 // While the system starts: it is nobody's yet.
-                let sealed = sealed::hold(&agent, &self.blueprint.spec.name, self.deadline);
+                let sealed = sealed::hold(&agent, self.name(), self.deadline);
                 let (sealed, settled) = tokio::join!(sealed, self.settle(&agent, &ended));
                 sealed.and(settled)?;
                 self.means.forward(&outside(self.dir), &self.ports()).await?
@@ -190,7 +190,7 @@ impl ContainerMaking<'_> {
                 .get(&ssh::PORT)
                 .map(SocketAddr::port)
                 .ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
-            let name = &self.blueprint.spec.name;
+            let name = self.name();
             ssh::configure(self.dir, name, port, &self.means.client.path, &self.blueprint.person.host.host_key())?;
             ssh::admit(&self.means.guard, self.dir, name, port, self.deadline, check).await?;
             Ok((boot_seconds, ports))
@@ -213,6 +213,10 @@ impl ContainerMaking<'_> {
         })
     }
 
+    fn name(&self) -> &str {
+        &self.blueprint.spec.name
+    }
+
     /// Lays out what the machine finds at `/run/redrill`.
     fn share(&self, new: bool) -> Result<Vec<tokio::task::JoinHandle<()>>, MachineError> {
         let shared = self.dir.join(SHARED);
@@ -230,7 +234,7 @@ impl ContainerMaking<'_> {
         // Without them the first capture is slower, and as good.
         let _ = std::fs::copy(self.blueprint.image.container_digests(), digests(self.dir));
         let mut identity = if new {
-            self.blueprint.person.whole(WIRING, &self.blueprint.spec.name, &self.means.client, &self.blueprint.needs)?
+            self.blueprint.person.whole(WIRING, self.name(), &self.means.client, &self.blueprint.needs)?
         } else {
             self.blueprint.person.again(WIRING, &self.blueprint.needs)
         };
@@ -284,7 +288,7 @@ impl ContainerMaking<'_> {
         let request = image
             .with_cmd(["/bin/sh", "/run/redrill/entry"])
             .with_container_name(self.means.name(&self.file_name()))
-            .with_hostname(&self.blueprint.spec.name)
+            .with_hostname(self.name())
             .with_labels(labels(&self.means.run))
             .with_cgroupns_mode(CgroupnsMode::Private)
             // The default profiles refuse systemd its mounts; a machine of a drill is no boundary of security.
@@ -327,7 +331,7 @@ impl ContainerMaking<'_> {
     }
 
     fn check(&self, ended: &Mutex<Option<Gone>>, last_seen: &str) -> Result<(), MachineError> {
-        let machine = self.blueprint.spec.name.clone();
+        let machine = self.name().to_owned();
         if let Some(gone) = ended.lock().expect("no panic while it is held").as_ref() {
             return Err(gone.error(&machine));
         }
@@ -353,7 +357,7 @@ impl ContainerMaking<'_> {
     }
 
     fn timed_out(&self, command: &str, limit: TimedOut) -> MachineError {
-        MachineError::TimedOut { machine: self.blueprint.spec.name.clone(), command: command.to_owned(), limit }
+        MachineError::TimedOut { machine: self.name().to_owned(), command: command.to_owned(), limit }
     }
 }
 

@@ -59,15 +59,8 @@ impl QemuMaking<'_> {
             None => self.cold(self.blueprint.needs.freezable).await?,
         };
         let boot_seconds = began.elapsed().as_secs_f64();
-        let identity = self.blueprint.person.whole(
-            WIRING,
-            &self.blueprint.spec.name,
-            &self.means.client,
-            &self.blueprint.needs,
-        )?;
-        let tell = async |identity| {
-            personal::tell(&base.running.agent, &self.blueprint.spec.name, identity, self.deadline).await
-        };
+        let identity = self.blueprint.person.whole(WIRING, self.name(), &self.means.client, &self.blueprint.needs)?;
+        let tell = async |identity| personal::tell(&base.running.agent, self.name(), identity, self.deadline).await;
         let become_one = async {
             tell(identity).await?;
             self.admit(&base.running).await?;
@@ -85,13 +78,7 @@ impl QemuMaking<'_> {
         let began = Instant::now();
         let base = self.fork(files, &template::credentials(files)).await?;
         let boot_seconds = began.elapsed().as_secs_f64();
-        personal::tell(
-            &base.running.agent,
-            &self.blueprint.spec.name,
-            self.blueprint.person.again(WIRING, &self.blueprint.needs),
-            self.deadline,
-        )
-        .await?;
+        self.tell_again(&base.running).await?;
         self.configure_ssh(&base.running)?;
         Ok(self.machine(base, boot_seconds))
     }
@@ -108,25 +95,18 @@ impl QemuMaking<'_> {
     /// What a machine that booted anew has to be told, up to a login over SSH.
     pub(super) async fn after_reboot(&self, running: &Running) -> Result<(), MachineError> {
         self.settle(running).await?;
-        personal::tell(
-            &running.agent,
-            &self.blueprint.spec.name,
-            self.blueprint.person.again(WIRING, &self.blueprint.needs),
-            self.deadline,
-        )
-        .await?;
+        self.tell_again(running).await?;
         self.admit(running).await
     }
 
-    /// The same while somebody else waits for the machine: nothing is waited for but the network.
-    pub(super) async fn after_own_reboot(&self, running: &Running) -> Result<(), MachineError> {
-        personal::tell(
-            &running.agent,
-            &self.blueprint.spec.name,
-            self.blueprint.person.again(WIRING, &self.blueprint.needs),
-            self.deadline,
-        )
-        .await
+    /// What a machine of before is told that goes on or booted anew; nothing is waited for but the network.
+    pub(super) async fn tell_again(&self, running: &Running) -> Result<(), MachineError> {
+        let again = self.blueprint.person.again(WIRING, &self.blueprint.needs);
+        personal::tell(&running.agent, self.name(), again, self.deadline).await
+    }
+
+    fn name(&self) -> &str {
+        &self.blueprint.spec.name
     }
 
     fn machine(&self, base: Base, boot_seconds: f64) -> QemuMachine {
@@ -179,13 +159,8 @@ impl QemuMaking<'_> {
         let nobody = Blueprint { needs, ..self.blueprint.clone() };
         let base = QemuMaking { blueprint: &nobody, ..*self }.cold(true).await?;
         self.bring_to_rest(&base.running).await?;
-        let frozen = freeze::freeze(
-            base.running,
-            (&self.blueprint.spec.name, self.dir),
-            &self.dir.join("template"),
-            self.deadline,
-        )
-        .await?;
+        let frozen =
+            freeze::freeze(base.running, (self.name(), self.dir), &self.dir.join("template"), self.deadline).await?;
         let (templates, credentials) = (self.means.templates.clone(), base.credentials);
         (self.means.tell)("writing the template to the cache");
         let kept = tokio::task::spawn_blocking(move || {
@@ -231,7 +206,7 @@ impl QemuMaking<'_> {
         let memory = if shared { Memory::Shared(memory) } else { Memory::Own };
         let running = self.start(memory, &credentials, false).await?;
         let ready = async {
-            running.answers(&self.blueprint.spec.name, self.dir, self.deadline).await?;
+            running.answers(self.name(), self.dir, self.deadline).await?;
             self.settle(&running).await
         };
         self.witnessed(ready).await?;
@@ -243,7 +218,7 @@ impl QemuMaking<'_> {
         let running = self.start(memory, credentials, true).await?;
         freeze::thaw(&running, files, self.deadline).await?;
         let limit = self.deadline.child("the first answer of a fork", FIRST_ANSWER);
-        self.witnessed(running.answers(&self.blueprint.spec.name, self.dir, &limit)).await?;
+        self.witnessed(running.answers(self.name(), self.dir, &limit)).await?;
         Ok(Base { running, credentials: credentials.to_vec() })
     }
 
@@ -267,7 +242,7 @@ impl QemuMaking<'_> {
                 complaints.iter().for_each(|said| (self.means.tell)(&format!("cloud-init in `{name}`: {said}")));
                 Ok(())
             }
-            Err(said) => Err(MachineError::FirstBoot { machine: self.blueprint.spec.name.clone(), said }),
+            Err(said) => Err(MachineError::FirstBoot { machine: self.name().to_owned(), said }),
         }
     }
 
@@ -303,12 +278,9 @@ impl QemuMaking<'_> {
         let watch = async {
             loop {
                 tokio::time::sleep(Duration::from_millis(500)).await;
-                if let Err(error) = running.check(
-                    &self.blueprint.spec.name,
-                    self.dir,
-                    self.deadline,
-                    "an agent, but no end of the boot",
-                ) {
+                if let Err(error) =
+                    running.check(self.name(), self.dir, self.deadline, "an agent, but no end of the boot")
+                {
                     return error;
                 }
             }
@@ -326,14 +298,14 @@ impl QemuMaking<'_> {
             .map(SocketAddr::port)
             .ok_or_else(|| MachineError::Monitor("QEMU forwards no port to SSH".to_owned()))?;
         let key = &self.means.client.path;
-        ssh::configure(self.dir, &self.blueprint.spec.name, port, key, &self.blueprint.person.host.host_key())?;
+        ssh::configure(self.dir, self.name(), port, key, &self.blueprint.person.host.host_key())?;
         Ok(port)
     }
 
     /// Waits for a login over SSH: the way that the deploy tool will take.
     async fn admit(&self, running: &Running) -> Result<(), MachineError> {
         let port = self.configure_ssh(running)?;
-        let name = &self.blueprint.spec.name;
+        let name = self.name();
         // QEMU asks a machine that has no address yet again only after seconds.
         let online = Exec::new([PROBE, "online", &args::address(self.blueprint.needs.lease), &ssh::PORT.to_string()]);
         let online = running.agent.exec(&online, b"", self.deadline).await?.status == 0;

@@ -115,7 +115,7 @@ impl Machine for QemuMachine {
             };
             if now != boot {
                 boot = now;
-                let _ = self.making(deadline).after_own_reboot(&self.running).await;
+                let _ = self.making(deadline).tell_again(&self.running).await;
             }
         }
     }

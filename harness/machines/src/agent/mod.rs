@@ -1,22 +1,27 @@
 //! The harness's side of the agent that runs in a machine: commands over a virtio-serial port, without network or SSH.
 
+mod pump;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use redrill_wire::{Decoder, Frame};
+use futures_util::future::BoxFuture;
+use redrill_wire::Frame;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::bounded::{self, Bounded};
-use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, Output, PROBE};
+use crate::command::{Commands, Exec, Output, PROBE};
+use crate::deadline::{Deadline, TimedOut};
+use crate::error::MachineError;
+use pump::{Asked, Channels, Said};
 
 /// What goes into one frame.
 const PIECE: usize = 32 * 1024;
@@ -28,19 +33,6 @@ const LARGEST_FILE: u64 = 4 << 30;
 const KILLED: i32 = 137;
 /// An agent that begins anew after a reboot has not heard the question of before.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-
-type Channels = Arc<Mutex<HashMap<u32, mpsc::UnboundedSender<Said>>>>;
-
-/// The number of the question that is open: until its answer everything else is the rest of an earlier conversation.
-type Asked = Arc<Mutex<Option<u64>>>;
-
-/// What a command said.
-#[derive(Debug)]
-enum Said {
-    Output(Vec<u8>),
-    Errors(Vec<u8>),
-    Exit(i32),
-}
 
 /// A conversation with one machine's agent.
 #[derive(Debug)]
@@ -75,8 +67,8 @@ impl Agent {
         let (tell_ready, ready) = watch::channel(None);
         let (channels, asked) = (Channels::default(), Asked::default());
         let tasks = [
-            tokio::spawn(write(writing, frames)),
-            tokio::spawn(read(reading, Arc::clone(&channels), Arc::clone(&asked), tell_ready)),
+            tokio::spawn(pump::write(writing, frames)),
+            tokio::spawn(pump::read(reading, Arc::clone(&channels), Arc::clone(&asked), tell_ready)),
         ];
         Self { machine: machine.to_owned(), out, channels, ready, asked, next: AtomicU32::new(1), tasks }
     }
@@ -233,12 +225,45 @@ impl Agent {
         MachineError::TooMuch { machine: self.machine.clone(), command: command.0.join(" "), mib: limit >> 20 }
     }
 
-    fn timed_out(&self, command: &Exec, limit: crate::TimedOut) -> MachineError {
+    fn timed_out(&self, command: &Exec, limit: TimedOut) -> MachineError {
         MachineError::TimedOut { machine: self.machine.clone(), command: command.0.join(" "), limit }
     }
 
     fn locked(&self) -> MutexGuard<'_, HashMap<u32, mpsc::UnboundedSender<Said>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Commands for Arc<Agent> {
+    fn exec<'a>(
+        &'a self,
+        command: &'a Exec,
+        input: &'a [u8],
+        deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<Output, MachineError>> {
+        Box::pin(Agent::exec(self, command, input, deadline))
+    }
+
+    fn exec_to_file<'a>(
+        &'a self,
+        command: &'a Exec,
+        input: &'a [u8],
+        to: &'a Path,
+        deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<Output, MachineError>> {
+        Box::pin(Agent::exec_to_file(self, command, input, to, deadline))
+    }
+
+    fn clock_offset<'a>(&'a self, deadline: &'a Deadline) -> BoxFuture<'a, Result<i64, MachineError>> {
+        Box::pin(Agent::clock_offset(self, deadline))
+    }
+
+    fn tunnel<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<(SocketAddr, JoinHandle<()>), MachineError>> {
+        Box::pin(Agent::tunnel(self, host, port))
     }
 }
 
@@ -329,62 +354,6 @@ impl Drop for Session {
     }
 }
 
-async fn write(mut port: impl AsyncWrite + Unpin, mut frames: mpsc::UnboundedReceiver<Vec<u8>>) {
-    while let Some(bytes) = frames.recv().await {
-        if port.write_all(&bytes).await.is_err() || port.flush().await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Hands frames to whoever waits for them. When the stream ends, everyone learns it by the dropped senders.
-async fn read(
-    mut port: impl AsyncRead + Unpin,
-    channels: Channels,
-    asked: Asked,
-    ready: watch::Sender<Option<(u64, String)>>,
-) {
-    let mut decoder = Decoder::default();
-    let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = port.read(&mut buffer).await {
-        decoder.feed(&buffer[..length]);
-        {
-            let mut asked = asked.lock().unwrap_or_else(PoisonError::into_inner);
-            match *asked {
-                Some(nonce) if decoder.skip_to_ready(nonce) => *asked = None,
-                Some(_) => continue,
-                None => {}
-            }
-        }
-        loop {
-            let frame = match decoder.next_frame() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                // The rest of an earlier conversation, or of a machine that was reset in mid-sentence.
-                Err(_) => {
-                    decoder = Decoder::default();
-                    break;
-                }
-            };
-            let (channel, said) = match frame {
-                Frame::Ready(nonce, boot) => {
-                    let _ = ready.send(Some((nonce, boot)));
-                    continue;
-                }
-                Frame::Output(channel, data) => (channel, Said::Output(data)),
-                Frame::Errors(channel, data) => (channel, Said::Errors(data)),
-                Frame::Exit(channel, status) => (channel, Said::Exit(status)),
-                _ => continue,
-            };
-            let channels = channels.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(waiter) = channels.get(&channel) {
-                let _ = waiter.send(said);
-            }
-        }
-    }
-    channels.lock().unwrap_or_else(PoisonError::into_inner).clear();
-}
-
 /// Nanoseconds since 1970 on the host's clock.
 pub(crate) fn nanoseconds_now() -> i64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -393,6 +362,8 @@ pub(crate) fn nanoseconds_now() -> i64 {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use redrill_wire::Decoder;
+
     use super::*;
 
     /// An agent made of prepared answers: for each frame that arrives, these go back.

@@ -10,15 +10,29 @@ use super::{cell, head};
 
 /// The order in which the tables of a scenario are told; others follow.
 const ORDER: [&str; 12] = [
-    "servers", "keys", "deploy", "machine", "check", "backup", "ephemeral", "network", "limits", "needs", "resume", "waiver",
+    "servers",
+    "keys",
+    "deploy",
+    "machine",
+    "check",
+    "backup",
+    "ephemeral",
+    "network",
+    "limits",
+    "needs",
+    "resume",
+    "waiver",
 ];
 
 pub(super) fn scenario() -> String {
     let text = "Every key of `scenario.toml`. A scenario is a directory that holds one; paths are relative to it where the \
         table says so. A key that is not listed here is an error, with file, line and column. `redrill schema scenario` prints \
         the same as JSON Schema.\n\nDurations are text with a unit: `\"90s\"`, `\"10m\"`, `\"1h 30m\"`. Sizes end in `-mib`.";
-    let mut page = Page::new(scenario_schema(), head("scenario.toml", "the types that read it (`harness/model/src/scenario`)", text));
-    page.table("", "Top level", &[], &page.schema.clone());
+    let mut page = Page::new(
+        scenario_schema(),
+        head("scenario.toml", "the types that read it (`harness/model/src/scenario`)", text),
+    );
+    page.table("Top level", "", &[], &page.schema.clone());
     page.out
 }
 
@@ -26,8 +40,9 @@ pub(super) fn image() -> String {
     let text = "Every key of `images/NAME/image.toml`. It is either a recipe (`suite`, `packages`, `disk-mib`) or names a \
         published image (`url` and one checksum). [Images](../guide/images.md) has examples; `redrill schema image` prints the \
         same as JSON Schema.";
-    let mut page = Page::new(image_schema(), head("image.toml", "the type that reads it (`harness/model/src/recipe.rs`)", text));
-    page.table("", "Keys", &[], &page.schema.clone());
+    let mut page =
+        Page::new(image_schema(), head("image.toml", "the type that reads it (`harness/model/src/recipe.rs`)", text));
+    page.table("Keys", "", &[], &page.schema.clone());
     page.out
 }
 
@@ -52,9 +67,10 @@ impl Page {
     }
 
     /// Writes a table: what it is, its keys, what their words mean, the tables in it.
-    fn table(&mut self, name: &str, title: &str, path: &[&str], table: &Value) {
+    fn table(&mut self, title: &str, text: &str, path: &[&str], table: &Value) {
         let keys = table["properties"].as_object().cloned().unwrap_or_default();
-        let required: Vec<&str> = table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> =
+            table["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let (mut rows, mut inner, mut explain) = (String::new(), Vec::new(), Vec::new());
         for (key, of) in in_order(&keys, &required) {
             match self.kind(of) {
@@ -66,8 +82,8 @@ impl Page {
             }
         }
         let _ = write!(self.out, "\n## {title}\n");
-        if !name.is_empty() {
-            let _ = write!(self.out, "\n{}\n", table_text(name, table));
+        if !text.is_empty() {
+            let _ = write!(self.out, "\n{text}\n");
         }
         if !rows.is_empty() {
             let _ = write!(self.out, "\n| key | type | default | meaning | example |\n|---|---|---|---|---|\n{rows}");
@@ -81,7 +97,7 @@ impl Page {
             let dotted = whole.join(".");
             let title = if many { format!("`[[{dotted}]]`") } else { format!("`[{dotted}]`") };
             let text = of["description"].as_str().unwrap_or_default().to_owned();
-            self.table(&text, &title, &whole, &table);
+            self.table(&title, &text, &whole, &table);
         }
     }
 
@@ -128,12 +144,6 @@ impl Page {
             let _ = writeln!(self.out, "- `{}`: {text}", name.as_str().unwrap_or_default());
         }
     }
-}
-
-/// What a table is: in the words of whoever names it, and in its own if they are not the same.
-fn table_text(name: &str, table: &Value) -> String {
-    let own = table["description"].as_str().unwrap_or_default();
-    if name.contains(own.trim_end_matches('.')) { name.to_owned() } else { format!("{name} {own}") }
 }
 
 fn row(key: &str, of: &Value, words: &str, required: bool) -> String {

@@ -33,7 +33,8 @@ pub(in crate::scenario) struct BackupFile {
     /// `ssh://USER@HOST/PATH` or `rest:https://HOST/PATH/`. Either this or `job`.
     #[schemars(example = &"../backups/notes")]
     repository: Option<Spanned<PathBuf>>,
-    /// How to reach a repository on another host; if absent, your own SSH configuration says.
+    /// How to reach a repository on another host: `key` and `known-hosts` for SFTP, `login` and `ca` for a rest-server. If
+    /// absent, your own SSH configuration says.
     access: Option<Spanned<AccessFile>>,
     /// Where the machine sees the repository; `/srv/redrill/NAME` if absent.
     #[schemars(example = &"/srv/backup/notes")]

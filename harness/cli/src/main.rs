@@ -3,17 +3,22 @@
 mod accel;
 mod canary;
 mod clean;
+mod completions;
 mod doctor;
+mod environment;
 mod explain;
 mod idempotence;
 mod image;
 mod internal;
+mod man;
 mod manifest;
 mod output;
 mod plan;
 mod repeat;
 mod run;
+mod schema;
 mod shell;
+mod status;
 mod test;
 
 use std::process::ExitCode;
@@ -58,6 +63,9 @@ enum Command {
     Manifest(manifest::Args),
     #[command(subcommand)]
     Canary(canary::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
+    Man(man::Args),
     #[command(flatten)]
     Internal(internal::Args),
 }
@@ -81,6 +89,9 @@ fn main() -> ExitCode {
         Command::Clean(args) => clean::exec(&args),
         Command::Manifest(args) => manifest::exec(&args),
         Command::Canary(args) => canary::exec(&args),
+        Command::Schema(args) => schema::exec(&args),
+        Command::Completions(args) => completions::exec(&args),
+        Command::Man(args) => man::exec(&args),
         Command::Run(args) => runtime(run::exec(args)),
         Command::Idempotence(args) => runtime(idempotence::exec(args)),
         Command::Doctor(args) => runtime(doctor::exec(args)),

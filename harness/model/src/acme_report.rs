@@ -1,11 +1,12 @@
 //! Certificates that machines of a drill asked for, and that the drill's own authority issued: part of the report.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Stage;
 
 /// What the stand-in for ACME servers did. No request left the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AcmeReport {
     /// ACME servers whose names led to the stand-in.
     pub names: Vec<String>,
@@ -21,7 +22,7 @@ pub struct AcmeReport {
 }
 
 /// One certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Certificate {
     /// When.
     pub at: String,

@@ -1,9 +1,11 @@
 //! The codes of findings, as data: what each means, what it does to a verdict, what mends it. `redrill explain` and the
 //! reference page are drawn from this table.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::verdict::{Claim, Severity};
@@ -452,6 +454,17 @@ impl FromStr for Code {
         let asked = word.to_uppercase().replace('-', "_");
         let found = Self::ALL.iter().find(|code| code.word() == asked);
         found.copied().ok_or_else(|| NoSuchCode { word: word.to_owned() })
+    }
+}
+
+impl JsonSchema for Code {
+    fn schema_name() -> Cow<'static, str> {
+        "Code".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let words: Vec<&str> = Self::ALL.iter().map(|code| code.word()).collect();
+        json_schema!({ "type": "string", "enum": words, "description": "What a finding is about: `redrill explain CODE`." })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Durations as people write them: `"90s"`, `"10m"`, `"1h 30m"`.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 
 /// Ten thousand years: a moment that far away can still be told, on the slowest host.
@@ -39,5 +41,19 @@ impl<'de> Deserialize<'de> for Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "string",
+            "description": "A duration with its unit, such as `90s`, `10m` or `1h 30m`.",
+            "pattern": "^( *[0-9]+ *[a-zA-Z]+)+ *$",
+        })
     }
 }

@@ -3,9 +3,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_spanned::Spanned;
 
 use crate::input::InputError;
+use crate::spanned::Spanned;
 
 /// A published image. Without its checksum there is none: what cannot be told from another file is not used.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -14,6 +14,8 @@ mod recipe;
 mod report;
 mod restore_report;
 mod scenario;
+mod schema;
+mod spanned;
 mod verdict;
 mod waiver;
 
@@ -39,5 +41,6 @@ pub use scenario::{
     Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
     is_below, is_host_name,
 };
+pub use schema::{image_schema, report_schema, scenario_schema};
 pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

@@ -1,9 +1,10 @@
 //! Mail that the machines of a drill sent, and that was caught: part of the report.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What came to the sink. Nothing of it left the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MailReport {
     /// Mail servers whose names led to the sink.
     pub names: Vec<String>,
@@ -19,7 +20,7 @@ pub struct MailReport {
 }
 
 /// One message. Its text was not kept.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Caught {
     /// When.
     pub at: String,

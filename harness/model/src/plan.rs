@@ -1,12 +1,13 @@
 //! The stages of a drill, as data: `redrill plan` prints them, the engine walks them.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::{Origin, Scenario};
 use crate::verdict::Claim;
 
 /// Which deploy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pass {
     /// Into the clean machines.
@@ -54,7 +55,7 @@ impl Pass {
 }
 
 /// When a capture is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Moment {
     /// S0: the clean machine.
@@ -96,7 +97,7 @@ impl Moment {
 }
 
 /// One step of a drill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", tag = "stage", content = "of")]
 pub enum Stage {
     /// The checkout, the deploy tool at the repo's versions, and the inventory compared with the machines.
@@ -137,7 +138,7 @@ pub enum Stage {
 }
 
 /// What came before checks that are made again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum After {
     /// The deploy after a restore.

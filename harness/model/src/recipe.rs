@@ -1,10 +1,11 @@
 //! `image.toml`: how a clean base image is made, or where it is taken from.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_spanned::Spanned;
 
 use crate::elsewhere::{self, Elsewhere};
 use crate::input::InputError;
+use crate::spanned::Spanned;
 
 /// What an `image.toml` says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -31,17 +32,39 @@ pub struct ImageRecipe {
     pub enable: Vec<String>,
 }
 
-/// `image.toml` as written: the keys of both kinds, of which either `suite` or `url` tells which it is.
-#[derive(Deserialize)]
+/// How a base image is made, or where it is taken from: either a recipe (`suite`, `packages`, `disk-mib`) or a published
+/// image (`url` and one checksum).
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct ImageFile {
+#[schemars(rename = "Image", extend("oneOf" = [
+    {"required": ["suite", "packages", "disk-mib"]},
+    {"required": ["url", "sha256"]},
+    {"required": ["url", "sha512"]},
+]))]
+pub(crate) struct ImageFile {
+    /// The Debian suite. A recipe needs it.
+    #[schemars(example = &"trixie")]
     suite: Option<Spanned<String>>,
+    /// Packages beside the essential ones. A recipe needs it.
+    #[schemars(extend("examples" = [["iproute2", "linux-image-cloud-amd64", "openssh-server", "systemd-sysv"]]))]
     packages: Option<Spanned<Vec<Spanned<String>>>>,
+    /// systemd units to enable. For recipes.
+    #[schemars(extend("default" = [], "examples" = [["systemd-networkd.service"]]))]
     enable: Option<Spanned<Vec<Spanned<String>>>>,
+    /// A published image in qcow2 or raw form, by `https`, `http` or `file`. It needs `sha256` or `sha512`.
+    #[schemars(example = &"https://images.example.org/debian-13.qcow2")]
     url: Option<Spanned<String>>,
+    /// The checksum of the published image, as its publisher lists it.
+    #[schemars(example = &"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")]
     sha256: Option<Spanned<String>>,
+    /// The same, with SHA-512. One of the two is enough.
+    #[schemars(example = &"cf83e1357eefb8bdf1542850d66d8007d620e4050b5715dc83f4a921d36ce9ce47d0d13c5d85f2b0ff8318d2877eec2f63b931bd47417a81a538327af927da3e")]
     sha512: Option<Spanned<String>>,
+    /// Size of the machine's disk in MiB, from 1024. A recipe needs it; a published image keeps its own size without it.
+    #[schemars(example = 8192)]
     disk_mib: Option<Spanned<u64>>,
+    /// The mirror for the machine's apt; if absent, the one that the host's apt uses.
+    #[schemars(example = &"http://deb.debian.org/debian")]
     mirror: Option<Spanned<String>>,
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::acme_report::AcmeReport;
@@ -15,7 +16,7 @@ use crate::verdict::{ClaimReport, Verdict};
 pub const SCHEMA: u32 = 1;
 
 /// Everything a drill found out. Times are RFC 3339 in UTC, durations are seconds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -85,7 +86,7 @@ impl Report {
 }
 
 /// The servers repo as the drill saw it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SourceReport {
     /// The repository, or the directory inside a larger one.
     pub repo: String,
@@ -98,7 +99,7 @@ pub struct SourceReport {
 }
 
 /// How a stage ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Status {
     /// It did what it is for.
@@ -112,7 +113,7 @@ pub enum Status {
 }
 
 /// One stage of the drill.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StageReport {
     /// Which.
     #[serde(flatten)]
@@ -126,7 +127,7 @@ pub struct StageReport {
 }
 
 /// What the deploy tool said about one run of itself.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DeployRun {
     /// Which.
     pub pass: Pass,
@@ -147,7 +148,7 @@ pub struct DeployRun {
 }
 
 /// One operation on one host in one deploy.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OperationRun {
     /// Place in the deploy, from 1.
     pub number: usize,
@@ -179,7 +180,7 @@ pub struct OperationRun {
 }
 
 /// One machine of the drill.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MachineReport {
     /// Name, which is the inventory host's.
     pub name: String,
@@ -198,7 +199,7 @@ pub struct MachineReport {
 }
 
 /// The image a machine was booted from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageUsed {
     /// Its directory's name.
     pub name: String,
@@ -207,7 +208,7 @@ pub struct ImageUsed {
 }
 
 /// The host, as far as it bears on the result.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct HostFacts {
     /// `kvm` or `tcg`.
     pub acceleration: String,

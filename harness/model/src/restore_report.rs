@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One backup, restored or not.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RestoreReport {
     /// The backup's name.
     pub backup: String,
@@ -40,7 +41,7 @@ pub struct RestoreReport {
 }
 
 /// What an earlier drill measured.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LastTime {
     /// When that drill began.
     pub started: String,
@@ -57,7 +58,7 @@ pub struct LastTime {
 }
 
 /// What was restored.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PointReport {
     /// The tool's name for it.
     pub id: String,
@@ -74,7 +75,7 @@ pub struct PointReport {
 
 /// A repository as it was before a restore and after it. Digests are BLAKE3 over paths and contents; of one on another
 /// host over its listing: names, sizes and times.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct RepositoryReport {
     /// Where it lies.
     pub place: String,
@@ -92,7 +93,7 @@ pub struct RepositoryReport {
 }
 
 /// What came from a backup host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RemoteReport {
     /// Files that an earlier drill had fetched: they were not read again on their host.
     pub kept: u64,
@@ -101,7 +102,7 @@ pub struct RemoteReport {
 }
 
 /// A part of a restore.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Phase {
     /// Such as `fetch` or `load`.
     pub name: String,
@@ -110,7 +111,7 @@ pub struct Phase {
 }
 
 /// Counts of what was restored.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Found {
     /// Regular files.
     pub files: u64,
@@ -124,7 +125,7 @@ pub struct Found {
 }
 
 /// One question to the data.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OracleReport {
     /// Such as `manifest` or `min-rows notes.documents`.
     pub name: String,
@@ -135,7 +136,7 @@ pub struct OracleReport {
 }
 
 /// From a clean machine to green checks, in seconds.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Recovery {
     /// Measured: boot, deploy, restore and checks.
     pub seconds: f64,
@@ -151,7 +152,7 @@ pub struct Recovery {
 }
 
 /// What lived on a machine and did not come back, by owner.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LossReport {
     /// The machine.
     pub machine: String,
@@ -162,7 +163,7 @@ pub struct LossReport {
 }
 
 /// What belongs to one owner.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LossGroup {
     /// Who should have brought it back.
     pub owner: LossOwner,
@@ -177,8 +178,9 @@ pub struct LossGroup {
 
 /// Who should have brought something back. In reports a word: `nobody`, `backup`, `deploy`, `package`, `image`, or
 /// `ephemeral: REASON`. The worst comes first.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "String", into = "String")]
+#[schemars(with = "String")]
 pub enum LossOwner {
     /// No one: it is lost.
     #[default]
@@ -235,7 +237,7 @@ impl From<String> for LossOwner {
 }
 
 /// One planted fault, and who noticed.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Mutant {
     /// What was planted.
     pub fault: String,

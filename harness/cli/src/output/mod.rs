@@ -3,6 +3,8 @@
 mod codes;
 mod failure;
 mod listener;
+#[cfg(test)]
+mod reference;
 mod report;
 mod style;
 mod tables;
@@ -55,6 +57,11 @@ pub(crate) fn result(report: &Report, json: bool) {
     } else {
         result_line(&report::text(report, style::for_stdout()));
     }
+}
+
+/// A JSON document, on standard output.
+pub(crate) fn json(document: &serde_json::Value) {
+    result_line(&serde_json::to_string_pretty(document).unwrap_or_default());
 }
 
 /// What a code means, on standard output.

@@ -5,40 +5,56 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_spanned::Spanned;
 
 use super::{
     Check, CheckKind, CommandCheck, Expect, FileCheck, FileType, From, HttpCheck, MachineSpec, TcpCheck, UnitCheck,
 };
 use crate::duration::Limit;
 use crate::input::InputError;
+use crate::spanned::Spanned;
 
 /// One list per kind: each is a type of its own to serde, so that a wrong key is reported where it stands.
-#[derive(Deserialize, Default)]
+#[derive(Deserialize, Default, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct ChecksFile {
+    /// An answer over HTTP or HTTPS. Redirects are not followed: they are answers. At least one of `status`, `header`,
+    /// `contains`, `json` and `valid-for` must be there.
     #[serde(default)]
     http: Vec<Spanned<HttpFile>>,
+    /// A port that accepts connections, or does not.
     #[serde(default)]
     tcp: Vec<Spanned<TcpFile>>,
+    /// A systemd unit. At least one of `active` and `enabled` must be there.
     #[serde(default)]
     unit: Vec<Spanned<UnitFile>>,
+    /// A command, run as root in the machine without a shell.
     #[serde(default)]
     command: Vec<Spanned<CommandFile>>,
+    /// A file in the machine. At least one key beside `path` must say what it is like.
     #[serde(default)]
     file: Vec<Spanned<FileFile>>,
 }
 
 /// Declares the table of one kind of check: the keys that all kinds have, and its own.
 macro_rules! check_table {
-    ($table:ident { $($(#[$meta:meta])* $key:ident : $type:ty,)* }) => {
-        #[derive(Deserialize)]
+    ($(#[$table_meta:meta])* $table:ident { $($(#[$meta:meta])* $key:ident : $type:ty,)* }) => {
+        $(#[$table_meta])*
+        #[derive(Deserialize, JsonSchema)]
         #[serde(rename_all = "kebab-case", deny_unknown_fields)]
         struct $table {
+            /// Its name, unique in the scenario.
+            #[schemars(example = &"site answers over TLS")]
             name: Spanned<String>,
+            /// Why it matters; the report shows it when the check fails.
+            #[schemars(example = &"this is what the users see")]
             why: Spanned<String>,
+            /// The machine that it is about; needed where there are several.
+            #[schemars(example = &"web.example.org")]
             machine: Option<Spanned<String>>,
+            /// How long it may take to hold: redrill tries until then.
+            #[schemars(extend("default" = "30s"), example = &"2m")]
             within: Option<Limit>,
             $($(#[$meta])* $key: $type,)*
         }
@@ -51,41 +67,100 @@ macro_rules! check_table {
     };
 }
 
-check_table!(HttpFile {
+check_table!(
+    /// An answer over HTTP or HTTPS.
+    HttpFile {
+    /// Where the request comes from: `outside`, `inside` the machine, or another machine by its name.
+    #[schemars(extend("default" = "outside"), example = &"inside")]
     from: Option<Spanned<String>>,
+    /// The address as a user types it. redrill leads it to the machine, whatever DNS says.
+    #[schemars(example = &"https://web.example.org/healthz")]
     url: Spanned<String>,
+    /// Certificates (PEM) that may sign the server's, relative to the scenario. If absent, the host's own, and with
+    /// `[network] acme` those of the drill.
+    #[schemars(example = &"keys/ca.pem")]
     ca: Option<PathBuf>,
+    /// The status of the answer.
+    #[schemars(example = 200)]
     status: Option<Spanned<u16>>,
+    /// Headers of the answer, each with text that it must contain.
     #[serde(default)]
+    #[schemars(extend("default" = {}, "examples" = [{"content-type": "application/json"}]))]
     header: BTreeMap<String, Spanned<String>>,
+    /// Text that the body must contain.
+    #[schemars(example = &"ok")]
     contains: Option<Spanned<String>>,
+    /// Values of a JSON body, by JSON pointer.
     #[serde(default)]
+    #[schemars(with = "BTreeMap<String, serde_json::Value>", extend("default" = {}, "examples" = [{"/status": "ok"}]))]
     json: BTreeMap<Spanned<String>, Spanned<toml::Value>>,
+    /// How long the certificate must still be valid.
+    #[schemars(example = &"30d")]
     valid_for: Option<Limit>,
 });
-check_table!(TcpFile {
+check_table!(
+    /// A port.
+    TcpFile {
+    /// Where the connection comes from: `outside`, `inside` the machine, or another machine by its name.
+    #[schemars(extend("default" = "outside"), example = &"inside")]
     from: Option<Spanned<String>>,
+    /// The port in the machine.
+    #[schemars(example = 22)]
     port: Spanned<u16>,
+    /// What must come of a connection.
+    #[schemars(extend("default" = "open"), example = &"closed")]
     expect: Option<Expect>,
 });
-check_table!(UnitFile {
+check_table!(
+    /// A systemd unit.
+    UnitFile {
+    /// The unit, with its ending.
+    #[schemars(example = &"nginx.service")]
     unit: Spanned<String>,
+    /// Whether it must be active.
+    #[schemars(example = true)]
     active: Option<bool>,
+    /// Whether it must start at boot.
+    #[schemars(example = true)]
     enabled: Option<bool>,
 });
-check_table!(CommandFile {
+check_table!(
+    /// A command.
+    CommandFile {
+    /// Program and arguments.
+    #[schemars(extend("examples" = [["nft", "list", "ruleset"]]))]
     run: Spanned<Vec<String>>,
+    /// The status that it must end with.
+    #[schemars(extend("default" = 0), example = 1)]
     exit: Option<i32>,
+    /// What it must print, not counting white space at the end.
+    #[schemars(example = &"as declared")]
     stdout: Option<String>,
+    /// Text that its output must contain.
+    #[schemars(example = &"policy drop")]
     contains: Option<Spanned<String>>,
 });
-check_table!(FileFile {
+check_table!(
+    /// A file.
+    FileFile {
+    /// An absolute path in the machine.
+    #[schemars(example = &"/etc/notes/password")]
     path: Spanned<String>,
+    /// What must be there.
     #[serde(rename = "type")]
+    #[schemars(example = &"file")]
     kind: Option<FileType>,
+    /// Its permissions, in octal digits.
+    #[schemars(example = &"0640")]
     mode: Option<Spanned<String>>,
+    /// The name of its owner.
+    #[schemars(example = &"root")]
     owner: Option<Spanned<String>>,
+    /// The name of its group.
+    #[schemars(example = &"notes")]
     group: Option<Spanned<String>>,
+    /// Text that it must contain.
+    #[schemars(example = &"PermitRootLogin no")]
     contains: Option<Spanned<String>>,
 });
 

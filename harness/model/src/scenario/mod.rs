@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
@@ -19,6 +20,7 @@ pub use backups::{
     Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, Rest, Run, Sftp, Site, Target, View,
     is_below,
 };
+pub(crate) use parse::ScenarioFile;
 pub use parse::is_host_name;
 
 /// A drill to be run. Every path is as written: relative to the directory of `scenario.toml`.
@@ -83,7 +85,7 @@ pub struct Servers {
 }
 
 /// The tool that deploys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Tool {
     /// pyinfra 3.
@@ -117,7 +119,7 @@ pub struct WayOut {
 }
 
 /// Where a shell script runs.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RunsOn {
     /// On the controller, once; it reaches the machines by `ssh HOST`.
@@ -156,7 +158,7 @@ pub struct Deploy {
 }
 
 /// What differs about the controller in the second deploy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Perturbation {
     /// Where the checkout lies, with new times of its files.
@@ -195,7 +197,7 @@ impl Perturbation {
 }
 
 /// What machines are made of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackendKind {
     /// QEMU where it is there, else containers.
@@ -239,7 +241,7 @@ pub struct MachineSpec {
 }
 
 /// What machines may reach beyond the drill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// The package mirror of their image, through the harness; there is no route to anything else.
@@ -343,7 +345,7 @@ pub struct HttpCheck {
 }
 
 /// Whether something answers at a port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Expect {
     /// A connection is accepted.
@@ -388,7 +390,7 @@ pub struct CommandCheck {
 }
 
 /// What kind of file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileType {
     /// A regular file.

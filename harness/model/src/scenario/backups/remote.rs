@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_spanned::Spanned;
 
 use super::written::{Kind, within_scenario};
 use crate::input::InputError;
+use crate::spanned::Spanned;
 
 /// A repository on another host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +62,21 @@ impl fmt::Display for Remote {
     }
 }
 
-#[derive(Deserialize)]
+/// How to reach a repository on another host: `key` and `known-hosts` for SFTP, `login` and `ca` for a rest-server.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct AccessFile {
+    /// A private SSH key, relative to the scenario.
+    #[schemars(example = &"keys/backup")]
     key: Option<Spanned<PathBuf>>,
+    /// The host's keys, relative to the scenario, as OpenSSH's `known_hosts` holds them.
+    #[schemars(example = &"keys/known_hosts")]
     known_hosts: Option<Spanned<PathBuf>>,
+    /// A file with `USER:PASSWORD`, relative to the scenario.
+    #[schemars(example = &"keys/rest")]
     login: Option<Spanned<PathBuf>>,
+    /// Certificates (PEM) that may sign the server's, relative to the scenario.
+    #[schemars(example = &"keys/ca.pem")]
     ca: Option<Spanned<PathBuf>>,
 }
 

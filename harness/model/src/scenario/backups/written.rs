@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_spanned::Spanned;
 
 use super::super::checks::{machine, said, text};
 use super::super::{Check, MachineSpec};
@@ -14,112 +14,224 @@ use super::remote::{self, AccessFile};
 use super::{Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Run, Site, Target, View, is_inner};
 use crate::duration::Limit;
 use crate::input::InputError;
+use crate::spanned::Spanned;
 
-#[derive(Deserialize)]
+/// One backup, and what must come of its restore.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(in crate::scenario) struct BackupFile {
+    /// Its name, unique in the scenario: letters, digits, `.`, `-` and `_`.
+    #[schemars(example = &"notes")]
     name: Spanned<String>,
+    /// The machine that it is restored into; needed where there are several.
+    #[schemars(example = &"app.example.org")]
     machine: Option<Spanned<String>>,
+    /// What can read it.
+    #[schemars(example = &"restic")]
     kind: Spanned<Kind>,
+    /// Where it is: a path relative to the scenario, `sftp://USER@HOST/PATH`, `sftp:USER@HOST:/PATH`,
+    /// `ssh://USER@HOST/PATH` or `rest:https://HOST/PATH/`. Either this or `job`.
+    #[schemars(example = &"../backups/notes")]
     repository: Option<Spanned<PathBuf>>,
+    /// How to reach a repository on another host: `key` and `known-hosts` for SFTP, `login` and `ca` for a rest-server. If
+    /// absent, your own SSH configuration says.
     access: Option<Spanned<AccessFile>>,
+    /// Where the machine sees the repository; `/srv/redrill/NAME` if absent.
+    #[schemars(example = &"/srv/backup/notes")]
     at: Option<Spanned<String>>,
+    /// How the machine sees the repository. It has a copy either way.
     #[serde(default)]
+    #[schemars(example = &"copy")]
     view: View,
+    /// The repo's own restore script and its arguments. Only for `kind = "script"`, which needs it.
+    #[schemars(extend("examples" = [["restore-notes", "latest"]]))]
     restore: Option<Spanned<Vec<String>>>,
+    /// Where the restore script runs. Only for `kind = "script"`.
+    #[schemars(extend("default" = "machine"), example = &"controller")]
     on: Option<Spanned<Site>>,
+    /// A file with the passphrase, relative to the scenario. For `restic`, `borg` and `script`.
+    #[schemars(example = &"keys/restic")]
     passphrase: Option<Spanned<PathBuf>>,
+    /// What the restore fills, and what must be empty before it: paths, `postgres:NAME`, `mariadb:NAME`, `sqlite:/PATH`.
+    #[schemars(extend("examples" = [["/var/lib/notes", "postgres:notes"]]))]
     into: Spanned<Vec<Spanned<String>>>,
+    /// Paths and tables in there that the deploy makes: they do not mean that a target is in use.
     #[serde(default)]
+    #[schemars(extend("default" = [], "examples" = [["/var/lib/notes/.version"]]))]
     deployed: Vec<Spanned<String>>,
+    /// Which point to restore: `latest`, `random`, or the name of one.
+    #[schemars(extend("default" = "latest"), example = &"random")]
     point: Option<Spanned<String>>,
+    /// The operation of the deploy behind which the deploy waits until the data is there; after the whole deploy if absent.
+    #[schemars(example = &"Make the data directory")]
     restore_after: Option<Spanned<String>>,
+    /// Commands in the machine before the restore, such as one that stops a service.
     #[serde(default)]
+    #[schemars(extend("default" = [], "examples" = [[["systemctl", "stop", "notes"]]]))]
     before: Vec<Spanned<Vec<String>>>,
+    /// Commands in the machine once the data is back, in order.
     #[serde(default)]
+    #[schemars(extend("default" = [], "examples" = [[["systemctl", "start", "notes"]]]))]
     after: Vec<Spanned<Vec<String>>>,
+    /// Arguments added to those of the restoring tool.
     #[serde(default)]
+    #[schemars(extend("examples" = [["--no-lock"]]))]
     arguments: Vec<String>,
+    /// `USER:GROUP` that the restored files are given, for kinds that do not record it.
+    #[schemars(example = &"notes:notes")]
     owner: Option<Spanned<String>>,
+    /// Text on a restore's standard error that does not mean trouble.
     #[serde(default)]
+    #[schemars(extend("default" = [], "examples" = [["removing leading `/'"]]))]
     harmless: Vec<Spanned<String>>,
+    /// The longest that the restore may take, on a host with hardware virtualization.
+    #[schemars(extend("default" = "15m"), example = &"30m")]
     within: Option<Limit>,
+    /// The oldest that the newest record may be.
+    #[schemars(example = &"24h")]
     rpo: Option<Limit>,
+    /// The longest from a clean machine to green checks.
+    #[schemars(example = &"30m")]
     rto: Option<Limit>,
+    /// Size of the real data in MiB, if this backup is a smaller one: the report then estimates the real recovery.
+    #[schemars(example = 50_000)]
     real_size_mib: Option<u64>,
+    /// What fills the service before `job` backs it up.
     seed: Option<Spanned<RunFile>>,
+    /// The repo's own backup job, run in the drill. Either this or `repository`.
     job: Option<Spanned<JobFile>>,
+    /// What shows that the data is right. Without any the claim is UNPROVEN.
     oracle: Option<Spanned<OracleFile>>,
 }
 
-#[derive(Deserialize, Clone, Copy, PartialEq, Eq)]
+/// What can read a backup.
+#[derive(Deserialize, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[schemars(rename = "BackupKind")]
 pub(super) enum Kind {
+    /// The repo's own restore script.
     Script,
+    /// A restic repository.
     Restic,
+    /// A Borg repository.
     Borg,
+    /// Plain files, as rsync leaves them.
     Directory,
+    /// Archives of tar, the newest by name.
     Tar,
+    /// A dump of PostgreSQL (custom, directory or plain), or a base backup.
     Postgres,
+    /// A dump of MariaDB.
     Mariadb,
+    /// A copy of an SQLite database, or its dump.
     Sqlite,
 }
 
-#[derive(Deserialize)]
+/// What fills the service before the job backs it up.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RunFile {
+    /// Program and arguments.
+    #[schemars(extend("examples" = [["seed-notes", "--count", "500"]]))]
     run: Spanned<Vec<String>>,
+    /// Where it runs.
     #[serde(default)]
+    #[schemars(example = &"controller")]
     on: Site,
+    /// A file that is its standard input, relative to the scenario.
+    #[schemars(example = &"seed.sql")]
     input: Option<PathBuf>,
 }
 
-#[derive(Deserialize)]
+/// The repo's own backup job.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct JobFile {
+    /// Program and arguments.
+    #[schemars(extend("examples" = [["systemctl", "start", "--wait", "notes-backup.service"]]))]
     run: Spanned<Vec<String>>,
+    /// Where it runs.
     #[serde(default)]
+    #[schemars(example = &"controller")]
     on: Site,
+    /// Where it leaves the repository in the machine; `at` of the backup if absent.
+    #[schemars(example = &"/var/backups/notes")]
     leaves: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+/// What shows that the data is right. An oracle that asks nothing is a mistake.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct OracleFile {
+    /// What `redrill manifest` recorded on the live host, relative to the scenario.
+    #[schemars(example = &"../backups/notes.manifest.json")]
     manifest: Option<Spanned<PathBuf>>,
+    /// The least number of rows, by `DATABASE.TABLE`.
     #[serde(default)]
+    #[schemars(extend("default" = {}, "examples" = [{"notes.documents": 500}]))]
     min_rows: BTreeMap<Spanned<String>, Spanned<u64>>,
+    /// The least size of all restored files.
+    #[schemars(example = 10_000_000)]
     min_bytes: Option<Spanned<u64>>,
+    /// The least number of restored files.
+    #[schemars(example = 120)]
     min_files: Option<Spanned<u64>>,
+    /// The oldest that the newest record may be.
+    #[schemars(example = &"26h")]
     newest: Option<Limit>,
+    /// A dated line that `redrill canary plant` left in the live service.
     canary: Option<Spanned<CanaryFile>>,
+    /// Queries that must answer as written.
     #[serde(default)]
     query: Vec<Spanned<QueryFile>>,
+    /// Names of checks that must hold.
     #[serde(default)]
+    #[schemars(extend("default" = [], "examples" = [["site answers over TLS"]]))]
     checks: Vec<Spanned<String>>,
+    /// The most that the data may have shrunk since the last drill; not an oracle of its own.
+    #[schemars(example = &"10%")]
     max_shrink: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+/// A dated line in the live service.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct CanaryFile {
+    /// The file that holds it. Either this or `run`.
+    #[schemars(example = &"/var/lib/notes/canary")]
     file: Option<Spanned<String>>,
+    /// A command in the machine that prints it. Either this or `file`.
+    #[schemars(extend("examples" = [["curl", "-sf", "http://127.0.0.1:8000/canary"]]))]
     run: Option<Spanned<Vec<String>>>,
+    /// The oldest that it may be.
+    #[schemars(example = &"26h")]
     newest: Limit,
 }
 
-#[derive(Deserialize)]
+/// A query, and its answer.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct QueryFile {
+    /// The database, if the backup fills several.
+    #[schemars(example = &"postgres:notes")]
     on: Option<Spanned<String>>,
+    /// What is asked.
+    #[schemars(example = &"select count(*) from documents")]
     sql: Spanned<String>,
+    /// What it must answer.
+    #[schemars(example = &"500")]
     equals: Spanned<String>,
 }
 
-#[derive(Deserialize)]
+/// What may be lost with a machine.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(in crate::scenario) struct EphemeralFile {
+    /// An absolute path in the machine, and all below it.
+    #[schemars(example = &"/var/backups/notes")]
     path: Spanned<String>,
+    /// Why it may be lost.
+    #[schemars(example = &"the repository itself; the real one is on another machine")]
     reason: Spanned<String>,
 }
 

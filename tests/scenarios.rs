@@ -17,7 +17,7 @@ use serde_json::Value;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let trials: [(&str, fn()); 19] = [
+    let trials: [(&str, fn()); 20] = [
         ("image::build", image),
         ("web::container::report", web),
         ("web-broken::container::redeploy", || web_broken("container")),
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         ("silent::qemu::killed", killed),
         ("full::qemu::disk", || in_mount_namespace("full::qemu::disk", full)),
         ("since::container::idempotence", since),
+        ("project::container::pinned", project),
         ("waits::container::engine_dies", engine_dies),
         ("waits::container::engine_refuses", engine_refuses),
         ("acme::container::issued", acme::container),
@@ -233,6 +234,35 @@ fn full() {
     sandbox.run(&["clean", "--check"]).expect(0);
 }
 
+/// A repo without a requirements file: its pyproject.toml brings the tool, at the version that its lock has.
+fn project() {
+    const LOCK: &str = "version = 1\nrequires-python = '>=3.11'\n\n[[package]]\nname = 'servers'\nversion = '0'\n\
+        source = { virtual = '.' }\n\n[[package]]\nname = 'pyinfra'\nversion = '3.9.2'\n\
+        source = { registry = 'https://pypi.org/simple' }\n";
+    let sandbox = Sandbox::new();
+    let project = "[project]\nname = 'servers'\nversion = '0'\ndependencies = ['pyinfra>=3.5']\n";
+    sandbox.file("repo/pyproject.toml", project);
+    sandbox.file("repo/uv.lock", LOCK);
+    sandbox.file("repo/inventory.py", "web = ['web.example.org']\n");
+    let deploy = "from pyinfra.operations import files\n\nfiles.directory(name='Place', path='/srv/app')\n";
+    sandbox.file("repo/deploy.py", deploy);
+    sandbox.commit("repo");
+    let repo = sandbox.path().join("repo").display().to_string();
+    let ran = sandbox.run(&["idempotence", &repo, "--backend", "container"]).expect(0);
+    assert!(ran.stderr.contains("comes from pyproject.toml, pinned by uv.lock"), "{}", ran.stderr);
+    assert_eq!(sandbox.report()["tools"]["pyinfra"], "3.9.2");
+    left_clean(&sandbox);
+    // A lock that is behind is a mistake with what mends it, before anything boots.
+    sandbox.file("repo/pyproject.toml", &project.replace("'pyinfra>=3.5'", "'pyinfra>=3.5', 'rich'"));
+    sandbox.commit("repo");
+    let ran = sandbox.run(&["idempotence", &repo, "--backend", "container"]).expect(2);
+    assert!(
+        ran.stderr.contains("`uv.lock` does not have `rich`") && ran.stderr.contains("`uv lock`"),
+        "{}",
+        ran.stderr
+    );
+}
+
 /// The check before a merge looks at the host that the change touches, and says which it leaves out.
 fn since() {
     const DEPLOY: &str = "from io import StringIO\n\nfrom pyinfra import host\nfrom pyinfra.operations import files, server\n\n\
@@ -245,25 +275,15 @@ fn since() {
     sandbox.file("repo/inventory.py", "web = ['web.example.org']\ndatabases = ['db.example.org']\n");
     sandbox.file("repo/group_data/all.py", "motto = 'calm'\n");
     sandbox.file("repo/deploy.py", DEPLOY);
-    let git = |words: &[&str]| {
-        let mut git = std::process::Command::new("git");
-        git.current_dir(sandbox.path().join("repo")).args(["-c", "user.name=ada", "-c", "user.email=ada@example.org"]);
-        assert!(git.args(words).status().expect("git").success(), "{words:?}");
-    };
-    let commit = |words: &str| {
-        git(&["add", "--all"]);
-        git(&["commit", "--quiet", "--message", words]);
-    };
-    git(&["init", "--quiet"]);
-    commit("one");
+    sandbox.commit("repo");
     sandbox.file("repo/README.md", "For people.\n");
-    commit("two");
+    sandbox.commit("repo");
     let repo = sandbox.path().join("repo").display().to_string();
     let check = |since: &str| sandbox.run(&["idempotence", &repo, "--since", since, "--backend", "container"]);
     let nothing = check("HEAD~1").expect(0);
     assert!(nothing.stdout.contains("Nothing was looked at: of 1 files changed"), "{}", nothing.stdout);
     sandbox.file("repo/group_data/databases.py", "stamp = True\n");
-    commit("three");
+    sandbox.commit("repo");
     let ran = check("HEAD~1").expect(1);
     let report = sandbox.report();
     expect_verdicts(&report, ["PROVEN", "FAILED", "UNDECLARED"]);

@@ -78,6 +78,18 @@ impl Sandbox {
         path
     }
 
+    /// Commits all of a repository below the sandbox, which it makes if there is none.
+    pub fn commit(&self, repo: &str) {
+        let git = |words: &[&str]| {
+            let mut git = Command::new("git");
+            git.current_dir(self.path().join(repo)).args(["-c", "user.name=ada", "-c", "user.email=ada@example.org"]);
+            assert!(git.args(words).status().expect("git").success(), "{words:?}");
+        };
+        git(&["init", "--quiet"]); // Of no effect on one that is there.
+        git(&["add", "--all"]);
+        git(&["commit", "--quiet", "--message", "a commit"]);
+    }
+
     /// The only run directory.
     pub fn run_dir(&self) -> PathBuf {
         let runs: Vec<PathBuf> = std::fs::read_dir(self.state().join("runs"))

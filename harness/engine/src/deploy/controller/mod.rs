@@ -23,6 +23,7 @@ use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
 use tokio::process::Command;
 
+use crate::deploy::pyproject;
 use crate::deploy::tools::{self, Found};
 use crate::keys::{self, KeysError};
 use crate::loaded::Loaded;
@@ -157,6 +158,16 @@ impl Controller {
         })?;
         asks_where(&found, &loaded.scenario.deploy)?;
         let venv = match &found.requirements {
+            Some(file) if file.ends_with(pyproject::FILE) => {
+                let project = pyproject::read(&here.servers.join(file))?;
+                progress(&format!("the Python environment comes from {}", project.from));
+                project.remarks.iter().for_each(|remark| progress(remark));
+                let place = directory.join("pyproject");
+                let written = pyproject::write(&project, &place);
+                let requirements = written.map_err(ControllerError::io("cannot write the requirements"))?;
+                let wanted = venv::Wanted { servers: &place, requirements: &requirements };
+                Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)
+            }
             Some(file) => {
                 let wanted = venv::Wanted { servers: &here.servers, requirements: file };
                 Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)

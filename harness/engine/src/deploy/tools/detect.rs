@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use redrill_model::{Deploy, Tool};
 use thiserror::Error;
 
+use crate::deploy::pyproject;
+
 /// How a repo is deployed. Paths are relative to it, and something is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -146,7 +148,10 @@ fn complete(directory: &Path, found: Found) -> Result<Found, Undecided> {
         return Err(lacks("there is no inventory with a usual name", "[deploy] with inventory = \"PATH\"".to_owned()));
     }
     if found.tool != Tool::Shell && found.requirements.is_none() {
-        let expected = format!("a committed requirements.txt with {}==VERSION", package(found.tool));
+        let expected = format!(
+            "a committed requirements.txt with {0}==VERSION, or a pyproject.toml that depends on {0}",
+            package(found.tool)
+        );
         return Err(lacks("nothing pins its version", expected));
     }
     Ok(found)
@@ -183,8 +188,18 @@ fn look_for(directory: &Path, deploy: &Deploy, tool: Tool) -> Option<Found> {
         Tool::Ansible => configured_inventory(directory).or_else(|| first(&ANSIBLE_HOSTS, Path::exists)),
         Tool::Shell => first(&SHELL_HOSTS, Path::is_file),
     };
-    let requirements = deploy.requirements.clone().or_else(|| first(&REQUIREMENTS, Path::is_file));
+    let requirements = deploy
+        .requirements
+        .clone()
+        .or_else(|| first(&REQUIREMENTS, Path::is_file))
+        .or_else(|| of_project(directory, tool));
     Some(Found { tool, inventory: deploy.inventory.clone().or_else(inventory), script, requirements })
+}
+
+/// A project that depends on the tool; any other Python project in the repo is not the deploy's.
+fn of_project(directory: &Path, tool: Tool) -> Option<PathBuf> {
+    let file = PathBuf::from(pyproject::FILE);
+    tool_of_requirements(&directory.join(&file)).contains(&tool).then_some(file)
 }
 
 /// Whether a file that the scenario names could be this tool's.
@@ -208,9 +223,13 @@ fn pinned(directory: &Path, several: &[Found]) -> Option<Found> {
 
 /// The tools that a requirements file pins.
 fn tool_of_requirements(file: &Path) -> Vec<Tool> {
-    let text = text(file);
-    let name = |line: &str| line.trim().split(['=', '<', '>', '~', '!', '[', ' ', ';', '@']).next().map(str::to_owned);
-    let names: Vec<String> = text.lines().filter_map(name).map(|name| name.to_lowercase()).collect();
+    let name =
+        |line: &str| line.trim().split(['=', '<', '>', '~', '!', '[', ' ', ';', '@']).next().map(str::to_lowercase);
+    let names: Vec<String> = if file.ends_with(pyproject::FILE) {
+        pyproject::names(file)
+    } else {
+        text(file).lines().filter_map(name).collect()
+    };
     let has = |wanted: &[&str]| names.iter().any(|name| wanted.contains(&name.as_str()));
     let pyinfra = has(&["pyinfra"]).then_some(Tool::Pyinfra);
     pyinfra.into_iter().chain(has(&["ansible", "ansible-core"]).then_some(Tool::Ansible)).collect()

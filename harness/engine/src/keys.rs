@@ -5,23 +5,46 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use crate::controller::ControllerError;
-use crate::loaded::ScenarioError;
+use thiserror::Error;
+
+use crate::scenario_error::ScenarioError;
 
 /// More files than any directory of keys has.
 const MOST: usize = 20_000;
 const EXPECTED: &str = "regular files that you can read, and links that stay inside";
 
+/// Why keys cannot be used.
+#[derive(Debug, Error)]
+pub(crate) enum KeysError {
+    /// There is something among them that must not be.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// They cannot be copied.
+    #[error("{what}")]
+    Io {
+        what: String,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl KeysError {
+    fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
 /// Looks at all of it.
 pub(crate) fn check(keys: &Path) -> Result<(), ScenarioError> {
     Walk::new(keys, None)?.directory(Path::new("")).map_err(|error| match error {
-        ControllerError::Scenario(error) => error,
+        KeysError::Scenario(error) => error,
         other => wrong(&keys.display().to_string(), &other.to_string()),
     })
 }
 
 /// Copies it: a deploy that changed the keys would change the user's own. Links stay links, and lead into the copy.
-pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), ControllerError> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), KeysError> {
     Walk::new(from, Some(to))?.directory(Path::new(""))
 }
 
@@ -45,11 +68,11 @@ impl<'a> Walk<'a> {
     }
 
     /// The directory at this path below the keys.
-    fn directory(&mut self, inner: &Path) -> Result<(), ControllerError> {
+    fn directory(&mut self, inner: &Path) -> Result<(), KeysError> {
         let directory = self.root.join(inner);
         let unreadable = |error: std::io::Error| {
             let told = if inner.as_os_str().is_empty() { &directory } else { inner };
-            ControllerError::from(wrong(&told.display().to_string(), &format!("cannot be read: {error}")))
+            KeysError::from(wrong(&told.display().to_string(), &format!("cannot be read: {error}")))
         };
         self.make(inner)?;
         let real = directory.canonicalize().map_err(unreadable)?;
@@ -65,9 +88,9 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    fn entry(&mut self, inner: &Path) -> Result<(), ControllerError> {
+    fn entry(&mut self, inner: &Path) -> Result<(), KeysError> {
         self.seen += 1;
-        let wrong = |why: &str| ControllerError::from(wrong(&inner.display().to_string(), why));
+        let wrong = |why: &str| KeysError::from(wrong(&inner.display().to_string(), why));
         if self.seen > MOST {
             return Err(wrong(&format!("is one of more than {MOST} files")));
         }
@@ -85,7 +108,7 @@ impl<'a> Walk<'a> {
             return match self.to {
                 Some(to) => {
                     let copied = fs::copy(&path, to.join(inner));
-                    copied.map(drop).map_err(ControllerError::io(format!("cannot copy the key `{}`", inner.display())))
+                    copied.map(drop).map_err(KeysError::io(format!("cannot copy the key `{}`", inner.display())))
                 }
                 None => Ok(()),
             };
@@ -98,8 +121,8 @@ impl<'a> Walk<'a> {
         Err(wrong(&format!("is {kind}")))
     }
 
-    fn link(&mut self, inner: &Path, path: &Path) -> Result<(), ControllerError> {
-        let wrong = |why: &str| ControllerError::from(wrong(&inner.display().to_string(), why));
+    fn link(&mut self, inner: &Path, path: &Path) -> Result<(), KeysError> {
+        let wrong = |why: &str| KeysError::from(wrong(&inner.display().to_string(), why));
         let behind = path.canonicalize().map_err(|error| wrong(&format!("is a link that leads nowhere: {error}")))?;
         let Ok(target) = behind.strip_prefix(&self.root) else {
             return Err(wrong("is a link that leads out of the keys"));
@@ -115,13 +138,13 @@ impl<'a> Walk<'a> {
         let up = inner.components().filter(|part| matches!(part, Component::Normal(_))).count() - 1;
         let relative: PathBuf = std::iter::repeat_n(Path::new(".."), up).collect::<PathBuf>().join(target);
         let linked = std::os::unix::fs::symlink(&relative, to.join(inner));
-        linked.map_err(ControllerError::io(format!("cannot copy the key `{}`", inner.display())))
+        linked.map_err(KeysError::io(format!("cannot copy the key `{}`", inner.display())))
     }
 
-    fn make(&self, inner: &Path) -> Result<(), ControllerError> {
+    fn make(&self, inner: &Path) -> Result<(), KeysError> {
         let Some(to) = self.to.map(|to| to.join(inner)) else { return Ok(()) };
         let made = fs::create_dir_all(&to).and_then(|()| fs::set_permissions(&to, fs::Permissions::from_mode(0o700)));
-        made.map_err(ControllerError::io("cannot copy the keys"))
+        made.map_err(KeysError::io("cannot copy the keys"))
     }
 }
 

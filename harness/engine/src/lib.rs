@@ -3,40 +3,35 @@
 //! [`Drill::run`] in `drill.rs` is the page to read first. The engine tells what happens by [`Event`]s and ends in a
 //! [`redrill_model::Report`]; it prints nothing.
 
-mod acme;
-mod capture;
-mod causes;
-mod checks;
-mod controller;
-mod deploying;
-mod details;
+mod captures;
+mod claims;
+mod context;
+mod deploy;
 mod drill;
+mod error_chain;
 mod events;
+mod facts;
+mod fleet;
 mod keys;
 mod loaded;
-mod mail;
-mod outage;
 mod outside;
 mod problem;
 mod process;
-mod prove;
-mod prove_restores;
 mod redact;
-mod restore;
-mod resume;
-mod settle;
+mod scenario_error;
+mod services;
 mod stages;
 mod survey;
 mod sweep;
-mod tools;
-mod trend;
-mod writes;
+mod walk;
 
-pub use drill::{Drill, Keep, Stop};
+pub use deploy::tools::{Found, Undecided, detect};
+pub use drill::{Drill, Keep};
 pub use events::{Event, Events};
-pub use loaded::{Loaded, ScenarioError, load};
+pub use loaded::{Loaded, load};
 pub use redact::Redactor;
 pub use redrill_state::{Canonicaliser, canonicalisers};
+pub use scenario_error::ScenarioError;
 pub use survey::{Host, Survey, SurveyError, survey, touched};
 pub use sweep::{Cleaned, sweep_home, without_secrets};
-pub use tools::{Found, Undecided, detect};
+pub use walk::Stop;

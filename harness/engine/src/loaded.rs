@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use redrill_machines::Amount;
 use redrill_machines::image::{Catalog, CatalogError};
 use redrill_model::{BackendKind, CheckKind, Claim, InputError, Scenario};
-use thiserror::Error;
 
 use crate::keys;
 use crate::redact::{self, Redactor};
+use crate::scenario_error::ScenarioError;
 
 /// A scenario and where it lies.
 #[derive(Debug, Clone)]
@@ -25,43 +25,7 @@ pub struct Loaded {
     pub recipes: Option<PathBuf>,
 }
 
-/// A scenario that cannot be run as it is: exit status 2.
-#[derive(Debug, Error)]
-pub enum ScenarioError {
-    /// No file.
-    #[error("cannot read the scenario `{path}`")]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The system's reason.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A mistake in a file, with its place.
-    #[error("{}", error.message)]
-    Invalid {
-        /// The file.
-        path: PathBuf,
-        /// Its text.
-        text: String,
-        /// The mistake.
-        error: InputError,
-    },
-    /// What the scenario names does not fit the world.
-    #[error("{message}")]
-    Mismatch {
-        /// What does not fit.
-        message: String,
-        /// What would.
-        expected: String,
-    },
-}
-
 impl ScenarioError {
-    pub(crate) fn mismatch(message: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self::Mismatch { message: message.into(), expected: expected.into() }
-    }
-
     /// A mismatch with its place in the scenario: the value of this key, or the head of the table that lacks it.
     pub(crate) fn at(self, loaded: &Loaded, key: &[&str]) -> Self {
         let Self::Mismatch { message, expected } = self else { return self };
@@ -135,7 +99,7 @@ impl Loaded {
                 }
             }
         }
-        if let Some(error) = redact::wrong_pattern(self) {
+        if let Some(error) = redact::wrong_pattern(&self.scenario) {
             return Err(ScenarioError::Invalid { path: self.file.clone(), text: text.to_owned(), error });
         }
         let servers = self.directory.join(&self.scenario.servers.path);
@@ -181,7 +145,8 @@ impl Loaded {
 
     /// What knows the scenario's secrets: whatever lies in its keys now.
     pub fn redactor(&self) -> Result<Redactor, ScenarioError> {
-        redact::redactor(self).map_err(|error| ScenarioError::mismatch(error.to_string(), "another pattern"))
+        redact::redactor(&self.scenario, &self.file, self.keys().as_deref())
+            .map_err(|error| ScenarioError::mismatch(error.to_string(), "another pattern"))
     }
 
     /// The directory of the keys.

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use redrill_model::{Code, Finding, OperationRef, OperationRun};
 use redrill_sandbox::{Attempt, Ledger, Protocol};
 
-use crate::controller::Production;
-use crate::tools::Deployed;
+use crate::deploy::controller::Production;
+use crate::deploy::tools::Deployed;
 
 /// Findings about the ledgers of a run, which have the labels of the deploys.
 pub(crate) fn findings(
@@ -130,8 +130,9 @@ fn flood(ledgers: &[(String, Ledger)]) -> Option<Finding> {
 
 /// A deploy that was killed is no verdict anyway; one that ended well must have been watched.
 fn not_seen(label: &str, deploys: &[&Deployed]) -> Option<Finding> {
-    let ended =
-        |deployed: &&&Deployed| deployed.run.pass.file_stem() == label && deployed.ended == crate::tools::Ended::Well;
+    let ended = |deployed: &&&Deployed| {
+        deployed.run.pass.file_stem() == label && deployed.ended == crate::deploy::tools::Ended::Well
+    };
     deploys.iter().find(ended)?;
     let text = format!("what `{label}` wanted of the world was not seen to its end");
     Some(Finding::new(Code::NotProven, "sandbox", text))

@@ -1,6 +1,11 @@
 //! What is not as it should be: why a stage did not get to its end, or what is wrong with a restore. None ends PROVEN.
 
+use std::error::Error;
+
+use redrill_machines::MachineError;
 use redrill_model::{Code, Finding, Severity};
+
+use crate::error_chain::chain;
 
 /// Lines of output that a problem quotes.
 const QUOTED: usize = 20;
@@ -19,6 +24,17 @@ pub(crate) struct Problem {
 impl Problem {
     pub(crate) fn new(code: Code, text: impl Into<String>) -> Self {
         Self { code, text: text.into(), evidence: Vec::new() }
+    }
+
+    /// An error with all its causes, as a problem of this kind; of `HOST_FULL`, where that is behind it.
+    pub(crate) fn of(code: Code, error: &(dyn Error + 'static)) -> Self {
+        let causes = || std::iter::successors(Some(error), |&error| error.source());
+        let full = causes().any(is_full);
+        let tail =
+            causes().find_map(|error| error.downcast_ref()).map(|error: &MachineError| error.console_tail().to_vec());
+        let mend = full.then(|| "free some: redrill image prune; redrill clean --all".to_owned());
+        let evidence = tail.into_iter().flatten().chain(mend).collect();
+        Self { code: if full { Code::HostFull } else { code }, text: chain(error), evidence }
     }
 
     /// Quotes the end of what a command said.
@@ -40,6 +56,13 @@ impl Problem {
         finding.evidence.clone_from(&self.evidence);
         finding
     }
+}
+
+fn is_full(error: &(dyn Error + 'static)) -> bool {
+    let of_machine =
+        error.downcast_ref().is_some_and(|error: &MachineError| matches!(error, MachineError::DiskFull { .. }));
+    let of_system = error.downcast_ref::<std::io::Error>();
+    of_machine || of_system.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull)
 }
 
 #[cfg(test)]

@@ -1,23 +1,23 @@
 //! What of a drill is secret: everything in its keys, what the scenario's patterns match, and nothing that it calls public.
 
-use redrill_model::InputError;
+use std::path::Path;
+
+use redrill_model::{InputError, Scenario};
 pub use redrill_redact::Redactor;
 use redrill_redact::{PatternError, check_pattern};
 
-use crate::loaded::Loaded;
-
-/// Reads the keys of a scenario.
-pub(crate) fn redactor(loaded: &Loaded) -> Result<Redactor, PatternError> {
-    let text = std::fs::read_to_string(&loaded.file).unwrap_or_default();
-    let rules = &loaded.scenario.redaction;
+/// Reads the keys of a scenario, which lies in `file`.
+pub(crate) fn redactor(scenario: &Scenario, file: &Path, keys: Option<&Path>) -> Result<Redactor, PatternError> {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let rules = &scenario.redaction;
     let patterns: Vec<String> = rules.patterns.iter().map(|pattern| pattern.get_ref().clone()).collect();
     let builder = Redactor::builder().scenario(&text).public(&rules.public).patterns(&patterns);
-    loaded.keys().into_iter().fold(builder, |builder, keys| builder.keys(&keys)).build()
+    keys.into_iter().fold(builder, |builder, keys| builder.keys(keys)).build()
 }
 
 /// The first pattern of a scenario that cannot be looked for.
-pub(crate) fn wrong_pattern(loaded: &Loaded) -> Option<InputError> {
-    loaded.scenario.redaction.patterns.iter().find_map(|pattern| {
+pub(crate) fn wrong_pattern(scenario: &Scenario) -> Option<InputError> {
+    scenario.redaction.patterns.iter().find_map(|pattern| {
         let error = check_pattern(pattern.get_ref()).err()?;
         let expected = Some("a regular expression that matches the whole of a secret".to_owned());
         Some(InputError { span: pattern.span(), message: error.to_string(), expected })
@@ -30,6 +30,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::loaded::Loaded;
 
     /// What a report must say to be read again, and what a secret that is a part of it must not change.
     fn words() -> Vec<Value> {
@@ -61,11 +62,11 @@ mod tests {
     fn a_pattern_that_cannot_be_looked_for_is_an_error_with_its_place() {
         for (pattern, why) in [("tok_(", "unclosed group"), ("x*", "it matches the empty text")] {
             let (text, loaded) = loaded(&format!("patterns = ['ok_[0-9]', '{pattern}']"));
-            let error = wrong_pattern(&loaded).expect("wrong");
+            let error = wrong_pattern(&loaded.scenario).expect("wrong");
             assert!(error.message.contains(why) && text[error.span.clone()].contains(pattern), "{error:?}");
-            assert!(redactor(&loaded).is_err());
+            assert!(loaded.redactor().is_err());
         }
-        assert_eq!(wrong_pattern(&loaded("patterns = ['tok_[0-9]+']").1), None);
+        assert_eq!(wrong_pattern(&loaded("patterns = ['tok_[0-9]+']").1.scenario), None);
     }
 
     #[test]
@@ -74,7 +75,7 @@ mod tests {
         let keys = loaded.directory.join("keys");
         std::fs::create_dir_all(&keys).expect("made");
         std::fs::write(keys.join("vars.yml"), "pw: plantedPW-1\nzone: region-eu-7b\n").expect("written");
-        let redactor = redactor(&loaded).expect("patterns");
+        let redactor = loaded.redactor().expect("patterns");
         std::fs::remove_dir_all(&loaded.directory).expect("cleaned up");
         assert_eq!(redactor.clean("plantedPW-1 tok_77 region-eu-7b"), "[redacted] [redacted] region-eu-7b");
     }

@@ -7,8 +7,9 @@ use redrill_machines::Home;
 use redrill_machines::process::Guard;
 use redrill_model::Tool;
 
-use crate::controller::{self, Controller, ControllerError};
-use crate::loaded::{Loaded, ScenarioError};
+use crate::deploy::controller::{self, Controller, ControllerError};
+use crate::loaded::Loaded;
+use crate::scenario_error::ScenarioError;
 
 /// A host of the inventory and the groups that it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]

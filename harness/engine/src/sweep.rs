@@ -12,7 +12,7 @@ use flate2::write::GzEncoder;
 use redrill_machines::{Home, RunDir, Swept};
 use redrill_redact::{Redactor, Stream, Style};
 
-use crate::controller::{DIRECTORY, KEYS_OF_SWEEP};
+use crate::deploy::controller::{DIRECTORY, KEYS_OF_SWEEP};
 
 /// Larger documents are read as text.
 const LARGEST_DOCUMENT: u64 = 32 << 20;

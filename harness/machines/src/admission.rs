@@ -14,6 +14,7 @@ use redrill_model::MachineSpec;
 use serde::{Deserialize, Serialize};
 
 use crate::host::{self, Shortage};
+use crate::lock;
 
 /// What QEMU needs beside the guest's own memory: measured 120-180 MiB with a translation buffer of 512 MiB barely used.
 const OVERHEAD_MIB: u64 = 192;
@@ -117,13 +118,6 @@ impl Drop for Ticket {
             let _ = fs::remove_file(&self.path);
         }
     }
-}
-
-/// Holds the place of a drill beside it. `None` if it has given it back.
-pub(crate) fn hold(place: &Path) -> Option<File> {
-    let file = File::open(place).ok()?;
-    file.lock_shared().ok()?;
-    Some(file)
 }
 
 /// Whoever looks at the books or writes in them holds this.
@@ -254,7 +248,7 @@ impl Admission {
 pub(crate) fn abandoned(state: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(state.join("admission")).into_iter().flatten().flatten().map(|entry| entry.path());
     let held = files.filter(|path| path.extension().is_some_and(|end| end == "held"));
-    held.filter(|path| crate::process::is_abandoned(path)).collect()
+    held.filter(|path| lock::is_abandoned(path)).collect()
 }
 
 #[cfg(test)]
@@ -304,7 +298,7 @@ mod tests {
     fn machines_that_are_kept_hold_their_place_until_their_guard_ends() {
         let (place, books) = books();
         let ticket = is_in(books.ask("web", &amount(3000, 4, 1), PLENTY));
-        let guard = hold(ticket.path()).expect("held");
+        let guard = lock::hold(ticket.path()).expect("held");
         ticket.keep(&amount(1500, 2, 1)).expect("kept");
         let why = waits(books.ask("db", &amount(3000, 1, 1), PLENTY));
         assert!(why.contains("web, kept holds 1500 MiB"), "without its twin: {why}");

@@ -7,13 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use serde_json::json;
+use futures_util::future::{BoxFuture, join_all};
 
 use crate::agent::Agent;
+use crate::command::Exec;
 use crate::deadline::Deadline;
-use crate::machine::Exec;
-use crate::qemu::Monitor;
+use crate::error::MachineError;
 
 /// Names in the machine's directory.
 const SUMMARY: &str = "evidence.txt";
@@ -38,16 +37,22 @@ struct List {
     clean: Option<Clean>,
 }
 
+/// What can show a machine's screen.
+pub(crate) trait Camera: Send + Sync {
+    /// Writes a picture, as PNG, to this file of the machine's directory.
+    fn picture<'a>(&'a self, file: &'a str) -> BoxFuture<'a, Result<(), MachineError>>;
+}
+
 /// Where a machine's screen is looked at.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Screen {
-    /// Its QEMU's monitor.
-    Of(Weak<Monitor>),
+    /// By what shows it, for as long as that lives.
+    Of(Weak<dyn Camera>),
     /// It has none, and why.
     None(&'static str),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Witness {
     dir: PathBuf,
     console: &'static str,
@@ -94,7 +99,7 @@ impl Witnesses {
 
 impl fmt::Debug for Witnesses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.locked().machines).finish()
+        f.debug_list().entries(self.locked().machines.iter().map(|witness| &witness.dir)).finish()
     }
 }
 
@@ -111,12 +116,11 @@ impl Witness {
     }
 
     async fn screen(&self) -> Result<String, String> {
-        let monitor = match &self.screen {
+        let camera = match &self.screen {
             Screen::None(why) => return Err((*why).to_owned()),
-            Screen::Of(monitor) => monitor.upgrade().ok_or("the machine has ended")?,
+            Screen::Of(camera) => camera.upgrade().ok_or("the machine has ended")?,
         };
-        // The file's name is as QEMU sees it, which works in the machine's directory.
-        let order = monitor.execute("screendump", json!({ "filename": SCREEN, "format": "png" }));
+        let order = camera.picture(SCREEN);
         let dumped = tokio::time::timeout(LIMIT, order).await.map_err(|_| format!("no picture within {LIMIT:?}"))?;
         dumped.map_err(|error| error.to_string())?;
         let path = self.dir.join(SCREEN);

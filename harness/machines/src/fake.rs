@@ -1,17 +1,23 @@
 //! Machines that exist only in memory, with answers prepared: for tests of what walks a plan.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use redrill_model::{ImageUsed, MachineSpec};
+use tokio::task::JoinHandle;
 
+use crate::command::{Commands, Exec, Output};
 use crate::deadline::Deadline;
+use crate::error::MachineError;
 use crate::evidence::Witnesses;
-use crate::image::Progress;
-use crate::machine::{Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, Reach};
+use crate::machine::{Backend, Capabilities, Machine, Reach};
+use crate::machine_core::{Address, MachineCore};
+use crate::needs::Needs;
+use crate::progress::Progress;
+use crate::ssh;
 
 /// Makes [`FakeMachine`]s.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +39,12 @@ pub struct Fake {
 /// A machine that answers what it was told to.
 #[derive(Debug)]
 pub struct FakeMachine {
+    core: MachineCore,
+    fake: Fake,
+}
+
+/// The table of answers, and how often each command was asked for.
+struct Answers {
     name: String,
     fake: Fake,
     asked: Mutex<BTreeMap<String, usize>>,
@@ -73,8 +85,8 @@ impl Backend for Fake {
     }
 
     async fn freeze(&self, machine: FakeMachine, _deadline: &Deadline) -> Result<String, MachineError> {
-        self.log.lock().expect("no panic while it is held").push(format!("{}: frozen", machine.name));
-        Ok(machine.name)
+        self.note(format!("{}: frozen", machine.name()));
+        Ok(machine.name().to_owned())
     }
 
     async fn fork(
@@ -84,21 +96,38 @@ impl Backend for Fake {
         _dir: &Path,
         _deadline: &Deadline,
     ) -> Result<FakeMachine, MachineError> {
-        self.log.lock().expect("no panic while it is held").push(format!("{frozen}: forked into {group}"));
+        self.note(format!("{frozen}: forked into {group}"));
         Ok(self.machine(frozen))
     }
 }
 
 impl Fake {
     fn machine(&self, name: &str) -> FakeMachine {
-        FakeMachine { name: name.to_owned(), fake: self.clone(), asked: Mutex::default() }
+        let (nowhere, host) = (PathBuf::from("/nonexistent"), name.to_owned());
+        let address = Address { host, port: ssh::PORT, key: nowhere.clone(), host_key: "ssh-ed25519 AAAA".to_owned() };
+        let core = MachineCore {
+            dir: nowhere.clone(),
+            boot_seconds: 1.0,
+            address,
+            ports: self.ports.clone(),
+            lan_address: Some(Ipv4Addr::new(10, 77, 0, 10)),
+            console: nowhere,
+            commands: Box::new(Answers { name: name.to_owned(), fake: self.clone(), asked: Mutex::default() }),
+            dies_silently: false,
+            tasks: Mutex::default(),
+        };
+        FakeMachine { core, fake: self.clone() }
+    }
+
+    fn note(&self, text: String) {
+        self.log.lock().expect("no panic while it is held").push(text);
     }
 }
 
-impl FakeMachine {
+impl Answers {
     fn answer(&self, command: &Exec) -> Output {
         let words = command.0.join(" ");
-        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: {words}", self.name));
+        self.fake.note(format!("{}: {words}", self.name));
         let mut asked = self.asked.lock().expect("no panic while it is held");
         let count = asked.entry(words.clone()).or_default();
         *count += 1;
@@ -109,89 +138,79 @@ impl FakeMachine {
     }
 }
 
+impl Commands for Answers {
+    fn exec<'a>(
+        &'a self,
+        command: &'a Exec,
+        _input: &'a [u8],
+        _deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<Output, MachineError>> {
+        Box::pin(async { Ok(self.answer(command)) })
+    }
+
+    fn exec_to_file<'a>(
+        &'a self,
+        command: &'a Exec,
+        _input: &'a [u8],
+        to: &'a Path,
+        _deadline: &'a Deadline,
+    ) -> BoxFuture<'a, Result<Output, MachineError>> {
+        Box::pin(async move {
+            let output = self.answer(command);
+            std::fs::write(to, &output.stdout).map_err(MachineError::io("cannot write"))?;
+            Ok(output)
+        })
+    }
+
+    fn clock_offset<'a>(&'a self, _deadline: &'a Deadline) -> BoxFuture<'a, Result<i64, MachineError>> {
+        Box::pin(async { Ok(0) })
+    }
+
+    /// Inside is outside: there is nothing between.
+    fn tunnel<'a>(
+        &'a self,
+        _host: &'a str,
+        port: u16,
+    ) -> BoxFuture<'a, Result<(SocketAddr, JoinHandle<()>), MachineError>> {
+        Box::pin(async move {
+            let nowhere = || MachineError::Monitor(format!("port {port} leads nowhere"));
+            let address = self.fake.ports.get(&port).copied().ok_or_else(nowhere)?;
+            Ok((address, tokio::spawn(std::future::ready(()))))
+        })
+    }
+}
+
 impl Machine for FakeMachine {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn boot_seconds(&self) -> f64 {
-        1.0
-    }
-
-    async fn exec(&self, command: &Exec, _input: &[u8], _deadline: &Deadline) -> Result<Output, MachineError> {
-        Ok(self.answer(command))
-    }
-
-    async fn exec_to_file(
-        &self,
-        command: &Exec,
-        _input: &[u8],
-        to: &Path,
-        _deadline: &Deadline,
-    ) -> Result<Output, MachineError> {
-        let output = self.answer(command);
-        let written = std::fs::File::create(to).and_then(|mut file| file.write_all(&output.stdout));
-        written.map_err(MachineError::io("cannot write"))?;
-        Ok(output)
+    fn core(&self) -> &MachineCore {
+        &self.core
     }
 
     fn lost(&self) -> Option<MachineError> {
         None
     }
 
-    async fn learn(&self, _deadline: &Deadline) {}
-
-    async fn clock_offset(&self, _deadline: &Deadline) -> Result<i64, MachineError> {
-        Ok(0)
-    }
-
-    fn outside(&self, port: u16) -> Option<SocketAddr> {
-        self.fake.ports.get(&port).copied()
-    }
-
-    async fn inside(&self, _host: &str, port: u16) -> Result<SocketAddr, MachineError> {
-        self.outside(port).ok_or_else(|| MachineError::Monitor(format!("port {port} leads nowhere")))
-    }
-
-    fn lan_address(&self) -> Option<Ipv4Addr> {
-        Some(Ipv4Addr::new(10, 77, 0, 10))
-    }
-
     async fn reach(&self, port: u16, _deadline: &Deadline) -> Result<Reach, MachineError> {
-        let open = self.fake.ports.contains_key(&port);
+        let open = self.core.ports.contains_key(&port);
         Ok(if open { Reach::Open } else { Reach::Closed("refused".to_owned()) })
     }
 
-    fn address(&self) -> Address {
-        let key = PathBuf::from("/nonexistent");
-        Address { host: self.name.clone(), port: 22, key, host_key: "ssh-ed25519 AAAA".to_owned() }
-    }
-
-    fn console(&self) -> PathBuf {
-        PathBuf::from("/nonexistent")
-    }
-
     async fn reboot(&self, _deadline: &Deadline) -> Result<(), MachineError> {
-        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: rebooted", self.name));
+        self.fake.note(format!("{}: rebooted", self.name()));
         Ok(())
     }
 
-    async fn attend(&self, _deadline: &Deadline) {
-        std::future::pending().await
-    }
-
     async fn power_cut(self, _deadline: &Deadline) -> Result<Self, MachineError> {
-        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: power cut", self.name));
+        self.fake.note(format!("{}: power cut", self.name()));
         Ok(self)
     }
 
     async fn destroy(self) -> Result<(), MachineError> {
-        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: destroyed", self.name));
+        self.fake.note(format!("{}: destroyed", self.name()));
         Ok(())
     }
 
     async fn keep(self) -> Result<(), MachineError> {
-        self.fake.log.lock().expect("no panic while it is held").push(format!("{}: kept", self.name));
+        self.fake.note(format!("{}: kept", self.name()));
         Ok(())
     }
 }

@@ -6,19 +6,27 @@
 mod acme;
 mod admission;
 mod agent;
+mod blueprint;
 pub mod bounded;
+mod command;
 pub mod container;
 mod deadline;
 pub mod environments;
+mod error;
 mod evidence;
 mod fake;
 pub mod host;
 pub mod image;
+mod lock;
 mod machine;
+mod machine_core;
 mod mail;
+mod needs;
 mod personal;
 pub mod plain;
+mod prepared;
 pub mod process;
+mod progress;
 pub mod qemu;
 mod random;
 pub mod relay;
@@ -30,14 +38,16 @@ mod switch;
 
 pub use acme::{Acme, AcmeError, Issued, Pebble};
 pub use admission::{Admission, AdmissionError, Amount, Ticket};
+pub use command::{Exec, Output, PROBE, PROBE_BINARY};
 pub use container::{Containers, reap};
 pub use deadline::{Deadline, TimedOut};
+pub use error::MachineError;
 pub use evidence::Witnesses;
 pub use fake::{Fake, FakeMachine};
-pub use machine::{
-    Address, Backend, Capabilities, Exec, Machine, MachineError, Needs, Output, PROBE, PROBE_BINARY, Reach, Seat,
-};
+pub use machine::{Backend, Capabilities, Machine, Reach};
+pub use machine_core::{Address, MachineCore};
 pub use mail::{Mail, Post};
+pub use needs::{Needs, Seat};
 pub use random::run_key;
 pub use relay::pump as relay_pump;
 pub use run_dir::{Home, Left, RunDir, RunDirError, Swept};

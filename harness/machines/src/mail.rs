@@ -47,14 +47,14 @@ pub struct Mail {
     pub bytes: u64,
 }
 
-type Taken = Arc<dyn Fn(Mail) + Send + Sync>;
+type OnMail = Arc<dyn Fn(Mail) + Send + Sync>;
 
 /// The names whose mail is caught, and who is told of it.
 #[derive(Clone)]
 pub struct Post {
     /// Host names of mail servers.
     pub names: Vec<String>,
-    taken: Taken,
+    taken: OnMail,
 }
 
 impl Post {

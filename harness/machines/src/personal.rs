@@ -8,8 +8,10 @@ use redrill_wire::{Identity, Lan, PlacedFile};
 
 use crate::acme::Acme;
 use crate::agent::{Agent, nanoseconds_now};
+use crate::command::{Exec, PROBE};
 use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, Needs, PROBE, Seat};
+use crate::error::MachineError;
+use crate::needs::{Needs, Seat};
 use crate::random;
 use crate::ssh::ClientKey;
 use crate::stand_in;
@@ -20,9 +22,9 @@ const APT_CONF: &str = "/etc/apt/apt.conf.d/90redrill-mirror";
 /// Where Debian looks for certificates to trust beside its own. The harness's own files, the same in every capture.
 const TRUSTED: &str = "/usr/local/share/ca-certificates";
 
-/// How the machines of a backend differ, as far as their identity goes.
+/// How the machines of a backend are connected, as far as their identity depends on it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Kind {
+pub(crate) struct Wiring {
     /// Where the package mirror's relay answers inside a machine.
     pub(crate) relay: &'static str,
     /// Its network card is its own, and gets an address of its own.
@@ -49,7 +51,7 @@ impl Person {
     /// Everything that no two machines share.
     pub(crate) fn whole(
         &self,
-        kind: Kind,
+        wiring: Wiring,
         name: &str,
         client: &ClientKey,
         needs: &Needs,
@@ -63,7 +65,7 @@ impl Person {
         ];
         if needs.network == Network::Mirror {
             let conf = ["http", "https"]
-                .map(|scheme| format!("Acquire::{scheme}::Proxy \"http://{}\";\n", kind.relay))
+                .map(|scheme| format!("Acquire::{scheme}::Proxy \"http://{}\";\n", wiring.relay))
                 .concat();
             files.push(file(APT_CONF, 0o644, conf));
         }
@@ -80,7 +82,7 @@ impl Person {
             // Once: afterwards the file is the deploy's, which may write it.
             leads: stand_in::leads(needs),
             trust,
-            ..self.again(kind, needs)
+            ..self.again(wiring, needs)
         })
     }
 
@@ -91,15 +93,15 @@ impl Person {
     }
 
     /// What a fork of a running machine, or one after a reboot, has to be told anew.
-    pub(crate) fn again(&self, kind: Kind, needs: &Needs) -> Identity {
+    pub(crate) fn again(&self, wiring: Wiring, needs: &Needs) -> Identity {
         let lan = |seat: &Seat| Lan {
-            mac: kind.hardware.then(|| self.lan_mac.clone()),
+            mac: wiring.hardware.then(|| self.lan_mac.clone()),
             address: seat.address,
             hosts: seat.hosts.clone(),
         };
         let clock = Some(nanoseconds_now());
         // A network card that is reset has its first address again.
-        let mac = kind.hardware.then(|| self.mac.clone());
+        let mac = wiring.hardware.then(|| self.mac.clone());
         Identity {
             mac,
             clock,

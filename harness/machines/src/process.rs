@@ -15,8 +15,8 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::io::AsyncWriteExt;
 
-use crate::admission;
-use crate::machine::MachineError;
+use crate::error::MachineError;
+use crate::lock;
 
 /// Marks every process of a run with its directory, so that a sweep can tell whose it is.
 pub const RUN_VARIABLE: &str = "REDRILL_RUN";
@@ -156,7 +156,7 @@ const KILLED: u8 = 137;
 
 /// `redrill guard -- PROGRAM ARGS`: the guard's own life.
 pub fn guard(words: &[std::ffi::OsString], place: Option<&Path>) -> io::Result<ExitCode> {
-    let _held = place.and_then(admission::hold);
+    let _held = place.and_then(lock::hold);
     // Orphans of what we start become our children, wherever they set up their own process groups.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let mut child = Command::new(std::env::current_exe()?)
@@ -224,11 +224,6 @@ fn children() -> Vec<Pid> {
         stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     };
     pids.into_iter().filter(alive).filter_map(Pid::from_raw).collect()
-}
-
-/// Whether nobody holds this lock any more: its holder has ended, however it ended.
-pub(crate) fn is_abandoned(lock: &Path) -> bool {
-    std::fs::File::open(lock).is_ok_and(|file| file.try_lock().is_ok()) || !lock.exists()
 }
 
 /// Processes marked with this run, whoever started them.

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use crate::deadline::Deadline;
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use crate::process::Guard;
 
 const CONFIG: &str = "ssh_config";
@@ -60,6 +60,9 @@ impl ClientKey {
         self.public.split(' ').take(2).collect::<Vec<_>>().join(" ")
     }
 }
+
+/// Of every machine's sshd, as seen from inside.
+pub(crate) const PORT: u16 = 22;
 
 /// Writes `ssh_config` and `known_hosts` into the machine's directory: the host key is known beforehand, so nothing is
 /// trusted on first use. `redrill shell` uses the same file.

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use tokio::task::JoinHandle;
 
-use crate::machine::{MachineError, Needs};
+use crate::error::MachineError;
+use crate::needs::Needs;
 use crate::{acme, mail};
 
 /// Where they answer inside a machine: no address of the machine itself, which may want the ports for servers of its own.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::net::UnixDatagram;
 use tokio::task::JoinHandle;
 
-use crate::machine::MachineError;
+use crate::error::MachineError;
 
 /// Larger than any frame that virtio sends with segmentation off-loaded (64 KiB and a head).
 const LARGEST: usize = 70_000;

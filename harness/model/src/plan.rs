@@ -7,7 +7,7 @@ use crate::scenario::{Origin, Scenario};
 use crate::verdict::Claim;
 
 /// Which deploy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Pass {
     /// Into the clean machines.

@@ -6,9 +6,9 @@ mod listener;
 #[cfg(test)]
 mod reference;
 mod report;
-mod restores;
 mod style;
 mod tables;
+mod view;
 
 use std::io::Write;
 

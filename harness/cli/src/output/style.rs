@@ -2,8 +2,6 @@
 
 use std::io::IsTerminal;
 
-use redrill_model::Verdict;
-
 /// Control sequences, or nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Style {
@@ -55,14 +53,5 @@ impl Style {
 
     pub(super) fn bold(self, text: &str) -> String {
         self.paint("1", text)
-    }
-
-    pub(super) fn verdict(self, verdict: Verdict, text: &str) -> String {
-        match verdict {
-            Verdict::Proven => self.good(text),
-            Verdict::Failed => self.bad(text),
-            Verdict::Unproven | Verdict::Waived => self.open(text),
-            Verdict::Undeclared => self.dim(text),
-        }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn serve(at: &Path, dir: &Path, acme: &Acme) -> io::Result<tokio::tas
 async fn converse(client: impl AsyncRead + AsyncWrite + Unpin, dir: &Path, acme: &Acme) -> io::Result<()> {
     let mut client = acme.means.front.accept(client).await?;
     let Some((head, rest)) = relay::read_head(&mut client).await? else { return Ok(()) };
-    let Some(request) = Request::parse(&head) else {
+    let Some(request) = AcmeRequest::parse(&head) else {
         return refuse(&mut client, "400 Bad Request", "this is no request").await;
     };
     let mut pebble = match reach(acme).await {
@@ -114,7 +114,7 @@ async fn carry(
 
 /// A request as Pebble wants it.
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
+struct AcmeRequest {
     head: String,
     /// Method, host and path as they were asked for.
     target: String,
@@ -122,7 +122,7 @@ struct Request {
     finalizes: bool,
 }
 
-impl Request {
+impl AcmeRequest {
     /// Host and all else stay: what a client signs names the URL that it was told, and Pebble tells it by the host.
     fn parse(head: &str) -> Option<Self> {
         let mut lines = head.split("\r\n").filter(|line| !line.is_empty());
@@ -211,7 +211,7 @@ mod tests {
     const NAME: &str = "acme-v02.api.letsencrypt.org";
 
     fn asked(first: &str) -> Option<String> {
-        let request = Request::parse(&format!("{first}\r\nHost: {NAME}\r\n\r\n"))?;
+        let request = AcmeRequest::parse(&format!("{first}\r\nHost: {NAME}\r\n\r\n"))?;
         Some(request.head.lines().next()?.to_owned())
     }
 
@@ -230,7 +230,7 @@ mod tests {
         for wrong in ["", "GET", "GET /directory", "GET / directory HTTP/1.1"] {
             assert_eq!(asked(wrong), None, "{wrong}");
         }
-        assert_eq!(Request::parse("GET / HTTP/1.1\r\nno header\r\n\r\n"), None);
+        assert_eq!(AcmeRequest::parse("GET / HTTP/1.1\r\nno header\r\n\r\n"), None);
     }
 
     #[test]
@@ -238,12 +238,12 @@ mod tests {
         let head = format!(
             "POST /finalize-order/x HTTP/1.1\r\nhost: {NAME}\r\nConnection: keep-alive\r\nKeep-Alive: 5\r\nA: b\r\n\r\n"
         );
-        let request = Request::parse(&head).expect("a request");
+        let request = AcmeRequest::parse(&head).expect("a request");
         let wanted = format!("POST /finalize-order/x HTTP/1.1\r\nhost: {NAME}\r\nA: b\r\nConnection: close\r\n\r\n");
         assert_eq!(request.head, wanted);
         assert_eq!(request.target, format!("POST {NAME}/finalize-order/x"));
         assert!(request.finalizes);
-        let look = Request::parse(&head.replace("POST", "GET")).expect("a request");
+        let look = AcmeRequest::parse(&head.replace("POST", "GET")).expect("a request");
         assert!(!look.finalizes, "who looks at an order ends none");
     }
 

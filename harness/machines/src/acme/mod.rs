@@ -54,7 +54,7 @@ pub enum AcmeError {
     },
     /// It could not be started.
     #[error("cannot start Pebble, which stands in for ACME servers")]
-    Start(#[source] crate::MachineError),
+    Start(#[source] crate::error::MachineError),
     /// Its process ended.
     #[error("Pebble, which stands in for ACME servers, ended ({status}): {said}")]
     Ended {
@@ -73,7 +73,7 @@ pub enum AcmeError {
     },
 }
 
-type Taken = Arc<dyn Fn(Issued) + Send + Sync>;
+type OnIssued = Arc<dyn Fn(Issued) + Send + Sync>;
 
 /// What a machine needs to be given certificates: the names of ACME servers, and who answers for them.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ pub struct Acme {
     /// Host names of ACME servers.
     pub names: Vec<String>,
     means: Arc<Means>,
-    taken: Taken,
+    taken: OnIssued,
 }
 
 /// What all machines of a drill share.
@@ -125,7 +125,7 @@ pub(crate) mod tests {
         in_front_of(([127, 0, 0, 1], 1).into(), names, Arc::new(drop))
     }
 
-    pub(super) fn in_front_of(pebble: SocketAddr, names: Vec<String>, taken: Taken) -> Acme {
+    pub(super) fn in_front_of(pebble: SocketAddr, names: Vec<String>, taken: OnIssued) -> Acme {
         let made = certificates::Made::new(&names).expect("made");
         let roots = [made.root.clone(), String::new()];
         let (front, to_pebble) = made.ends().expect("they fit");

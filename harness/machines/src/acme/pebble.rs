@@ -45,17 +45,17 @@ const ENVIRONMENT: [(&str, &str); 4] = [
     ("PEBBLE_AUTHZREUSE", "0"),
 ];
 
-type Clean = Arc<dyn Fn(&str) -> String + Send + Sync>;
+type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 
 /// A Pebble that answers, and what stands in front of it.
 pub struct Pebble {
-    running: Running,
+    running: PebbleProcess,
     names: Vec<String>,
     means: Arc<Means>,
 }
 
 /// Its process, whether it answers or not.
-struct Running {
+struct PebbleProcess {
     process: Mutex<Guarded>,
     /// The end of what it printed.
     said: Arc<Mutex<VecDeque<String>>>,
@@ -78,12 +78,12 @@ impl Pebble {
         guard: &Guard,
         dir: &Path,
         names: &[String],
-        clean: Clean,
+        clean: Redact,
     ) -> Result<Self, AcmeError> {
         let made = Made::new(names)?;
         let (front, to_pebble) = made.ends()?;
         lay_out(dir, &made)?;
-        let running = Running::spawn(program, guard, dir, &clean)?;
+        let running = PebbleProcess::spawn(program, guard, dir, &clean)?;
         let (pebble, issued) = running.ready(&to_pebble).await?;
         let means = Arc::new(Means { roots: [made.root, issued], front, to_pebble, pebble });
         Ok(Self { running, names: names.to_vec(), means })
@@ -111,8 +111,8 @@ impl Pebble {
     }
 }
 
-impl Running {
-    fn spawn(program: &str, guard: &Guard, dir: &Path, clean: &Clean) -> Result<Self, AcmeError> {
+impl PebbleProcess {
+    fn spawn(program: &str, guard: &Guard, dir: &Path, clean: &Redact) -> Result<Self, AcmeError> {
         let mut command = guard.command(program);
         command.args(["-config", CONFIG, "-strict=false"]).current_dir(dir).envs(ENVIRONMENT);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -199,7 +199,7 @@ struct Sink {
     log: Arc<Mutex<std::fs::File>>,
     /// The end of it.
     said: Arc<Mutex<VecDeque<String>>>,
-    clean: Clean,
+    clean: Redact,
 }
 
 impl Sink {
@@ -305,7 +305,7 @@ mod tests {
 
     async fn start(dir: &Path, text: &str) -> Result<Pebble, AcmeError> {
         let program = script(dir, "program", text);
-        let clean: Clean = Arc::new(|text| text.replace("hunter2", "[redacted]"));
+        let clean: Redact = Arc::new(|text| text.replace("hunter2", "[redacted]"));
         Pebble::start_as(&program, &guard(dir), &dir.join("acme"), &["acme.test".to_owned()], clean).await
     }
 

@@ -21,12 +21,10 @@ use futures_util::StreamExt;
 use redrill_sandbox::{Enclosure, PRIVATE, PROGRAM};
 
 use super::engine::{Engine, failed, labels};
-use super::sweep::copy_of;
-use crate::machine::MachineError;
+use super::sweep::{SANDBOX, copy_of};
+use crate::error::MachineError;
 use crate::process::RUN_VARIABLE;
 
-/// The image's name among the engine's.
-pub(super) const IMAGE: &str = "sandbox";
 /// In a cell's place while the engine may be making its container.
 const MAKING: &str = "making";
 /// What the warden needs: the network's set-up, its packets and low ports; to start a program as the caller and to end
@@ -217,7 +215,7 @@ impl Engine {
     /// The image of every sandbox, made if the engine has it not.
     async fn sandbox_image(&self, links: &[(PathBuf, PathBuf)]) -> Result<String, MachineError> {
         let tree = tree(links).map_err(MachineError::io("cannot make the sandbox's image"))?;
-        let (name, tag) = copy_of(IMAGE, &blake3::hash(&tree).to_hex());
+        let (name, tag) = copy_of(SANDBOX, &blake3::hash(&tree).to_hex());
         let image = format!("{name}:{tag}");
         if !self.has(&image).await {
             self.take(&name, &tag, futures_util::stream::iter([Ok(tree)])).await?;

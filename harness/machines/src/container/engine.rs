@@ -1,8 +1,8 @@
 //! The container engine, as far as testcontainers does not reach: images from a tree, networks, commits, and commands
 //! with standard input.
 
-use std::collections::HashMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use bollard::Docker;
@@ -20,8 +20,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::sweep::{LABEL, copy_of};
 use crate::agent::Agent;
+use crate::command::PROBE;
+use crate::error::{MachineError, NO_SPACE};
 use crate::image::Image;
-use crate::machine::{MachineError, NO_SPACE, PROBE};
 
 /// The least that is kept of what a container printed, if it printed more.
 const LOGS_BYTES: usize = 2 << 20;
@@ -113,10 +114,10 @@ impl Engine {
     }
 
     /// The image's tree as an image of the engine; named by its digest and kept there.
-    pub(super) async fn import(&self, image: &Image) -> Result<(String, String), MachineError> {
+    pub(super) async fn import(&self, image: &Image) -> Result<(), MachineError> {
         let (name, tag) = copy_of(&image.manifest.name, &image.digest);
         if self.has(&format!("{name}:{tag}")).await {
-            return Ok((name, tag));
+            return Ok(());
         }
         let tree = tokio::fs::File::open(image.tree()).await.map_err(MachineError::io("the image has no tree"))?;
         let pieces = futures_util::stream::unfold(tree, |mut tree| async move {
@@ -130,8 +131,7 @@ impl Engine {
                 Err(error) => Some((Err(error), tree)),
             }
         });
-        self.take(&name, &tag, pieces).await?;
-        Ok((name, tag))
+        self.take(&name, &tag, pieces).await
     }
 
     /// Whether it has this image.
@@ -193,15 +193,16 @@ impl Engine {
         Ok(Agent::over(machine, reading, input))
     }
 
-    /// Ports of the host's loopback, by ports of the container.
-    pub(super) async fn ports(&self, container: &str) -> Result<HashMap<u16, u16>, MachineError> {
+    /// Addresses on the host's loopback that lead to ports of the container.
+    pub(super) async fn ports(&self, container: &str) -> Result<BTreeMap<u16, SocketAddr>, MachineError> {
         let cannot = failed("does not tell of a container");
         let options = None::<InspectContainerOptions>;
         let found = self.docker.inspect_container(container, options).await.map_err(cannot)?;
         let ports = found.network_settings.and_then(|settings| settings.ports).unwrap_or_default();
         let pair = |(inside, bindings): (String, Option<Vec<bollard::models::PortBinding>>)| {
             let inside = inside.strip_suffix("/tcp")?.parse().ok()?;
-            Some((inside, bindings?.first()?.host_port.as_ref()?.parse().ok()?))
+            let here: u16 = bindings?.first()?.host_port.as_ref()?.parse().ok()?;
+            Some((inside, SocketAddr::from(([127, 0, 0, 1], here))))
         };
         Ok(ports.into_iter().filter_map(pair).collect())
     }

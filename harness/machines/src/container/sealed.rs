@@ -9,8 +9,9 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, UdpSocket};
 
 use crate::agent::Agent;
+use crate::command::{Exec, PROBE};
 use crate::deadline::Deadline;
-use crate::machine::{Exec, MachineError, PROBE};
+use crate::error::MachineError;
 use crate::random;
 
 /// The probe waits for a tenth of a second at each of a few gateways.

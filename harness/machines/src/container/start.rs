@@ -1,30 +1,34 @@
 //! From an image to a container that answers.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bollard::models::PortBinding;
-use redrill_model::{MachineSpec, Network};
+use redrill_model::Network;
 use testcontainers::core::{CgroupnsMode, ContainerPort, Mount};
 use testcontainers::runners::AsyncRunner;
 use testcontainers::{GenericImage, ImageExt};
 
 use super::engine::{Gone, labels, not_started};
-use super::{ContainerMachine, KIND, Means, outside, sealed};
-use crate::deadline::Deadline;
+use super::files::{CONSOLE, SHARED, digests, outside};
+use super::machine::ContainerMachine;
+use super::means::{ContainerMeans, WIRING};
+use super::sealed;
+use crate::agent::Agent;
+use crate::blueprint::Blueprint;
+use crate::command::{Exec, PROBE_BINARY};
+use crate::deadline::{Deadline, TimedOut};
+use crate::error::MachineError;
 use crate::evidence::Screen;
-use crate::image::Image;
-use crate::machine::{Exec, MachineError, Needs, PROBE, PROBE_BINARY, Seat};
-use crate::personal::Person;
+use crate::machine_core::MachineCore;
+use crate::needs::Seat;
 use crate::relay::{self, Rules};
 use crate::ssh::{self, write_private};
 use crate::stand_in;
 
-pub(super) const CONSOLE: &str = "console.log";
-/// What is shared with the machine: the probe, and the way to the package mirror. It lies at `/run/redrill` there.
-const SHARED: &str = "shared";
 const IDENTITY: &str = "identity.json";
 const RELAY_SOCKET: &str = "relay.sock";
 
@@ -135,26 +139,24 @@ fn entry(seat: Option<&Seat>) -> String {
 const CAPABILITIES: [&str; 3] = ["SYS_ADMIN", "NET_ADMIN", "SYS_PTRACE"];
 
 /// A machine in the making.
-pub(super) struct Making<'a> {
-    pub(super) means: &'a Means,
-    pub(super) image: &'a Image,
+pub(super) struct ContainerMaking<'a> {
+    pub(super) means: &'a ContainerMeans,
     /// Name and tag in the engine.
     pub(super) from: (&'a str, &'a str),
-    pub(super) spec: &'a MachineSpec,
-    pub(super) needs: &'a Needs,
+    pub(super) blueprint: &'a Blueprint,
     /// Of a fork, the files that the engine lays its own over: see [`kept_files`].
     pub(super) kept: Option<&'a [u8]>,
     pub(super) dir: &'a Path,
     pub(super) deadline: &'a Deadline,
 }
 
-impl Making<'_> {
+impl ContainerMaking<'_> {
     /// Up to a login over SSH. A new machine is told who it is, a fork knows it.
-    pub(super) async fn run(&self, person: Person, new: bool) -> Result<ContainerMachine, MachineError> {
+    pub(super) async fn run(&self, new: bool) -> Result<ContainerMachine, MachineError> {
         let began = Instant::now();
-        let relays = self.share(&person, new)?;
-        let open = self.needs.network == Network::Open;
-        let group = self.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
+        let relays = self.share(new)?;
+        let open = self.blueprint.needs.network == Network::Open;
+        let group = self.blueprint.needs.lan.as_ref().map_or("main", |seat| seat.group.as_str());
         let network = match open {
             true => Some(self.means.network(group).await?),
             false => None,
@@ -164,11 +166,11 @@ impl Making<'_> {
         let started = self.deadline.limit(start).await;
         let started = started.map_err(|limit| self.timed_out("the engine", limit))?;
         let needs = format!("{}; no seccomp or AppArmor profile", CAPABILITIES.join(", "));
-        let container = started.map_err(|error| not_started(&self.spec.name, &needs, &error))?;
+        let container = started.map_err(|error| not_started(self.name(), &needs, &error))?;
         let ended = Arc::new(Mutex::new(None));
         let mut tasks = vec![self.watch(container.id(), &ended)];
         tasks.extend(relays);
-        let agent = Arc::new(self.means.engine.agent(&self.spec.name, container.id()).await?);
+        let agent = Arc::new(self.means.engine.agent(self.name(), container.id()).await?);
         self.means.witnesses.add(self.dir, CONSOLE, &agent, Screen::None("a container has none"));
         let check = |last_seen: &str| self.check(&ended, last_seen);
         let ready = async {
@@ -179,15 +181,17 @@ impl Making<'_> {
                 self.means.engine.ports(container.id()).await?
             } else {
                 // While the system starts: it is nobody's yet.
-                let sealed = sealed::hold(&agent, &self.spec.name, self.deadline);
+                let sealed = sealed::hold(&agent, self.name(), self.deadline);
                 let (sealed, settled) = tokio::join!(sealed, self.settle(&agent, &ended));
                 sealed.and(settled)?;
                 self.means.forward(&outside(self.dir), &self.ports()).await?
             };
-            let port =
-                ports.get(&22).copied().ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
-            let name = &self.spec.name;
-            ssh::configure(self.dir, name, port, &self.means.client.path, &person.host.host_key())?;
+            let port = ports
+                .get(&ssh::PORT)
+                .map(SocketAddr::port)
+                .ok_or_else(|| MachineError::Engine("no port leads to SSH".to_owned()))?;
+            let name = self.name();
+            ssh::configure(self.dir, name, port, &self.means.client.path, &self.blueprint.person.host.host_key())?;
             ssh::admit(&self.means.guard, self.dir, name, port, self.deadline, check).await?;
             Ok((boot_seconds, ports))
         };
@@ -198,44 +202,41 @@ impl Making<'_> {
                 return Err(error);
             }
         };
-        let name = &self.spec.name;
+        let core = self.blueprint.core((self.dir, CONSOLE), &self.means.client, ports, &agent);
         Ok(ContainerMachine {
-            name: name.clone(),
-            dir: self.dir.to_owned(),
-            boot_seconds,
+            core: MachineCore { boot_seconds, tasks: Mutex::new(tasks), ..core },
             container,
             agent,
-            ports,
             means: self.means.clone(),
-            spec: self.spec.clone(),
-            needs: self.needs.clone(),
-            image: self.image.clone(),
-            person,
+            blueprint: self.blueprint.clone(),
             ended,
-            tasks: Mutex::new(tasks),
         })
     }
 
+    fn name(&self) -> &str {
+        &self.blueprint.spec.name
+    }
+
     /// Lays out what the machine finds at `/run/redrill`.
-    fn share(&self, person: &Person, new: bool) -> Result<Vec<tokio::task::JoinHandle<()>>, MachineError> {
+    fn share(&self, new: bool) -> Result<Vec<tokio::task::JoinHandle<()>>, MachineError> {
         let shared = self.dir.join(SHARED);
         let failed = || MachineError::io("cannot write what is shared with the machine");
         std::fs::create_dir_all(&shared).map_err(failed())?;
         // The machine's root can leave programs and devices there for whoever comes by.
         std::fs::set_permissions(self.dir, std::fs::Permissions::from_mode(0o700)).map_err(failed())?;
         std::fs::write(self.dir.join(CONSOLE), "").map_err(failed())?;
-        let entry = entry(self.needs.lan.as_ref());
+        let entry = entry(self.blueprint.needs.lan.as_ref());
         for (name, content) in [("probe", PROBE_BINARY), ("entry", entry.as_bytes())] {
             let path = shared.join(name);
             std::fs::write(&path, content).map_err(failed())?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).map_err(failed())?;
         }
         // Without them the first capture is slower, and as good.
-        let _ = std::fs::copy(self.image.container_digests(), digests(self.dir));
+        let _ = std::fs::copy(self.blueprint.image.container_digests(), digests(self.dir));
         let mut identity = if new {
-            person.whole(KIND, &self.spec.name, &self.means.client, self.needs)?
+            self.blueprint.person.whole(WIRING, self.name(), &self.means.client, &self.blueprint.needs)?
         } else {
-            person.again(KIND, self.needs)
+            self.blueprint.person.again(WIRING, &self.blueprint.needs)
         };
         // The host's clock is the machine's.
         identity.clock = None;
@@ -245,29 +246,30 @@ impl Making<'_> {
             std::fs::write(shared.join("etc.tar"), kept).map_err(failed())?;
         }
         let mut tasks = Vec::new();
-        if self.needs.network == Network::Open {
+        if self.blueprint.needs.network == Network::Open {
             std::fs::write(shared.join("open"), "").map_err(failed())?;
         } else {
             let rules = Rules {
-                allowed: self.image.mirror_hosts(),
-                upstream: self.image.upstream_proxy(),
+                allowed: self.blueprint.image.mirror_hosts(),
+                upstream: self.blueprint.image.upstream_proxy(),
                 log: self.dir.join("network.log"),
                 what: relay::MIRROR_ONLY,
             };
             let served = relay::serve(&shared, RELAY_SOCKET, rules);
             tasks.push(served.map_err(MachineError::io("cannot serve the package mirror"))?);
-            if let Some(seat) = &self.needs.lan {
+            if let Some(seat) = &self.blueprint.needs.lan {
                 let served = self.means.lans.serve(&shared, &seat.group);
                 tasks.push(served.map_err(MachineError::io("cannot make the private network"))?);
             }
         }
-        tasks.extend(stand_in::serve(&shared, self.dir, self.needs)?);
+        tasks.extend(stand_in::serve(&shared, self.dir, &self.blueprint.needs)?);
         Ok(tasks)
     }
 
     /// Those that are reached from outside.
     fn ports(&self) -> Vec<u16> {
-        let mut ports: Vec<u16> = std::iter::once(22).chain(self.needs.ports.iter().copied()).collect();
+        let mut ports: Vec<u16> =
+            std::iter::once(ssh::PORT).chain(self.blueprint.needs.ports.iter().copied()).collect();
         ports.sort_unstable();
         ports.dedup();
         ports
@@ -276,17 +278,17 @@ impl Making<'_> {
     /// In this network of the engine, or in none: then the machine has nothing but what its first process makes.
     fn request(&self, network: Option<&str>) -> testcontainers::ContainerRequest<GenericImage> {
         let ports = if network.is_some() { self.ports() } else { Vec::new() };
-        let memory = i64::try_from(self.spec.memory_mib << 20).ok();
+        let memory = i64::try_from(self.blueprint.spec.memory_mib << 20).ok();
         // An engine refuses more than there are.
         let there = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let cpus = i64::from(self.spec.cpus).min(i64::try_from(there).unwrap_or(1)) * 1_000_000_000;
+        let cpus = i64::from(self.blueprint.spec.cpus).min(i64::try_from(there).unwrap_or(1)) * 1_000_000_000;
         let shared = self.dir.join(SHARED).display().to_string();
         let image = GenericImage::new(self.from.0, self.from.1);
         let image = ports.iter().fold(image, |image, port| image.with_exposed_port(ContainerPort::Tcp(*port)));
         let request = image
             .with_cmd(["/bin/sh", "/run/redrill/entry"])
             .with_container_name(self.means.name(&self.file_name()))
-            .with_hostname(&self.spec.name)
+            .with_hostname(self.name())
             .with_labels(labels(&self.means.run))
             .with_cgroupns_mode(CgroupnsMode::Private)
             // The default profiles refuse systemd its mounts; a machine of a drill is no boundary of security.
@@ -329,7 +331,7 @@ impl Making<'_> {
     }
 
     fn check(&self, ended: &Mutex<Option<Gone>>, last_seen: &str) -> Result<(), MachineError> {
-        let machine = self.spec.name.clone();
+        let machine = self.name().to_owned();
         if let Some(gone) = ended.lock().expect("no panic while it is held").as_ref() {
             return Err(gone.error(&machine));
         }
@@ -341,7 +343,7 @@ impl Making<'_> {
     }
 
     /// Waits until systemd has no more jobs.
-    async fn settle(&self, agent: &Arc<crate::agent::Agent>, ended: &Mutex<Option<Gone>>) -> Result<(), MachineError> {
+    async fn settle(&self, agent: &Arc<Agent>, ended: &Mutex<Option<Gone>>) -> Result<(), MachineError> {
         let wait = Exec::new(["sh", "-c", "systemctl is-system-running --wait 2>&1"]);
         loop {
             let output = agent.exec(&wait, b"", self.deadline).await?;
@@ -354,33 +356,9 @@ impl Making<'_> {
         }
     }
 
-    fn timed_out(&self, command: &str, limit: crate::TimedOut) -> MachineError {
-        MachineError::TimedOut { machine: self.spec.name.clone(), command: command.to_owned(), limit }
+    fn timed_out(&self, command: &str, limit: TimedOut) -> MachineError {
+        MachineError::TimedOut { machine: self.name().to_owned(), command: command.to_owned(), limit }
     }
-}
-
-/// What a fork needs and an engine does not keep: the files over which it lays its own. A machine that cannot tell them
-/// any more has them made anew.
-pub(super) async fn kept_files(agent: &Arc<crate::agent::Agent>, deadline: &Deadline) -> Option<Vec<u8>> {
-    let words = ["tar", "-cf", "-", "-C", "/etc", "hosts", "hostname", "resolv.conf"];
-    let output = agent.exec(&Exec::new(words), b"", deadline).await.ok()?;
-    (output.status == 0).then_some(output.stdout)
-}
-
-/// Where a machine's neighbour answers, as the host sees it.
-pub(super) fn outside(dir: &Path) -> PathBuf {
-    dir.join(SHARED).join(outside::SOCKET)
-}
-
-/// Where a machine's probe keeps its digests, as the host sees it.
-pub(super) fn digests(dir: &Path) -> PathBuf {
-    dir.join(SHARED).join("digests")
-}
-
-/// Removes what a machine that has ended needs no more; its logs stay.
-pub(super) fn remove_files(dir: &Path) {
-    let _ = std::fs::remove_dir_all(dir.join(SHARED));
-    debug_assert!(PROBE.starts_with("/run/redrill/"));
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use serde_json::Value;
 pub(crate) const ENGINE: &str = "engine";
 /// On everything that a run makes; its value is the run directory.
 pub(super) const LABEL: &str = "redrill.run";
+/// The name of the image in which sealed programs run.
+pub(super) const SANDBOX: &str = "sandbox";
 /// How often, and how long after each other, a killed run's engine is asked for more.
 const LOOKS: usize = 3;
 const PAUSE: Duration = Duration::from_millis(500);
@@ -80,7 +82,7 @@ pub fn forget_copies(images: &[(String, String)]) -> Vec<Copy> {
 /// Removes the engine's images of sandboxes: the next one that is needed is made in a moment.
 pub fn forget_sandboxes() -> Vec<Copy> {
     let socket = engine_socket();
-    let filter = serde_json::json!({ "reference": [format!("redrill/{}", super::enclose::IMAGE)] }).to_string();
+    let filter = serde_json::json!({ "reference": [format!("redrill/{}", SANDBOX)] }).to_string();
     let Ok(images) = ask(&socket, "GET", &format!("/images/json?filters={}", encoded(&filter))) else {
         return Vec::new();
     };

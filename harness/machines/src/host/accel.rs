@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use crate::process::Guard;
 
 /// How QEMU runs guest code.

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use redrill_model::{ImageRecipe, ImageSource};
@@ -17,11 +16,10 @@ use super::catalog::Recipe;
 use super::download::FetchError;
 use super::mirror::{Mirror, MirrorError};
 use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, TREE, recipe_key, remove_tree};
+use crate::error::MachineError;
 use crate::host;
 use crate::process::Guard;
-
-/// Is told what the builder does, line by line.
-pub type Progress = Arc<dyn Fn(&str) + Send + Sync>;
+use crate::progress::Progress;
 
 /// Why there is no image.
 #[derive(Debug, Error)]
@@ -209,7 +207,7 @@ impl Builder {
         (self.progress)(step);
         // Output of both streams in one pipe would need a shell; mmdebstrap and its friends speak on stderr.
         command.stdout(Stdio::null()).stderr(Stdio::piped()).env("PATH", host::search_path());
-        let spawn_failed = |error: crate::MachineError| io("cannot start a build step")(std::io::Error::other(error));
+        let spawn_failed = |error: MachineError| io("cannot start a build step")(std::io::Error::other(error));
         let mut process = guard.spawn(&mut command, step).map_err(spawn_failed)?;
         let log = work.join(LOG);
         let mut text = String::new();

@@ -14,8 +14,8 @@ use ring::digest;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
 
-use super::Progress;
 use crate::host;
+use crate::progress::Progress;
 
 /// Before a server counts as silent.
 const CONNECT: Duration = Duration::from_secs(30);

@@ -4,29 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use redrill_model::{Checksum, Elsewhere};
-use serde::{Deserialize, Serialize};
+use redrill_model::Elsewhere;
 
 use super::build::{BuildError, Builder};
 use super::download::{self, FetchError, failed};
-use super::format::{self, Disk, Format};
+use super::format::{self, Disk};
 use super::mirror::{Mirror, Source};
-use super::store::{DISK, Image, Manifest, key};
+use super::store::{DISK, Image, Manifest, Origin, key};
 
 const MIB: u64 = 1024 * 1024;
-
-/// Where an image came from that was not built here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
-    /// Address.
-    pub url: String,
-    /// What it was verified by.
-    pub checksum: Checksum,
-    /// How the disk lies in its file.
-    pub format: Format,
-    /// Size of a machine's disk, in MiB, if it is not the image's own.
-    pub disk_mib: Option<u64>,
-}
 
 impl Builder {
     /// From the cache, or downloaded.
@@ -114,7 +100,7 @@ mod tests {
     use redrill_tests::{FileServer, Manner};
 
     use super::super::store::Store;
-    use super::super::{Recipe, download};
+    use super::super::{Format, Recipe, download};
     use super::*;
 
     /// A raw disk that could have a bootloader.

@@ -8,10 +8,11 @@ mod format;
 mod mirror;
 mod store;
 
-pub use build::{BuildError, Builder, Progress};
+pub use crate::progress::Progress;
+pub use build::{BuildError, Builder};
 pub use catalog::{Catalog, CatalogError, Recipe};
 pub use download::FetchError;
-pub use elsewhere::Origin;
 pub use format::Format;
 pub use mirror::{Mirror, MirrorError, Source};
-pub use store::{Image, Manifest, Store};
+pub(crate) use store::keep_digests;
+pub use store::{Image, Manifest, Origin, Store};

@@ -5,10 +5,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use redrill_model::ImageRecipe;
+use redrill_model::{Checksum, ImageRecipe};
 use serde::{Deserialize, Serialize};
 
-use super::elsewhere::Origin;
 use super::format::Format;
 use super::mirror::Mirror;
 
@@ -30,6 +29,19 @@ pub struct Manifest {
     /// Where it came from, if it was not built here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub origin: Option<Origin>,
+}
+
+/// Where an image came from that was not built here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Address.
+    pub url: String,
+    /// What it was verified by.
+    pub checksum: Checksum,
+    /// How the disk lies in its file.
+    pub format: Format,
+    /// Size of a machine's disk, in MiB, if it is not the image's own.
+    pub disk_mib: Option<u64>,
 }
 
 impl Manifest {
@@ -181,6 +193,13 @@ impl Image {
         let named_so = directory.file_name().is_some_and(|name| name.to_string_lossy() == digest);
         named_so.then(|| Self { digest, manifest, directory: directory.to_owned() })
     }
+}
+
+/// Keeps what `write` makes of a list of digests for later machines, at the place where they look for it: whole or not at
+/// all, since two drills may end here at once. A failure costs time later, and is no error.
+pub(crate) fn keep_digests(known: &Path, write: impl FnOnce(&Path) -> io::Result<()>) {
+    let whole = known.with_extension(std::process::id().to_string());
+    let _ = write(&whole).and_then(|()| fs::rename(&whole, known));
 }
 
 /// The cache of images.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use redrill_model::{MachineSpec, Network};
 
 use crate::host::Accel;
-use crate::machine::Needs;
-use crate::stand_in;
+use crate::needs::Needs;
+use crate::{ssh, stand_in};
 
 /// Where the package mirror's relay answers inside the machine.
 pub(crate) const RELAY: &str = "10.0.2.4:3128";
@@ -20,8 +20,8 @@ pub(crate) const RELAY_SOCKET: &str = "relay.sock";
 pub(crate) const LAN: &str = "lan.sock";
 pub(crate) const SWITCH: &str = "switch.sock";
 
-/// SSH is reached like every other port, and asked for in any case.
-pub(crate) const SSH: u16 = 22;
+/// Guest memory, sparse.
+pub(crate) const MEMORY: &str = "memory.ram";
 
 /// The number of a machine that will be a template, see [`Needs::lease`].
 pub(crate) const TEMPLATE: u8 = u8::MAX;
@@ -169,8 +169,9 @@ fn first_address(lease: u8) -> u16 {
 
 /// Ports of the host are picked by the kernel (port 0) and asked for afterwards: nobody can take one in between.
 fn netdev(needs: &Needs, redrill: &Path) -> String {
-    let mut ports = vec![SSH];
-    ports.extend(needs.ports.iter().filter(|port| **port != SSH));
+    // SSH is reached like every other port, and asked for in any case.
+    let mut ports = vec![ssh::PORT];
+    ports.extend(needs.ports.iter().filter(|port| **port != ssh::PORT));
     ports.dedup();
     let mut value = format!("user,id=net,ipv6=off,dhcpstart=10.0.2.{}", first_address(needs.lease));
     if needs.network == Network::Mirror {

@@ -1,19 +1,25 @@
 //! From an image to a clean machine of its own: by a fork of its template, or by a cold boot.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use redrill_model::MachineSpec;
-
-use super::args::{self, Boot, Memory, OVERLAY};
-use super::freeze::{self, Files, MEMORY};
+use super::args::{self, Boot, MEMORY, Memory, OVERLAY};
+use super::freeze;
+use super::frozen_files::Files;
+use super::machine::QemuMachine;
+use super::means::{QemuMeans, WIRING};
 use super::start::{Running, Start, make_disk};
-use super::template::{self, Found, Kind};
-use super::{KIND, Means, QemuMachine, credentials, initrd, seed, usernet};
+use super::template::{self, Found, TemplateKind};
+use super::{credentials, initrd, seed};
+use crate::blueprint::Blueprint;
+use crate::command::{DIGESTS, Exec, PROBE};
 use crate::deadline::Deadline;
-use crate::image::Image;
-use crate::machine::{DIGESTS, Exec, MachineError, Needs, PROBE};
+use crate::error::MachineError;
+use crate::machine_core::MachineCore;
+use crate::needs::Needs;
 use crate::personal::{self, Person};
+
 use crate::ssh;
 
 /// A fork answers within a second, or its memory is not what its kernel believes.
@@ -30,11 +36,9 @@ test -n "$made" || : > $keys
 "#;
 
 /// A clean machine in the making.
-pub(super) struct Making<'a> {
-    pub(super) means: &'a Means,
-    pub(super) image: &'a Image,
-    pub(super) spec: &'a MachineSpec,
-    pub(super) needs: &'a Needs,
+pub(super) struct QemuMaking<'a> {
+    pub(super) means: &'a QemuMeans,
+    pub(super) blueprint: &'a Blueprint,
     pub(super) dir: &'a Path,
     pub(super) deadline: &'a Deadline,
 }
@@ -45,97 +49,99 @@ struct Base {
     credentials: Vec<PathBuf>,
 }
 
-impl Making<'_> {
-    /// Up to a login over SSH.
-    pub(super) async fn clean(&self) -> Result<QemuMachine, MachineError> {
-        let called = Instant::now();
-        let person = Person::make(self.dir).await?;
+impl QemuMaking<'_> {
+    /// Up to a login over SSH; it took from when it was `called` for.
+    pub(super) async fn clean(&self, called: Instant) -> Result<QemuMachine, MachineError> {
         let template = if self.means.fresh { None } else { Some(self.template().await?) };
         let began = Instant::now();
         let base = match &template {
             Some(files) => self.fork(files, &template::credentials(files)).await?,
-            None => self.cold(self.needs.freezable).await?,
+            None => self.cold(self.blueprint.needs.freezable).await?,
         };
         let boot_seconds = began.elapsed().as_secs_f64();
-        let identity = person.whole(KIND, &self.spec.name, &self.means.client, self.needs)?;
-        let tell = async |identity| personal::tell(&base.running.agent, &self.spec.name, identity, self.deadline).await;
+        let identity = self.blueprint.person.whole(WIRING, self.name(), &self.means.client, &self.blueprint.needs)?;
+        let tell = async |identity| personal::tell(&base.running.agent, self.name(), identity, self.deadline).await;
         let become_one = async {
             tell(identity).await?;
-            self.admit(&base.running, &person).await?;
+            self.admit(&base.running).await?;
             let login_seconds = called.elapsed().as_secs_f64();
             // Side by side with the login both take as long as one after the other.
             tell(Person::later()).await?;
             Ok(login_seconds)
         };
         let login_seconds = self.witnessed(become_one).await?;
-        Ok(QemuMachine { login_seconds: Some(login_seconds), ..self.machine(base, person, boot_seconds) })
+        Ok(QemuMachine { login_seconds: Some(login_seconds), ..self.machine(base, boot_seconds) })
     }
 
     /// Goes on where a frozen machine stopped.
-    pub(super) async fn resume(&self, files: &Files, person: Person) -> Result<QemuMachine, MachineError> {
+    pub(super) async fn resume(&self, files: &Files) -> Result<QemuMachine, MachineError> {
         let began = Instant::now();
         let base = self.fork(files, &template::credentials(files)).await?;
         let boot_seconds = began.elapsed().as_secs_f64();
-        personal::tell(&base.running.agent, &self.spec.name, person.again(KIND, self.needs), self.deadline).await?;
-        self.configure_ssh(&base.running, &person)?;
-        Ok(self.machine(base, person, boot_seconds))
+        self.tell_again(&base.running).await?;
+        self.configure_ssh(&base.running)?;
+        Ok(self.machine(base, boot_seconds))
     }
 
     /// Boots from the machine's own disk, as after a power cut.
-    pub(super) async fn again(&self, person: Person, credentials: Vec<PathBuf>) -> Result<QemuMachine, MachineError> {
+    pub(super) async fn again(&self, credentials: Vec<PathBuf>) -> Result<QemuMachine, MachineError> {
         let began = Instant::now();
-        let base = self.boot_disk(self.needs.freezable, credentials).await?;
+        let base = self.boot_disk(self.blueprint.needs.freezable, credentials).await?;
         let boot_seconds = began.elapsed().as_secs_f64();
-        self.after_reboot(&base.running, &person).await?;
-        Ok(self.machine(base, person, boot_seconds))
+        self.after_reboot(&base.running).await?;
+        Ok(self.machine(base, boot_seconds))
     }
 
     /// What a machine that booted anew has to be told, up to a login over SSH.
-    pub(super) async fn after_reboot(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
+    pub(super) async fn after_reboot(&self, running: &Running) -> Result<(), MachineError> {
         self.settle(running).await?;
-        personal::tell(&running.agent, &self.spec.name, person.again(KIND, self.needs), self.deadline).await?;
-        self.admit(running, person).await
+        self.tell_again(running).await?;
+        self.admit(running).await
     }
 
-    /// The same while somebody else waits for the machine: nothing is waited for but the network.
-    pub(super) async fn after_own_reboot(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
-        personal::tell(&running.agent, &self.spec.name, person.again(KIND, self.needs), self.deadline).await
+    /// What a machine of before is told that goes on or booted anew; nothing is waited for but the network.
+    pub(super) async fn tell_again(&self, running: &Running) -> Result<(), MachineError> {
+        let again = self.blueprint.person.again(WIRING, &self.blueprint.needs);
+        personal::tell(&running.agent, self.name(), again, self.deadline).await
     }
 
-    fn machine(&self, base: Base, person: Person, boot_seconds: f64) -> QemuMachine {
+    fn name(&self) -> &str {
+        &self.blueprint.spec.name
+    }
+
+    fn machine(&self, base: Base, boot_seconds: f64) -> QemuMachine {
+        let (running, client) = (base.running, &self.means.client);
+        let core = self.blueprint.core((self.dir, args::CONSOLE), client, running.ports.clone(), &running.agent);
         QemuMachine {
-            name: self.spec.name.clone(),
-            dir: self.dir.to_owned(),
-            boot_seconds,
+            // A kernel that gave up leaves QEMU, and so the agent's port, as they are.
+            core: MachineCore { boot_seconds, dies_silently: true, ..core },
             login_seconds: None,
-            running: base.running,
+            running,
             means: self.means.clone(),
-            spec: self.spec.clone(),
-            needs: self.needs.clone(),
-            image: self.image.clone(),
-            person,
+            blueprint: self.blueprint.clone(),
             credentials: base.credentials,
-            tunnels: std::sync::Mutex::default(),
         }
     }
 
     /// From the cache, or made.
     async fn template(&self) -> Result<Files, MachineError> {
-        let kind = Kind::of(self.means, self.image, self.spec);
+        let kind =
+            TemplateKind::of((self.means.accel, &self.means.version), &self.blueprint.image, &self.blueprint.spec);
         match self.means.templates.find(&kind) {
             Found::Whole(files) => return Ok(files),
-            Found::Damaged(why) => {
-                (self.means.tell)(&format!("the template of `{}` is damaged: {why}", self.image.manifest.name))
-            }
+            Found::Damaged(why) => (self.means.tell)(&format!(
+                "the template of `{}` is damaged: {why}",
+                self.blueprint.image.manifest.name
+            )),
             Found::OfAnotherQemu(version) => {
-                let (image, ours) = (&self.image.manifest.name, &self.means.version);
+                let (image, ours) = (&self.blueprint.image.manifest.name, &self.means.version);
                 let text = format!("the template of `{image}` was made by QEMU {version}, and this is {ours}");
                 (self.means.tell)(&text)
             }
             Found::None => {}
         }
         let (templates, wanted) = (self.means.templates.clone(), kind.clone());
-        (self.means.tell)(&format!("booting `{}` once, to fork it from now on", self.image.manifest.name));
+        (self.means.tell)(&format!("booting `{}` once, to fork it from now on", self.blueprint.image.manifest.name));
         let lock = tokio::task::spawn_blocking(move || templates.lock(&wanted)).await;
         let cannot = || MachineError::io("cannot use the cache of templates");
         let _lock = lock.map_err(std::io::Error::other).and_then(|lock| lock).map_err(cannot())?;
@@ -143,18 +149,18 @@ impl Making<'_> {
         if let Found::Whole(files) = self.means.templates.find(&kind) {
             return Ok(files);
         }
-        if crate::host::check_disk(self.dir, self.spec.memory_mib).is_err() {
-            let (place, image) = (self.dir.display().to_string(), &self.image.manifest.name);
-            let what = format!("the template of `{image}`, which may need {} MiB", self.spec.memory_mib);
+        if crate::host::check_disk(self.dir, self.blueprint.spec.memory_mib).is_err() {
+            let (place, image) = (self.dir.display().to_string(), &self.blueprint.image.manifest.name);
+            let what = format!("the template of `{image}`, which may need {} MiB", self.blueprint.spec.memory_mib);
             return Err(MachineError::DiskFull { place, what });
         }
         // It is nobody, and hears nobody.
-        let needs = Needs { lease: args::TEMPLATE, network: self.needs.network, ..Needs::default() };
-        let base = Making { needs: &needs, ..*self }.cold(true).await?;
+        let needs = Needs { lease: args::TEMPLATE, network: self.blueprint.needs.network, ..Needs::default() };
+        let nobody = Blueprint { needs, ..self.blueprint.clone() };
+        let base = QemuMaking { blueprint: &nobody, ..*self }.cold(true).await?;
         self.bring_to_rest(&base.running).await?;
         let frozen =
-            freeze::freeze(base.running, (&self.spec.name, self.dir), &self.dir.join("template"), self.deadline)
-                .await?;
+            freeze::freeze(base.running, (self.name(), self.dir), &self.dir.join("template"), self.deadline).await?;
         let (templates, credentials) = (self.means.templates.clone(), base.credentials);
         (self.means.tell)("writing the template to the cache");
         let kept = tokio::task::spawn_blocking(move || {
@@ -184,8 +190,8 @@ impl Making<'_> {
 
     async fn cold(&self, shared: bool) -> Result<Base, MachineError> {
         let _ = std::fs::remove_file(self.dir.join(OVERLAY));
-        make_disk(self.image, &self.dir.join(OVERLAY)).await?;
-        if self.image.manifest.origin.is_some() {
+        make_disk(&self.blueprint.image, &self.dir.join(OVERLAY)).await?;
+        if self.blueprint.image.manifest.origin.is_some() {
             let base = self.boot_disk(shared, Vec::new()).await?;
             self.first_boot(&base.running).await?;
             return Ok(base);
@@ -200,7 +206,7 @@ impl Making<'_> {
         let memory = if shared { Memory::Shared(memory) } else { Memory::Own };
         let running = self.start(memory, &credentials, false).await?;
         let ready = async {
-            running.answers(&self.spec.name, self.dir, self.deadline).await?;
+            running.answers(self.name(), self.dir, self.deadline).await?;
             self.settle(&running).await
         };
         self.witnessed(ready).await?;
@@ -208,11 +214,11 @@ impl Making<'_> {
     }
 
     async fn fork(&self, files: &Files, credentials: &[PathBuf]) -> Result<Base, MachineError> {
-        let memory = freeze::lay_out(files, self.dir, self.needs.freezable).await?;
+        let memory = freeze::lay_out(files, self.dir, self.blueprint.needs.freezable).await?;
         let running = self.start(memory, credentials, true).await?;
         freeze::thaw(&running, files, self.deadline).await?;
         let limit = self.deadline.child("the first answer of a fork", FIRST_ANSWER);
-        self.witnessed(running.answers(&self.spec.name, self.dir, &limit)).await?;
+        self.witnessed(running.answers(self.name(), self.dir, &limit)).await?;
         Ok(Base { running, credentials: credentials.to_vec() })
     }
 
@@ -232,36 +238,30 @@ impl Making<'_> {
         let said = if output.stdout.is_empty() { output.stderr.clone() } else { output.text() };
         match seed::judge(&said) {
             Ok(complaints) => {
-                let name = &self.image.manifest.name;
+                let name = &self.blueprint.image.manifest.name;
                 complaints.iter().for_each(|said| (self.means.tell)(&format!("cloud-init in `{name}`: {said}")));
                 Ok(())
             }
-            Err(said) => Err(MachineError::FirstBoot { machine: self.spec.name.clone(), said }),
+            Err(said) => Err(MachineError::FirstBoot { machine: self.name().to_owned(), said }),
         }
     }
 
     async fn start(&self, memory: Memory, credentials: &[PathBuf], incoming: bool) -> Result<Running, MachineError> {
-        let boot = match self.image.manifest.origin {
-            Some(_) => Boot::Disk { seed: seed::disk(self.image)? },
-            None => Boot::Kernel { kernel: self.image.kernel(), initrd: initrd::with_agent(self.image)? },
+        let boot = match self.blueprint.image.manifest.origin {
+            Some(_) => Boot::Disk { seed: seed::disk(&self.blueprint.image)? },
+            None => Boot::Kernel {
+                kernel: self.blueprint.image.kernel(),
+                initrd: initrd::with_agent(&self.blueprint.image)?,
+            },
         };
-        let start = Start {
-            spec: self.spec,
-            needs: self.needs,
-            image: self.image,
-            dir: self.dir,
-            boot,
-            memory,
-            credentials,
-            incoming,
-        };
+        let start = Start { blueprint: self.blueprint, dir: self.dir, boot, memory, credentials, incoming };
         start.run(self.means, self.deadline).await
     }
 
     /// Waits until systemd has no more jobs: a deploy into a machine that is still booting races with it. A failed unit
     /// of the image is no reason to stop; the captures show it.
     async fn settle(&self, running: &Running) -> Result<(), MachineError> {
-        let digests = std::fs::read(self.image.digests());
+        let digests = std::fs::read(self.blueprint.image.digests());
         let steps = async {
             if let Ok(digests) = digests {
                 // Without them the first capture is slower, and as good.
@@ -269,7 +269,7 @@ impl Making<'_> {
                 running.agent.exec(&take, &digests, self.deadline).await?;
             }
             running.agent.exec(&Exec::new(["systemctl", "is-system-running", "--wait"]), b"", self.deadline).await?;
-            if self.image.manifest.origin.is_some() {
+            if self.blueprint.image.manifest.origin.is_some() {
                 // Where it fails networkd is not in the machine's way.
                 running.agent.exec(&Exec::new(["sh", "-c", seed::RELOAD]), b"", self.deadline).await?;
             }
@@ -279,7 +279,7 @@ impl Making<'_> {
             loop {
                 tokio::time::sleep(Duration::from_millis(500)).await;
                 if let Err(error) =
-                    running.check(&self.spec.name, self.dir, self.deadline, "an agent, but no end of the boot")
+                    running.check(self.name(), self.dir, self.deadline, "an agent, but no end of the boot")
                 {
                     return error;
                 }
@@ -291,20 +291,23 @@ impl Making<'_> {
         }
     }
 
-    fn configure_ssh(&self, running: &Running, person: &Person) -> Result<u16, MachineError> {
-        let port = usernet::forwarded(&running.ports, args::SSH)
+    fn configure_ssh(&self, running: &Running) -> Result<u16, MachineError> {
+        let port = running
+            .ports
+            .get(&ssh::PORT)
+            .map(SocketAddr::port)
             .ok_or_else(|| MachineError::Monitor("QEMU forwards no port to SSH".to_owned()))?;
         let key = &self.means.client.path;
-        ssh::configure(self.dir, &self.spec.name, port, key, &person.host.host_key())?;
+        ssh::configure(self.dir, self.name(), port, key, &self.blueprint.person.host.host_key())?;
         Ok(port)
     }
 
     /// Waits for a login over SSH: the way that the deploy tool will take.
-    async fn admit(&self, running: &Running, person: &Person) -> Result<(), MachineError> {
-        let port = self.configure_ssh(running, person)?;
-        let name = &self.spec.name;
+    async fn admit(&self, running: &Running) -> Result<(), MachineError> {
+        let port = self.configure_ssh(running)?;
+        let name = self.name();
         // QEMU asks a machine that has no address yet again only after seconds.
-        let online = Exec::new([PROBE, "online", &args::address(self.needs.lease), &args::SSH.to_string()]);
+        let online = Exec::new([PROBE, "online", &args::address(self.blueprint.needs.lease), &ssh::PORT.to_string()]);
         let online = running.agent.exec(&online, b"", self.deadline).await?.status == 0;
         if online && ssh::login(&self.means.guard, self.dir, name, self.deadline).await.is_ok() {
             return Ok(());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::machine::MachineError;
+use crate::error::MachineError;
 use crate::ssh::{ClientKey, write_private};
 
 /// Writes a host key that lets sshd start, as a file in `dir`. Nobody ever trusts it: each machine gets its own before

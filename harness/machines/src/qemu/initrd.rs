@@ -6,8 +6,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::command::PROBE_BINARY;
+use crate::error::MachineError;
 use crate::image::Image;
-use crate::machine::{MachineError, PROBE_BINARY};
 
 /// `/run` of a current Debian admits no programs: the probe gets a small file system of its own, in memory too.
 const PARAM: &str = r"if [ -d /run/initramfs ] && ! [ -d /run/redrill ]; then

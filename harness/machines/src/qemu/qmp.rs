@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use futures_util::future::BoxFuture;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
@@ -16,13 +17,14 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::oneshot;
 
-use crate::machine::MachineError;
+use crate::error::MachineError;
+use crate::evidence::Camera;
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Value, String>>>>>;
 
 /// A connection to one QEMU.
 #[derive(Debug)]
-pub(crate) struct Monitor {
+pub(super) struct Monitor {
     writer: tokio::sync::Mutex<(OwnedWriteHalf, u64)>,
     waiting: Waiting,
     full: Arc<AtomicBool>,
@@ -120,6 +122,14 @@ impl Monitor {
     pub(crate) async fn human(&self, line: &str) -> Result<String, MachineError> {
         let answer = self.execute("human-monitor-command", json!({ "command-line": line })).await?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+}
+
+impl Camera for Monitor {
+    /// The file's name is as QEMU sees it, which works in the machine's directory.
+    fn picture<'a>(&'a self, file: &'a str) -> BoxFuture<'a, Result<(), MachineError>> {
+        let arguments = json!({ "filename": file, "format": "png" });
+        Box::pin(async move { self.execute("screendump", arguments).await.map(drop) })
     }
 }
 

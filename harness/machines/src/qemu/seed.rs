@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::args::NET_SLOT;
 use super::console::NO_AGENT;
 use super::initrd::{UNIT, lan};
+use crate::command::PROBE_BINARY;
+use crate::error::MachineError;
 use crate::image::Image;
-use crate::machine::{MachineError, PROBE_BINARY};
 
 /// cloud-init looks for a file system of this name.
 const LABEL: [u8; 11] = *b"CIDATA     ";

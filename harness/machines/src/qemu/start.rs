@@ -1,23 +1,27 @@
 //! Starts a QEMU process for one machine, and everything of the harness's that it needs beside it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use redrill_model::{MachineSpec, Network};
+use redrill_model::Network;
 use serde_json::Value;
 use tokio::process::Command;
 
 use super::args::{self, AGENT, CONSOLE, MONITOR, OVERLAY, RELAY_SOCKET};
-use super::{Means, console, qmp, usernet};
+use super::means::QemuMeans;
+use super::{console, qmp, usernet};
 use crate::agent::Agent;
+use crate::blueprint::Blueprint;
 use crate::deadline::Deadline;
+use crate::error::MachineError;
 use crate::evidence::{self, Screen};
 use crate::host;
 use crate::image::{Format, Image};
-use crate::machine::{MachineError, Needs};
+use crate::machine_core;
 use crate::process::Guarded;
 use crate::relay::{self, Rules};
 use crate::stand_in;
@@ -29,8 +33,6 @@ const TAIL: usize = 20;
 const BUS_ERROR: i32 = 128 + 7;
 /// A file system with less than this is full: QEMU grows its files by larger pieces.
 const FULL_MIB: u64 = 4;
-/// How long the end of QEMU may take to be seen.
-const TOLD: Duration = Duration::from_secs(1);
 /// How long QEMU may take to end when asked.
 const QUIT: Duration = Duration::from_secs(5);
 
@@ -40,16 +42,15 @@ pub(super) struct Running {
     pub(super) process: std::sync::Mutex<Guarded>,
     pub(super) monitor: Arc<qmp::Monitor>,
     pub(super) agent: Arc<Agent>,
-    pub(super) ports: Vec<usernet::Flow>,
+    /// Loopback addresses that lead to ports of the machine.
+    pub(super) ports: BTreeMap<u16, SocketAddr>,
     relays: Vec<tokio::task::JoinHandle<()>>,
     _plug: Option<Plug>,
 }
 
 /// What is to be started.
 pub(super) struct Start<'a> {
-    pub(super) spec: &'a MachineSpec,
-    pub(super) needs: &'a Needs,
-    pub(super) image: &'a Image,
+    pub(super) blueprint: &'a Blueprint,
     /// Also QEMU's working directory.
     pub(super) dir: &'a Path,
     pub(super) boot: args::Boot,
@@ -61,22 +62,22 @@ pub(super) struct Start<'a> {
 
 impl Start<'_> {
     /// Up to a monitor that answers; the machine's overlay is there already.
-    pub(super) async fn run(&self, means: &Means, deadline: &Deadline) -> Result<Running, MachineError> {
+    pub(super) async fn run(&self, means: &QemuMeans, deadline: &Deadline) -> Result<Running, MachineError> {
         for socket in [MONITOR, AGENT, RELAY_SOCKET, args::LAN].into_iter().chain(stand_in::SOCKETS) {
             let _ = std::fs::remove_file(self.dir.join(socket));
         }
         let mut relays = Vec::new();
-        if self.needs.network == Network::Mirror {
-            relays.push(serve_mirror(self.image, self.dir)?);
+        if self.blueprint.needs.network == Network::Mirror {
+            relays.push(serve_mirror(&self.blueprint.image, self.dir)?);
         }
-        relays.extend(stand_in::serve(self.dir, self.dir, self.needs)?);
-        let plug = match &self.needs.lan {
+        relays.extend(stand_in::serve(self.dir, self.dir, &self.blueprint.needs)?);
+        let plug = match &self.blueprint.needs.lan {
             Some(seat) => Some(means.switch(&seat.group).plug(self.dir, args::SWITCH, args::LAN)?),
             None => None,
         };
         let shape = args::Shape {
-            spec: self.spec,
-            needs: self.needs,
+            spec: &self.blueprint.spec,
+            needs: &self.blueprint.needs,
             accel: means.accel,
             boot: self.boot.clone(),
             memory: self.memory.clone(),
@@ -85,7 +86,7 @@ impl Start<'_> {
             redrill: means.guard.program(),
         };
         let mut process = start(means, self.dir, &args::arguments(&shape))?;
-        let name = &self.spec.name;
+        let name = &self.blueprint.spec.name;
         let monitor = loop {
             if let Some(error) = trouble(name, self.dir, &mut process) {
                 return Err(error);
@@ -98,11 +99,11 @@ impl Start<'_> {
         };
         let agent = Arc::new(Agent::connect(name, self.dir, AGENT).await?);
         let screen = match self.boot {
-            args::Boot::Disk { .. } => Screen::Of(Arc::downgrade(&monitor)),
+            args::Boot::Disk { .. } => Screen::Of(Arc::<qmp::Monitor>::downgrade(&monitor)),
             args::Boot::Kernel { .. } => Screen::None("its console is the serial one"),
         };
         means.witnesses.add(self.dir, CONSOLE, &agent, screen);
-        let ports = usernet::flows(&monitor.human("info usernet").await?);
+        let ports = usernet::forwards(&usernet::flows(&monitor.human("info usernet").await?));
         Ok(Running { process: std::sync::Mutex::new(process), monitor, agent, ports, relays, _plug: plug })
     }
 }
@@ -118,15 +119,7 @@ impl Running {
 
     /// Why the way in, or that to the monitor, broke: console and process tell more. Their end may be seen a moment later.
     pub(super) async fn explain(&self, name: &str, dir: &Path, error: MachineError) -> MachineError {
-        let began = Instant::now();
-        loop {
-            match self.trouble(name, dir) {
-                Some(trouble) => return trouble,
-                None if !matches!(error, MachineError::Lost { .. } | MachineError::Monitor(_)) => return error,
-                None if began.elapsed() > TOLD => return error,
-                None => tokio::time::sleep(Duration::from_millis(50)).await,
-            }
-        }
+        machine_core::explain(error, || self.trouble(name, dir)).await
     }
 
     /// Waits for the agent; an error as soon as that is in vain. Returns the id of the kernel's boot.
@@ -176,7 +169,7 @@ impl Running {
 /// Removes what a machine that has ended needs no more; its console and logs stay.
 pub(super) fn remove_files(dir: &Path) {
     let _ = evidence::cap(&dir.join(CONSOLE));
-    let own = [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, args::LAN, args::SWITCH, super::freeze::MEMORY];
+    let own = [OVERLAY, MONITOR, AGENT, RELAY_SOCKET, args::LAN, args::SWITCH, args::MEMORY];
     for file in own.into_iter().chain(stand_in::SOCKETS) {
         let _ = std::fs::remove_file(dir.join(file));
     }
@@ -222,7 +215,7 @@ fn serve_mirror(image: &Image, dir: &Path) -> Result<tokio::task::JoinHandle<()>
     relay::serve(dir, RELAY_SOCKET, rules).map_err(MachineError::io("cannot serve the package mirror"))
 }
 
-fn start(means: &Means, dir: &Path, arguments: &[String]) -> Result<Guarded, MachineError> {
+fn start(means: &QemuMeans, dir: &Path, arguments: &[String]) -> Result<Guarded, MachineError> {
     let log = std::fs::File::create(dir.join("qemu.log")).map_err(MachineError::io("cannot write qemu.log"))?;
     let errors = log.try_clone().map_err(MachineError::io("cannot write qemu.log"))?;
     // From the first byte on there is a console to read; a fork goes on with its parent's.

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use redrill_model::MachineSpec;
 use serde::{Deserialize, Serialize};
 
-use super::freeze::Files;
-use super::{Means, initrd, seed};
+use super::frozen_files::Files;
+use super::{initrd, seed};
 use crate::host::Accel;
 use crate::image::Image;
-use crate::process;
+use crate::lock;
 
 /// Counts up when the machines that we make change in a way that frozen ones do not know.
 const LAYOUT: u32 = 2;
@@ -25,7 +25,7 @@ const LOCK: &str = "lock";
 
 /// What a frozen machine depends on: with any of it different, it is another template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Kind {
+pub(super) struct TemplateKind {
     image: String,
     memory_mib: u64,
     cpus: u32,
@@ -37,15 +37,16 @@ pub(super) struct Kind {
     layout: u32,
 }
 
-impl Kind {
-    pub(super) fn of(means: &Means, image: &Image, spec: &MachineSpec) -> Self {
+impl TemplateKind {
+    /// Of what QEMU, of this version, makes of an image.
+    pub(super) fn of((accel, version): (Accel, &str), image: &Image, spec: &MachineSpec) -> Self {
         Self {
             image: image.digest.clone(),
             memory_mib: spec.memory_mib,
             cpus: spec.cpus,
-            qemu: means.version.clone(),
-            acceleration: means.accel.name().to_owned(),
-            processor: if means.accel == Accel::Kvm { processor() } else { String::new() },
+            qemu: version.to_owned(),
+            acceleration: accel.name().to_owned(),
+            processor: if accel == Accel::Kvm { processor() } else { String::new() },
             agent: if image.manifest.origin.is_some() { seed::digest(image) } else { initrd::digest() },
             layout: if image.manifest.origin.is_some() { LAYOUT_OF_DISKS } else { LAYOUT },
         }
@@ -66,7 +67,7 @@ fn processor() -> String {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
-    kind: Kind,
+    kind: TemplateKind,
     files: BTreeMap<String, Known>,
 }
 
@@ -133,7 +134,7 @@ impl Templates {
     }
 
     /// Looks one up. Its files are read whole only if they were touched since they were last read.
-    pub(super) fn find(&self, kind: &Kind) -> Found {
+    pub(super) fn find(&self, kind: &TemplateKind) -> Found {
         let directory = self.directory.join(kind.key());
         if !directory.is_dir() {
             return self.of_another_qemu(kind).map_or(Found::None, Found::OfAnotherQemu);
@@ -148,8 +149,8 @@ impl Templates {
     }
 
     /// The version of the QEMU that made a template of this kind, but for that.
-    fn of_another_qemu(&self, kind: &Kind) -> Option<String> {
-        let like = |record: &Record| Kind { qemu: kind.qemu.clone(), ..record.kind.clone() } == *kind;
+    fn of_another_qemu(&self, kind: &TemplateKind) -> Option<String> {
+        let like = |record: &Record| TemplateKind { qemu: kind.qemu.clone(), ..record.kind.clone() } == *kind;
         self.records().into_iter().map(|(_, record)| record).find(like).map(|record| record.kind.qemu)
     }
 
@@ -159,7 +160,7 @@ impl Templates {
     }
 
     /// Makers of one kind take turns. Dropping the file lets the next one in.
-    pub(super) fn lock(&self, kind: &Kind) -> io::Result<File> {
+    pub(super) fn lock(&self, kind: &TemplateKind) -> io::Result<File> {
         fs::create_dir_all(&self.directory)?;
         let file = File::create(self.directory.join(format!("{}.lock", kind.key())))?;
         file.lock()?;
@@ -167,7 +168,7 @@ impl Templates {
     }
 
     /// Takes a frozen machine in: everything reaches the disk before the name does.
-    pub(super) fn adopt(&self, frozen: &Files, kind: &Kind, credentials: &[PathBuf]) -> io::Result<Files> {
+    pub(super) fn adopt(&self, frozen: &Files, kind: &TemplateKind, credentials: &[PathBuf]) -> io::Result<Files> {
         let work = self.directory.join(format!("tmp-{}-{}", std::process::id(), kind.key()));
         let _ = fs::remove_dir_all(&work);
         let adopted = self.take_in(&work, frozen, kind, credentials);
@@ -178,7 +179,7 @@ impl Templates {
         adopted
     }
 
-    fn take_in(&self, work: &Path, frozen: &Files, kind: &Kind, credentials: &[PathBuf]) -> io::Result<Files> {
+    fn take_in(&self, work: &Path, frozen: &Files, kind: &TemplateKind, credentials: &[PathBuf]) -> io::Result<Files> {
         fs::create_dir_all(work)?;
         let held = File::create(work.join(LOCK))?;
         held.lock()?;
@@ -205,7 +206,7 @@ impl Templates {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let stale = |path: &PathBuf| match read_record(path) {
             Some(Record { kind, .. }) => !images.contains(&kind.image) || qemu.is_some_and(|qemu| qemu != kind.qemu),
-            None => process::is_abandoned(&path.join(LOCK)),
+            None => lock::is_abandoned(&path.join(LOCK)),
         };
         let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).filter(stale).collect();
         directories
@@ -223,7 +224,7 @@ fn read_record(directory: &Path) -> Option<Record> {
     serde_json::from_slice(&fs::read(directory.join(RECORD)).ok()?).ok()
 }
 
-fn write_record(directory: &Path, kind: &Kind) -> io::Result<()> {
+fn write_record(directory: &Path, kind: &TemplateKind) -> io::Result<()> {
     let mut files = BTreeMap::new();
     for name in Files::ALL {
         let path = directory.join(name);
@@ -239,7 +240,7 @@ fn write_record(directory: &Path, kind: &Kind) -> io::Result<()> {
 }
 
 /// `Err` says what is wrong.
-fn verify(directory: &Path, kind: &Kind) -> Result<(), String> {
+fn verify(directory: &Path, kind: &TemplateKind) -> Result<(), String> {
     let record = read_record(directory).ok_or("its record is missing or damaged")?;
     if record.kind.qemu != kind.qemu {
         return Err(format!("it was made by QEMU {}, and this is {}", record.kind.qemu, kind.qemu));
@@ -292,8 +293,8 @@ mod tests {
     use super::super::args::OVERLAY;
     use super::*;
 
-    fn kind(qemu: &str) -> Kind {
-        Kind {
+    fn kind(qemu: &str) -> TemplateKind {
+        TemplateKind {
             image: "i".into(),
             memory_mib: 1024,
             cpus: 2,
@@ -325,7 +326,7 @@ mod tests {
         let Found::OfAnotherQemu(version) = templates.find(&kind("11")) else { panic!("no QEMU loads another's") };
         assert_eq!(version, "10");
         assert!(matches!(templates.find(&kind("10")), Found::Whole(_)), "whoever goes back finds it");
-        let other = Kind { memory_mib: 2048, ..kind("11") };
+        let other = TemplateKind { memory_mib: 2048, ..kind("11") };
         assert!(matches!(templates.find(&other), Found::None), "it is none of this kind");
     }
 

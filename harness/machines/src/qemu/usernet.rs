@@ -1,5 +1,8 @@
 //! What QEMU's user-mode network says of itself (`info usernet`).
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 /// A connection or a forwarding rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Flow {
@@ -24,9 +27,10 @@ pub(crate) fn flows(text: &str) -> Vec<Flow> {
     text.lines().filter_map(flow).collect()
 }
 
-/// The loopback port that leads to `port`.
-pub(crate) fn forwarded(flows: &[Flow], port: u16) -> Option<u16> {
-    flows.iter().find(|flow| flow.state == "HOST_FORWARD" && flow.port == port).map(|flow| flow.source_port)
+/// The loopback addresses that lead to ports of the machine, by these.
+pub(crate) fn forwards(flows: &[Flow]) -> BTreeMap<u16, SocketAddr> {
+    let rules = flows.iter().filter(|flow| flow.state == "HOST_FORWARD");
+    rules.map(|flow| (flow.port, SocketAddr::from(([127, 0, 0, 1], flow.source_port)))).collect()
 }
 
 #[cfg(test)]
@@ -43,8 +47,8 @@ mod tests {
                     UDP[236 sec]       19       10.0.2.15 57621        10.0.2.3    53     0     0\r\n";
         let flows = flows(text);
         assert_eq!(flows.len(), 3);
-        assert_eq!(forwarded(&flows, 22), Some(34567));
-        assert_eq!(forwarded(&flows, 8000), None, "a connection is no rule");
+        let expected = BTreeMap::from([(22, ([127, 0, 0, 1], 34567).into())]);
+        assert_eq!(forwards(&flows), expected, "a connection is no rule");
         assert_eq!((flows[1].state.as_str(), flows[1].source_port), ("SYN_SENT", 40880));
     }
 }

@@ -273,3 +273,22 @@ fn commands_in_the_documents_are_commands_of_redrill() {
         assert!(help.status.success(), "`redrill {command}` is not a command");
     }
 }
+
+#[test]
+fn editors_and_shells_get_what_they_read() {
+    let stdout = |args: &[&str]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_redrill")).args(args).output().expect("it starts");
+        assert!(ran.status.success(), "{args:?}");
+        String::from_utf8(ran.stdout).expect("text")
+    };
+    for (of, key) in [("scenario", "machine"), ("image", "packages"), ("report", "claims")] {
+        let schema: Value = serde_json::from_str(&stdout(&["schema", of])).expect("JSON");
+        assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+        assert!(schema["properties"][key]["type"] == "array", "{of}: {schema}");
+    }
+    for shell in ["bash", "fish", "zsh"] {
+        let script = stdout(&["completions", shell]);
+        assert!(script.contains("idempotence") && script.contains("keep-on-failure"), "{shell}");
+        assert!(!script.contains("warden"), "{shell}: what redrill calls itself is not for people");
+    }
+}

@@ -5,12 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use redrill_model::{ImageSource, Scenario, image_schema, scenario_schema};
+use redrill_tests::{program, root};
 use serde_json::Value;
-
-fn root() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.canonicalize().expect("the workspace")
-}
 
 fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -269,7 +265,26 @@ fn commands_in_the_documents_are_commands_of_redrill() {
     }
     assert!(commands.len() > 6, "{commands:?}");
     for command in commands {
-        let help = Command::new(env!("CARGO_BIN_EXE_redrill")).args([&command, "--help"]).output().expect("it starts");
+        let help = Command::new(program()).args([&command, "--help"]).output().expect("it starts");
         assert!(help.status.success(), "`redrill {command}` is not a command");
+    }
+}
+
+#[test]
+fn editors_and_shells_get_what_they_read() {
+    let stdout = |args: &[&str]| {
+        let ran = Command::new(program()).args(args).output().expect("it starts");
+        assert!(ran.status.success(), "{args:?}");
+        String::from_utf8(ran.stdout).expect("text")
+    };
+    for (of, key) in [("scenario", "machine"), ("image", "packages"), ("report", "claims")] {
+        let schema: Value = serde_json::from_str(&stdout(&["schema", of])).expect("JSON");
+        assert_eq!(schema["$schema"], "http://json-schema.org/draft-07/schema#");
+        assert!(schema["properties"][key]["type"] == "array", "{of}: {schema}");
+    }
+    for shell in ["bash", "fish", "zsh"] {
+        let script = stdout(&["completions", shell]);
+        assert!(script.contains("idempotence") && script.contains("keep-on-failure"), "{shell}");
+        assert!(!script.contains("warden"), "{shell}: what redrill calls itself is not for people");
     }
 }

@@ -1,9 +1,8 @@
 //! `redrill completions`: what a shell needs to complete the command line.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::{Cli, Ended, output};
+use crate::{Ended, output, visible};
 
 /// Print completions for a shell.
 #[derive(Debug, clap::Args)]
@@ -20,6 +19,6 @@ pub(crate) struct Args {
 
 pub(crate) fn exec(args: &Args) -> Ended {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "redrill", &mut script);
+    clap_complete::generate(args.shell, &mut visible(), "redrill", &mut script);
     output::raw(&script).map(|()| 0)
 }

@@ -23,7 +23,7 @@ mod test;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use output::Failure;
 
@@ -113,6 +113,18 @@ fn runtime(command: impl Future<Output = Ended>) -> Ended {
     // A thread that reads a capture, say, is not worth waiting for.
     runtime.shutdown_background();
     ended
+}
+
+/// The command line as people see it: without what redrill only calls itself.
+fn visible() -> clap::Command {
+    let whole = Cli::command();
+    let shown = whole.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    let mut command = clap::Command::new("redrill").version(env!("CARGO_PKG_VERSION")).propagate_version(true);
+    command = command.subcommand_required(true).after_help(EXAMPLES).subcommands(shown.collect::<Vec<_>>());
+    match whole.get_about() {
+        Some(about) => command.about(about.clone()),
+        None => command,
+    }
 }
 
 /// The harness's places, from the environment.

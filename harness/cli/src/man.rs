@@ -3,14 +3,13 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use crate::environment::{For, VARIABLES};
 use crate::output::Failure;
 use crate::status::STATUSES;
-use crate::{Cli, Ended};
+use crate::{Ended, visible};
 
 /// Write manual pages: redrill(1), and one for each command.
 #[derive(Debug, clap::Args)]
@@ -28,14 +27,14 @@ pub(crate) fn exec(args: &Args) -> Ended {
 
 fn write(directory: &Path) -> io::Result<()> {
     std::fs::create_dir_all(directory)?;
-    clap_mangen::generate_to(Cli::command(), directory)?;
+    clap_mangen::generate_to(visible(), directory)?;
     std::fs::write(directory.join("redrill.1"), main_page()?)
 }
 
 /// The page of `redrill` itself, which also has what no command line says.
 fn main_page() -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    let mut command = Cli::command();
+    let mut command = visible();
     command.build();
     Man::new(command).render(&mut page)?;
     let mut more = Roff::new();
@@ -61,7 +60,7 @@ mod tests {
         write(place.path()).expect("written");
         let page = std::fs::read_to_string(place.path().join("redrill.1")).expect("the main page");
         assert!(page.contains("EXIT STATUS") && page.contains("REDRILL_CACHE_DIR"), "{page}");
-        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        for command in visible().get_subcommands() {
             let name = format!("redrill-{}.1", command.get_name());
             assert!(place.path().join(&name).is_file(), "{name} is missing");
         }

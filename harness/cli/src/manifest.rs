@@ -11,7 +11,7 @@ use redrill_state::Manifest;
 use crate::Ended;
 use crate::output::{self, Failure};
 
-/// Write down what is in directories and databases, for a restored backup to be held against. Reads only.
+/// Record what is in directories and databases, so that a drill can compare a restored backup with it. Reads only.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:

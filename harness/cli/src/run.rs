@@ -61,7 +61,7 @@ pub(crate) struct Options {
     /// End in order when standard input ends: for whoever starts drills and may be killed.
     #[arg(long, hide = true)]
     leash: bool,
-    /// Tell no story, only the result.
+    /// Print only the result, and not what happens on the way.
     #[arg(long, short)]
     quiet: bool,
     /// Form of the result on standard output.

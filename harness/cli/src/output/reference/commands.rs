@@ -2,17 +2,17 @@
 
 use std::fmt::Write;
 
-use clap::{Arg, ArgAction, Command, CommandFactory};
+use clap::{Arg, ArgAction, Command};
 
 use super::{cell, head};
-use crate::Cli;
+use crate::visible;
 
 pub(super) fn page() -> String {
     let text = "Every command of `redrill`. `redrill COMMAND --help` prints the same, `redrill man DIRECTORY` writes manual \
         pages, and `redrill completions SHELL` prints completions. Results go to standard output, the story to standard error; \
         [exit status](exit-status.md) is a page of its own.";
     let mut out = head("Command line", "`harness/cli/src`, one file a command", text);
-    let mut root = Cli::command();
+    let mut root = visible();
     root.build();
     out.push_str("\n| command | what it does |\n|---|---|\n");
     for command in shown(&root) {

@@ -36,7 +36,7 @@ way host-loopback77 curl -s -m 4 http://127.0.0.77:@port:loopback@/host-loopback
 way host-loopback6 curl -sg -m 4 "http://[::1]:@port:loopback6@/host-loopback6"
 
 # Debian 13's sshd hangs up on an address whose keys it refused a few times in a row (PerSourcePenalties).
-ssh -n root@@PROD@ 'echo "PerSourcePenalties no" >/etc/ssh/sshd_config.d/ways.conf && systemctl reload ssh'
+timeout 10 ssh -n $SSH $KEY root@@PROD@ 'echo "PerSourcePenalties no" >/etc/ssh/sshd_config.d/ways.conf && systemctl reload ssh'
 
 echo "redrill-op: by SSH to a host of the inventory"
 way ssh ssh -n -o ConnectTimeout=4 root@@PROD@ echo machine ran ssh

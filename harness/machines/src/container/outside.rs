@@ -157,8 +157,8 @@ mod tests {
         let ports: Vec<u16> = answers.lines().map(|line| line.expect("text").parse().expect("a port")).collect();
         let exchange = |port: u16| {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("it listens");
-            stream.write_all(b"hello").expect("sent");
-            stream.shutdown(Shutdown::Write).expect("half closed");
+            // One that the machine refuses may be closed before all is said.
+            let _ = stream.write_all(b"hello").and_then(|()| stream.shutdown(Shutdown::Write));
             let mut answer = String::new();
             let _ = stream.read_to_string(&mut answer);
             answer

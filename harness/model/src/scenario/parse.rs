@@ -118,7 +118,7 @@ struct DeployFile {
     /// The deploy, playbook or script, relative to the repo.
     #[schemars(example = &"deploy.py")]
     script: Option<Spanned<PathBuf>>,
-    /// Python requirements that pin the deploy tool, relative to the repo.
+    /// Python requirements that pin the deploy tool, or a `pyproject.toml`, relative to the repo.
     #[schemars(example = &"requirements.txt")]
     requirements: Option<Spanned<PathBuf>>,
     /// Where a shell script runs. `install.sh`, `setup.sh` and `provision.sh` do not run without it.

@@ -12,6 +12,7 @@ use crate::claims;
 use crate::claims::idempotent::compare::Watch;
 use crate::context::Context;
 use crate::deploy::controller;
+use crate::drill_state::{Stop, Walk};
 use crate::events::{Event, Events};
 use crate::facts::Facts;
 use crate::fleet::Fleet;
@@ -21,7 +22,6 @@ use crate::problem::Problem;
 use crate::scenario_error::ScenarioError;
 use crate::services::Services;
 use crate::stages::{self, Outcome};
-use crate::walk::{Stop, Walk};
 
 /// Whether machines stay when the drill is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

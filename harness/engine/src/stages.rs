@@ -17,11 +17,11 @@ use crate::context::Context;
 use crate::deploy::controller::{Controller, ControllerError};
 use crate::deploy::tools::{Deployed, Ended};
 use crate::deploy::{self, Deployer, told};
+use crate::drill_state::Walk;
 use crate::events::Event;
 use crate::fleet::Fleet;
 use crate::problem::Problem;
 use crate::scenario_error::ScenarioError;
-use crate::walk::Walk;
 
 /// What came of a stage.
 pub(crate) enum Outcome {

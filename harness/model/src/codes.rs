@@ -8,7 +8,7 @@ use std::str::FromStr;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::verdict::{Claim, Severity};
+use crate::claim::{Claim, Severity};
 
 macro_rules! codes {
     ($($variant:ident $word:literal $severity:ident [$($claim:ident)*] $meaning:literal $remedy:literal $example:literal)*) => {

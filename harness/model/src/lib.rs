@@ -4,6 +4,7 @@
 
 mod acme_report;
 mod canary;
+mod claim;
 mod codes;
 mod duration;
 mod elsewhere;
@@ -16,11 +17,11 @@ mod restore_report;
 mod scenario;
 mod schema;
 mod spanned;
-mod verdict;
 mod waiver;
 
 pub use acme_report::{AcmeReport, Certificate};
 pub use canary::{canary_age, canary_text};
+pub use claim::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use codes::{Code, NoSuchCode};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
@@ -42,5 +43,4 @@ pub use scenario::{
     is_below, is_host_name,
 };
 pub use schema::{image_schema, report_schema, scenario_schema};
-pub use verdict::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use waiver::{Waived, Waiver, apply_waivers};

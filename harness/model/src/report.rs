@@ -7,10 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::acme_report::AcmeReport;
+use crate::claim::{ClaimReport, Verdict};
 use crate::mail_report::MailReport;
 use crate::plan::{Pass, Stage};
 use crate::restore_report::{LossReport, Mutant, RestoreReport};
-use crate::verdict::{ClaimReport, Verdict};
 
 /// The version of the report's form. A reader that knows schema 1 may rely on every field below; fields may be added.
 pub const SCHEMA: u32 = 1;
@@ -221,7 +221,7 @@ pub struct HostFacts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::Claim;
+    use crate::claim::Claim;
 
     fn report(verdicts: &[Verdict]) -> Report {
         let claims = verdicts.iter().map(|verdict| {

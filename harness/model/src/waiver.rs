@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::claim::{Claim, Finding, Severity};
 use crate::codes::Code;
-use crate::verdict::{Claim, Finding, Severity};
 
 /// What a waiver covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ const SANDBOX: [Code; 2] = [Code::Outside, Code::Unsealed];
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::verdict::{ClaimReport, Verdict};
+    use crate::claim::{ClaimReport, Verdict};
 
     #[test]
     fn waivers_cover_and_rot() {

@@ -45,6 +45,23 @@ pub enum Weight {
 }
 
 impl Observed {
+    /// Every kind.
+    pub const ALL: [Self; 13] = [
+        Self::RealChange,
+        Self::SilentChange,
+        Self::FlipFlop,
+        Self::Disruptive,
+        Self::UnitRan,
+        Self::Stale,
+        Self::Rewrite,
+        Self::FalseChange,
+        Self::Incomplete,
+        Self::NotCompared,
+        Self::NoControl,
+        Self::ResumeDiffers,
+        Self::LostRestart,
+    ];
+
     /// How much it weighs.
     pub fn weight(self) -> Weight {
         match self {

@@ -304,3 +304,17 @@ fn a_play_that_matches_no_host_proves_nothing() {
     assert_eq!(verdicts(&facts), [Proven, Unproven, Proven]);
     assert_eq!(codes(&facts, 1), [Code::NotProven]);
 }
+
+#[test]
+fn what_a_capture_shows_weighs_what_its_code_says() {
+    use redrill_state::Weight;
+    for observed in Observed::ALL {
+        let severity = match observed.weight() {
+            Weight::Info => Severity::Info,
+            Weight::Warning => Severity::Warning,
+            Weight::Unknown => Severity::Unknown,
+            Weight::Fails => Severity::Fails,
+        };
+        assert_eq!(code_of(observed).severity(), severity, "{observed:?}");
+    }
+}

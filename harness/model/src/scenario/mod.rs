@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_spanned::Spanned;
 
-use crate::verdict::Claim;
+use crate::claim::Claim;
 use crate::waiver::Waiver;
 pub use backups::{
     Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, Rest, Run, Sftp, Site, Target, View,

@@ -15,10 +15,10 @@ use super::{
     BackendKind, Backup, Check, Deploy, HostNeeds, Limits, MachineSpec, Network, Origin, Perturbation, Redaction,
     RunsOn, Scenario, Servers, Tool, WayOut,
 };
+use crate::claim::Claim;
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::spanned::Spanned;
-use crate::verdict::Claim;
 use crate::waiver::{Waived, Waiver};
 
 /// A drill: what is deployed, into which machines, and what has to hold afterwards.

@@ -1,16 +1,16 @@
 //! Backups come back: each into a target that was found empty, from a copy of its repository that the machine can only
 //! read, and its data is looked at. [`restore`] is the page to read first.
 
-mod between;
 mod faults;
 mod kinds;
 mod loss;
-mod made;
+mod mid_deploy;
 mod mutate;
 mod oracle;
 mod redeploy;
 mod remote;
 mod repository;
+mod round_trip;
 mod session;
 mod verdict;
 
@@ -28,13 +28,13 @@ use redrill_state::Manifest;
 use crate::context::Context;
 use crate::deploy::controller::Controller;
 use crate::problem::Problem;
-pub(crate) use between::Between;
-pub(crate) use made::{Jobs, finding as loss_finding, losses};
+pub(crate) use mid_deploy::Between;
 pub(crate) use mutate::Mutation;
 use oracle::{Judged, Known};
 pub(crate) use redeploy::{look_after, look_before};
 pub(crate) use remote::Fetched;
 use repository::{Contents, Source};
+pub(crate) use round_trip::{Jobs, finding as loss_finding, losses};
 use session::Session;
 pub(crate) use verdict::restore_reports;
 pub(super) use verdict::{restored_summary, verdict};
@@ -58,18 +58,18 @@ pub(crate) struct Restores {
     /// Planted faults.
     pub(crate) mutants: Vec<Mutant>,
     /// Made in this drill, by backup.
-    pub(crate) made: BTreeMap<String, made::Made>,
+    pub(crate) made: BTreeMap<String, round_trip::Made>,
     /// Fetched from backup hosts, by backup.
     pub(crate) fetched: BTreeMap<String, Fetched>,
     /// All tables of a machine when its backup was made, and every path of its packages.
-    lived: BTreeMap<String, made::Lived>,
+    lived: BTreeMap<String, round_trip::Lived>,
     /// The data before the deploy that follows the restore, by machine.
     pub(crate) before: BTreeMap<String, Manifest>,
 }
 
 impl Restores {
     /// Keeps what was backed up in this drill.
-    pub(crate) fn keep(&mut self, done: made::BackedUp) {
+    pub(crate) fn keep(&mut self, done: round_trip::BackedUp) {
         (self.made, self.lived) = done.into_parts();
     }
 }

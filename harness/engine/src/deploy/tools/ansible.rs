@@ -13,8 +13,8 @@ use redrill_machines::{Deadline, MachineError};
 use redrill_model::OperationRef;
 use serde_json::json;
 
+use super::helper_events::{self, Said, Told};
 use super::running::{self, Finished, Stdout};
-use super::told::{self, Said, Told};
 use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
 use crate::deploy::controller::{Controller, ControllerError, Sealed};
 use crate::events::Events;
@@ -98,7 +98,7 @@ pub(super) async fn deploy(
     command.label(&run.label);
     let log = log_dir.join(format!("{}.log", run.label));
     let finished = running::run(controller, command, Stdout::Lines, &log, events, deadline).await?;
-    let told = told::read(&running::events_of(controller, &run.label, log_dir, events)?);
+    let told = helper_events::read(&running::events_of(controller, &run.label, log_dir, events)?);
     Ok(understand(run, &finished, told))
 }
 
@@ -239,7 +239,7 @@ mod tests {
             stderr: stderr.lines().map(|line| (0, line.to_owned())).collect(),
             ..Finished::default()
         };
-        understand(&Run::whole(Pass::First), &finished, told::read(events))
+        understand(&Run::whole(Pass::First), &finished, helper_events::read(events))
     }
 
     /// The events up to this text, and no further.

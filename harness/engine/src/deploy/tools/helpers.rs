@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::told::{self, Said, Told};
+use super::helper_events::{self, Said, Told};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/helpers")
@@ -35,7 +35,7 @@ fn run(args: &[PathBuf], cut: Option<usize>) -> (Told, bool) {
     std::fs::remove_file(events).expect("cleaned up");
     let whole = output.status.code().is_some();
     assert!(!whole || output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    (told::read(&text), whole)
+    (helper_events::read(&text), whole)
 }
 
 fn pyinfra_words() -> [PathBuf; 2] {
@@ -134,7 +134,7 @@ fn a_pause_lasts_until_the_gate_opens_and_nothing_goes_on_meanwhile() {
         let mut executed = Vec::new();
         for number in [2, 3] {
             let told = loop {
-                let told = told::read(&std::fs::read_to_string(&events).unwrap_or_default());
+                let told = helper_events::read(&std::fs::read_to_string(&events).unwrap_or_default());
                 if told.paused.contains(&number) {
                     break told;
                 }
@@ -146,7 +146,7 @@ fn a_pause_lasts_until_the_gate_opens_and_nothing_goes_on_meanwhile() {
             std::fs::write(gate.join(number.to_string()), "").expect("opened");
         }
         assert!(running.wait().expect("ended").success());
-        let told = told::read(&std::fs::read_to_string(&events).expect("told"));
+        let told = helper_events::read(&std::fs::read_to_string(&events).expect("told"));
         assert_eq!((executed[0], executed[1]), (1, told.executions.len()), "behind the first, and behind the last");
         assert!(told.over && told.broken.is_none() && told.paused == [2, 3], "{:?}", told.paused);
         std::fs::remove_dir_all(gate).and_then(|()| std::fs::remove_file(events)).expect("cleaned up");

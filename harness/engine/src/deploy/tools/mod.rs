@@ -6,12 +6,12 @@
 
 mod ansible;
 mod detect;
+mod helper_events;
 #[cfg(test)]
 mod helpers;
 mod pyinfra;
 mod running;
 mod shell;
-mod told;
 mod transcript;
 
 use std::collections::BTreeMap;
@@ -27,8 +27,8 @@ use crate::events::Events;
 pub(crate) use ansible::{command as ansible_command, install as install_ansible_events};
 pub(crate) use detect::resolve;
 pub use detect::{Found, Undecided, detect};
+use helper_events::{Execution, Said};
 pub(crate) use pyinfra::{command as pyinfra_command, install as install_pyinfra_events};
-use told::{Execution, Said};
 
 /// Which run of the deploy this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,12 +225,12 @@ impl Deployed {
 
 /// The operation that a deploy which still runs is at, as its events tell it.
 pub(crate) fn at_work(controller: &Controller, label: &str) -> Option<OperationRef> {
-    told::read(&controller.events_told(label)?).unfinished.map(|(operation, _)| operation)
+    helper_events::read(&controller.events_told(label)?).unfinished.map(|(operation, _)| operation)
 }
 
 /// Numbers of the pauses that a deploy has come to, in this order, and the names of the operations that it has told of.
 pub(crate) fn paused(controller: &Controller, label: &str) -> (Vec<usize>, Vec<String>) {
-    let told = told::read(&controller.events_told(label).unwrap_or_default());
+    let told = helper_events::read(&controller.events_told(label).unwrap_or_default());
     (told.paused, told.names)
 }
 
@@ -316,7 +316,7 @@ fn record(
         failed: count(Outcome::Failed),
         runs: runs.collect(),
     };
-    let boundaries = told::boundaries(&executions);
+    let boundaries = helper_events::boundaries(&executions);
     Deployed {
         run,
         windows,

@@ -11,8 +11,8 @@ use redrill_model::OperationRef;
 use redrill_state::Outcome;
 use serde::Deserialize;
 
+use super::helper_events::{self, Execution, Said, Told};
 use super::running::{self, Finished, Stdout};
-use super::told::{self, Execution, Said, Told};
 use super::transcript::{self, Line};
 use super::{Deployed, Ended, QUOTED, Run, failure, killed, pausing, record};
 use crate::deploy::controller::{Controller, ControllerError, Sealed};
@@ -68,7 +68,7 @@ pub(super) async fn deploy(
         finished.document = document;
     }
     running::keep(&log_dir.join(format!("{}.json", run.label)), &finished.document, events)?;
-    let told = told::read(&running::events_of(controller, &run.label, log_dir, events)?);
+    let told = helper_events::read(&running::events_of(controller, &run.label, log_dir, events)?);
     Ok(understand(run, json, &finished, told))
 }
 
@@ -295,7 +295,7 @@ mod tests {
             span: (0, 9),
             ..Finished::default()
         };
-        understand(&Run::whole(Pass::First), json, &finished, told::read(events))
+        understand(&Run::whole(Pass::First), json, &finished, helper_events::read(events))
     }
 
     fn read(stdout: &str, stderr: &str, exit: i32) -> Deployed {
@@ -404,7 +404,7 @@ mod tests {
         let finished = Finished { status: Some(ExitStatus::from_raw(137 << 8)), ..Finished::default() };
         let run = Run::cut_before(2, "cut-2".to_owned());
         assert_eq!(run.cut, Some(2));
-        let deployed = understand(&run, true, &finished, told::read(&events));
+        let deployed = understand(&run, true, &finished, helper_events::read(&events));
         assert_eq!((deployed.cut, deployed.run.operations), (Some(2), 1));
         assert!(matches!(deployed.ended, Ended::Unclear(_)), "what was cut proves nothing");
     }

@@ -10,8 +10,8 @@ use std::path::Path;
 use redrill_machines::{Deadline, MachineError, PROBE};
 use redrill_model::RunsOn;
 
+use super::helper_events::{Execution, Said};
 use super::running::{self, Finished, Stdout};
-use super::told::{Execution, Said};
 use super::transcript::Line;
 use super::{Deployed, Ended, QUOTED, Run, failure, record};
 use crate::deploy::controller::{Controller, Sealed};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use redrill_machines::{Backend, Exec, Machine};
 use redrill_model::{Backup, Code, Mutant, Origin, Point, Severity, Target};
 
-use super::super::made::Jobs;
 use super::super::repository::{self, Source};
+use super::super::round_trip::Jobs;
 use super::super::{Given, Restored, Restorer, oracle, source_of, targets};
 use super::plants::{Plant, emptying};
 use super::{Mutation, Noticed, PLANTING, told, unknown};

@@ -23,7 +23,6 @@ use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
 use tokio::process::Command;
 
-use crate::deploy::pyproject;
 use crate::deploy::tools::{self, Found};
 use crate::keys::{self, KeysError};
 use crate::loaded::Loaded;
@@ -157,19 +156,12 @@ impl Controller {
             undecided.key.into_iter().fold(error, |error, key| error.at(loaded, &["deploy", key]))
         })?;
         asks_where(&found, &loaded.scenario.deploy)?;
+        let mut pinning = Vec::new();
         let venv = match &found.requirements {
-            Some(file) if file.ends_with(pyproject::FILE) => {
-                let project = pyproject::read(&here.servers.join(file))?;
-                progress(&format!("the Python environment comes from {}", project.from));
-                project.remarks.iter().for_each(|remark| progress(remark));
-                let place = directory.join("pyproject");
-                let written = pyproject::write(&project, &place);
-                let requirements = written.map_err(ControllerError::io("cannot write the requirements"))?;
-                let wanted = venv::Wanted { servers: &place, requirements: &requirements };
-                Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)
-            }
             Some(file) => {
-                let wanted = venv::Wanted { servers: &here.servers, requirements: file };
+                let place = venv::requirements(&here.servers, file, &directory, progress)?;
+                pinning.extend(place.remarks);
+                let wanted = venv::Wanted { servers: &place.root, requirements: &place.file };
                 Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)
             }
             None => None,
@@ -210,6 +202,7 @@ impl Controller {
         )?;
         (controller.hosts, controller.remarks) = (hosts, remarks);
         controller.remarks.extend(left);
+        controller.remarks.extend(pinning);
         controller.remarks.extend(controller.sandbox.remark());
         controller.hosts.iter().try_for_each(|host| controller.ways.lead_to_machine(host))?;
         controller.lead_out(loaded)?;

@@ -16,6 +16,7 @@ use super::index;
 use super::sandbox::{Sandbox, Sealed};
 use super::ways::Ways;
 use super::{ControllerError, Progress};
+use crate::deploy::pyproject;
 
 /// What an environment is made from.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +25,35 @@ pub(super) struct Wanted<'a> {
     pub(super) servers: &'a Path,
     /// The requirements, relative to it.
     pub(super) requirements: &'a Path,
+}
+
+/// A requirements file that pip reads.
+#[derive(Debug)]
+pub(super) struct Requirements {
+    /// What it may lead to lies in here.
+    pub(super) root: PathBuf,
+    /// The file, relative to it.
+    pub(super) file: PathBuf,
+    /// What a reader must know, in words.
+    pub(super) remarks: Vec<String>,
+}
+
+/// The requirements that a checkout names by `file`. Those of a `pyproject.toml` are written beside the checkout, which
+/// stays as committed.
+pub(super) fn requirements(
+    servers: &Path,
+    file: &Path,
+    controller: &Path,
+    progress: &Progress,
+) -> Result<Requirements, ControllerError> {
+    if !file.ends_with(pyproject::FILE) {
+        return Ok(Requirements { root: servers.to_owned(), file: file.to_owned(), remarks: Vec::new() });
+    }
+    let found = pyproject::read(servers, file)?;
+    progress(&format!("the Python environment comes from {}", found.from));
+    let root = controller.join("pyproject");
+    let file = pyproject::write(&found, &root).map_err(ControllerError::io("cannot write the requirements"))?;
+    Ok(Requirements { root, file, remarks: found.remarks })
 }
 
 /// An environment.
@@ -197,7 +227,7 @@ impl Python {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     use redrill_machines::process::Guard;
 
@@ -206,11 +236,13 @@ mod tests {
     /// A wheel of the smallest kind, whose module says this.
     const WHEEL: &str = "\
 import sys, zipfile
-with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
-    wheel.writestr('mylib.py', 'VALUE = %r' % sys.argv[1])
-    wheel.writestr('mylib-1.0.dist-info/METADATA', 'Metadata-Version: 2.1\\nName: mylib\\nVersion: 1.0\\n')
-    wheel.writestr('mylib-1.0.dist-info/WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
-    wheel.writestr('mylib-1.0.dist-info/RECORD', '')
+value, version = sys.argv[1:]
+about = 'mylib-%s.dist-info/' % version
+with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
+    wheel.writestr('mylib.py', 'VALUE = %r' % value)
+    wheel.writestr(about + 'METADATA', 'Metadata-Version: 2.1\\nName: mylib\\nVersion: %s\\n' % version)
+    wheel.writestr(about + 'WHEEL', 'Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')
+    wheel.writestr(about + 'RECORD', '')
 ";
 
     struct Place(tempfile::TempDir);
@@ -238,18 +270,49 @@ with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
         }
 
         fn wheel(&self, value: &str) {
+            self.wheel_of("1.0", value);
+        }
+
+        fn wheel_of(&self, version: &str, value: &str) {
             let mut python = std::process::Command::new("python3");
-            let made = python.args(["-c", WHEEL, value]).current_dir(self.servers()).status().expect("python3 runs");
+            let made =
+                python.args(["-c", WHEEL, value, version]).current_dir(self.servers()).status().expect("python3 runs");
             assert!(made.success());
         }
 
         async fn make(&self, requirements: &str) -> Result<PathBuf, ControllerError> {
             fs::write(self.servers().join("requirements.txt"), requirements).expect("written");
+            self.make_from(&self.servers(), Path::new("requirements.txt")).await
+        }
+
+        /// Makes one from a project and a lock, with these wheels and no index.
+        async fn make_locked(&self, lock: &str) -> Result<PathBuf, ControllerError> {
+            fs::write(self.servers().join("pyproject.toml"), "[project]\nname = 'a'\ndependencies = ['mylib>=1']\n")
+                .expect("written");
+            fs::write(self.servers().join("uv.lock"), lock).expect("written");
+            let controller = self.0.path().join("run/controller");
+            let said = Arc::new(Mutex::new(Vec::new()));
+            let heard = Arc::clone(&said);
+            let progress: Progress = Arc::new(move |text: &str| heard.lock().expect("sound").push(text.to_owned()));
+            let found = requirements(&self.servers(), Path::new("pyproject.toml"), &controller, &progress)?;
+            assert_eq!(
+                *said.lock().expect("sound"),
+                ["the Python environment comes from pyproject.toml, pinned by uv.lock"]
+            );
+            for entry in fs::read_dir(self.servers()).expect("there").flatten() {
+                fs::copy(entry.path(), found.root.join(entry.file_name())).expect("copied");
+            }
+            let written = fs::read_to_string(found.root.join(&found.file)).expect("written");
+            fs::write(found.root.join(&found.file), format!("--no-index\n--find-links .\n{written}")).expect("written");
+            self.make_from(&found.root, &found.file).await
+        }
+
+        async fn make_from(&self, root: &Path, file: &Path) -> Result<PathBuf, ControllerError> {
             let guard = Guard::new(self.0.path().join("guard"), self.0.path().join("run"));
             let (cache, controller) = (self.0.path().join("cache"), self.0.path().join("run/controller"));
             let quiet: Progress = Arc::new(|_: &str| {});
             let sandbox = Sandbox::open(&guard, &controller).await.expect("this host can seal");
-            let wanted = Wanted { servers: &self.servers(), requirements: Path::new("requirements.txt") };
+            let wanted = Wanted { servers: root, requirements: file };
             make(&wanted, &cache, &sandbox, &controller, &quiet).await.map(|made| made.directory)
         }
 
@@ -282,5 +345,23 @@ with zipfile.ZipFile('mylib-1.0-py3-none-any.whl', 'w') as wheel:
         let slow = tokio::time::timeout(std::time::Duration::from_millis(200), slow).await;
         assert!(slow.is_err() && place.environments() == 2, "nor of one that was interrupted");
         assert_eq!(fs::read_dir(place.servers()).expect("there").count(), 2, "nothing was built in the checkout");
+    }
+
+    #[tokio::test]
+    async fn a_lock_pins_a_version_that_is_not_the_newest_and_another_one_is_another_environment() {
+        let place = Place::new();
+        place.wheel_of("1.0", "old");
+        place.wheel_of("2.0", "new");
+        let lock = |version: &str| {
+            format!(
+                "version = 1\n[[package]]\nname = 'a'\nsource = {{ virtual = '.' }}\n\
+                 [[package]]\nname = 'mylib'\nversion = '{version}'\nsource = {{ registry = 'https://pypi.org/simple' }}\n"
+            )
+        };
+        let old = place.make_locked(&lock("1.0")).await.expect("made");
+        assert_eq!(value(&old), "old");
+        assert_eq!(place.make_locked(&lock("1.0")).await.expect("kept"), old);
+        let new = place.make_locked(&lock("2.0")).await.expect("made");
+        assert_eq!((value(&new), place.environments()), ("new".to_owned(), 2));
     }
 }

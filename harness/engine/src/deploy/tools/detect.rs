@@ -196,10 +196,12 @@ fn look_for(directory: &Path, deploy: &Deploy, tool: Tool) -> Option<Found> {
     Some(Found { tool, inventory: deploy.inventory.clone().or_else(inventory), script, requirements })
 }
 
-/// A project that depends on the tool; any other Python project in the repo is not the deploy's.
+/// A project that depends on the tool; any other Python project in the repo is not the deploy's. One that cannot be read
+/// may be: whoever reads it next says where its mistake is.
 fn of_project(directory: &Path, tool: Tool) -> Option<PathBuf> {
-    let file = PathBuf::from(pyproject::FILE);
-    tool_of_requirements(&directory.join(&file)).contains(&tool).then_some(file)
+    let (name, place) = (PathBuf::from(pyproject::FILE), directory.join(pyproject::FILE));
+    let broken = || tool != Tool::Shell && place.is_file() && pyproject::names(&place).is_none();
+    (tool_of_requirements(&place).contains(&tool) || broken()).then_some(name)
 }
 
 /// Whether a file that the scenario names could be this tool's.
@@ -226,7 +228,7 @@ fn tool_of_requirements(file: &Path) -> Vec<Tool> {
     let name =
         |line: &str| line.trim().split(['=', '<', '>', '~', '!', '[', ' ', ';', '@']).next().map(str::to_lowercase);
     let names: Vec<String> = if file.ends_with(pyproject::FILE) {
-        pyproject::names(file)
+        pyproject::names(file).unwrap_or_default()
     } else {
         text(file).lines().filter_map(name).collect()
     };
@@ -407,5 +409,24 @@ mod tests {
         assert_eq!(found(&files, &deploy).expect("found").tool, Tool::Pyinfra, "by the ending");
         let gone = Deploy { tool: Some(Tool::Shell), script: Some("gone.sh".into()), ..Deploy::default() };
         assert!(found(&files, &gone).expect_err("not there").message.contains("no `gone.sh`"));
+    }
+
+    #[test]
+    fn requirements_come_from_the_scenario_then_their_own_file_then_the_project() {
+        let project = ("pyproject.toml", "[dependency-groups]\ndeploy = ['pyinfra']");
+        let base = [("deploy.py", ""), ("inventory.py", ""), ("other.txt", "pyinfra"), project];
+        let of = |files: &[(&str, &str)], deploy: &Deploy| found(files, deploy).map(|found| found.requirements);
+        let with = [&base[..], &[("requirements.txt", "pyinfra==3")]].concat();
+        let named = Deploy { requirements: Some("other.txt".into()), ..Deploy::default() };
+        assert_eq!(of(&with, &named).expect("found"), Some("other.txt".into()));
+        assert_eq!(of(&with, &Deploy::default()).expect("found"), Some("requirements.txt".into()));
+        assert_eq!(of(&base, &Deploy::default()).expect("found"), Some("pyproject.toml".into()));
+        let of_project = |text| of(&[&base[..2], &[("pyproject.toml", text)]].concat(), &Deploy::default());
+        assert!(of_project("[project]\ndependencies = ['django']").is_err(), "another's");
+        assert_eq!(
+            of_project("[project\n").expect("found"),
+            Some("pyproject.toml".into()),
+            "its mistake is told later"
+        );
     }
 }

@@ -1,0 +1,144 @@
+//! What `uv.lock`, `poetry.lock` and `pdm.lock` pin, for pip.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Value;
+
+use super::line::{self, Line, normal};
+use super::{FILE, Requirements, lies_in_checkout};
+use crate::scenario_error::ScenarioError;
+
+/// What the three kinds have in common.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+pub(super) struct Lock {
+    package: Vec<Locked>,
+}
+
+#[derive(Deserialize)]
+struct Locked {
+    name: String,
+    version: Option<String>,
+    #[serde(default)]
+    source: BTreeMap<String, Value>,
+    /// PDM's ways to say where a package comes from, which has no `source`.
+    git: Option<String>,
+    revision: Option<String>,
+    subdirectory: Option<String>,
+    url: Option<String>,
+    path: Option<String>,
+    /// Archives, with their hashes.
+    sdist: Option<Value>,
+    #[serde(default)]
+    wheels: Vec<Value>,
+    #[serde(default)]
+    files: Vec<Value>,
+}
+
+impl Locked {
+    fn of_source(&self, key: &str) -> Option<&str> {
+        self.source.get(key).and_then(Value::as_str)
+    }
+
+    /// The project itself, one of its workspace, or another that lies on a path.
+    fn is_local(&self) -> bool {
+        let of_uv = ["editable", "virtual", "directory", "path"].iter().any(|kind| self.source.contains_key(*kind));
+        of_uv || matches!(self.of_source("type"), Some("directory" | "file")) || self.path.is_some()
+    }
+
+    /// Where it comes from, as pip has it; `None` for a package of an index.
+    fn place(&self) -> Option<String> {
+        let url = self.of_source("url");
+        match (self.of_source("git"), self.of_source("type")) {
+            (Some(git), _) => Some(of_uv(git)),
+            (None, Some("git")) => {
+                Some(line::git(url?, self.of_source("resolved_reference"), self.of_source("subdirectory")))
+            }
+            (None, Some("url")) => Some(self.hashed(url?)),
+            (None, Some(_)) => None, // Another index.
+            (None, None) => match &self.git {
+                Some(git) => Some(line::git(git, self.revision.as_deref(), self.subdirectory.as_deref())),
+                None => Some(self.hashed(url.or(self.url.as_deref())?)),
+            },
+        }
+    }
+
+    /// A URL with what its content must be, if the lock knows one archive.
+    fn hashed(&self, url: &str) -> String {
+        let archives = self.sdist.iter().chain(&self.wheels).chain(&self.files);
+        let hashes = archives.filter_map(|archive| archive.get("hash")?.as_str()?.strip_prefix("sha256:"));
+        match hashes.collect::<Vec<_>>().as_slice() {
+            [hash] if !url.contains('#') => format!("{url}#sha256={hash}"),
+            _ => url.to_owned(),
+        }
+    }
+}
+
+/// uv's `URL?subdirectory=BELOW&rev=MAIN#COMMIT`.
+fn of_uv(git: &str) -> String {
+    let (url, commit) = git.rsplit_once('#').unwrap_or((git, ""));
+    let (url, query) = url.split_once('?').unwrap_or((url, ""));
+    let below = query.split('&').find_map(|part| part.strip_prefix("subdirectory="));
+    line::git(url, Some(commit), below)
+}
+
+/// One version of a package: what is installed, and from where.
+type Version<'a> = (Option<&'a str>, Option<String>);
+
+impl Lock {
+    /// Pins what was `found` by the lock `file`, which `command` brings up to date.
+    pub(super) fn pin(&self, found: &mut Requirements, (file, command): (&str, &str)) -> Result<(), ScenarioError> {
+        for name in found.lines.iter().map(|line| Line::of(line).name()) {
+            let mut locked = self.package.iter().filter(|locked| normal(&locked.name) == name).peekable();
+            if locked.peek().is_none() {
+                let message = format!("`{file}` does not have `{name}`, which `{FILE}` depends on");
+                return Err(ScenarioError::mismatch(message, format!("a lock that is up to date: `{command}`")));
+            }
+            if locked.any(Locked::is_local) {
+                return Err(lies_in_checkout(&name));
+            }
+        }
+        for (name, versions) in self.versions() {
+            match versions.as_slice() {
+                [(_, Some(place))] => take_from(place, &name, found),
+                [(Some(version), None)] => found.constraints.push(format!("{name}=={version}")),
+                [(None, None)] => {}
+                several => {
+                    let count = several.len();
+                    found.remarks.push(format!("`{file}` has {count} versions of `{name}`: pip chose one"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Every version of every package. PDM lists one again for each of its extras.
+    fn versions(&self) -> BTreeMap<String, Vec<Version<'_>>> {
+        let mut all: BTreeMap<String, Vec<Version<'_>>> = BTreeMap::new();
+        for locked in self.package.iter().filter(|locked| !locked.is_local()) {
+            let version = (locked.version.as_deref(), locked.place());
+            let known = all.entry(normal(&locked.name)).or_default();
+            if !known.contains(&version) {
+                known.push(version);
+            }
+        }
+        all
+    }
+}
+
+/// Takes a package from its place: where a line asks for it by that line, which keeps extras and marker, or else by a
+/// constraint, which installs nothing that nobody asks for.
+fn take_from(place: &str, name: &str, found: &mut Requirements) {
+    let mut asked = false;
+    for line in &mut found.lines {
+        let parts = Line::of(line);
+        if parts.name() == name {
+            *line = parts.at(place);
+            asked = true;
+        }
+    }
+    if !asked {
+        found.constraints.push(format!("{name} @ {place}"));
+    }
+}

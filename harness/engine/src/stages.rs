@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use redrill_machines::{Backend, Deadline, Machine};
 use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
@@ -220,11 +221,7 @@ async fn capture<B: Backend>(walk: &mut Walk<B>, moment: Moment, deadline: &Dead
     let taken = walk.captures.take_all(machines, moment, deadline).await?;
     let entries = count(walk, moment, &taken);
     match moment {
-        Moment::Clean => {
-            for machine in &walk.fleet.machines {
-                machine.learn(deadline).await;
-            }
-        }
+        Moment::Clean => drop(join_all(walk.fleet.machines.iter().map(|machine| machine.learn(deadline))).await),
         Moment::Deployed => walk.watch.keep(&walk.captures, &walk.fleet.machines, &taken, deadline).await,
         Moment::Idled => judge(walk, &taken, twins, deadline).await,
         _ => {}

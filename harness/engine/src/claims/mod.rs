@@ -111,9 +111,9 @@ pub(crate) fn not_reached(claims: &[Claim], facts: &Facts) -> Finding {
     let subject = if problem.code == Code::Unsealed { "sandbox" } else { "drill" };
     let mut finding = Finding::new(problem.code, subject, &problem.text);
     finding.evidence.clone_from(&problem.evidence);
-    if !claims.iter().any(|claim| problem.code.claims().contains(claim)) {
-        finding.severity = Severity::Unknown;
-    }
+    let own = claims.iter().any(|claim| problem.code.claims().contains(claim));
+    // Whatever stopped the drill, what was not looked at is open at the least.
+    finding.severity = if own { finding.severity.max(Severity::Unknown) } else { Severity::Unknown };
     finding
 }
 

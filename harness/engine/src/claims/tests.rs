@@ -318,3 +318,10 @@ fn what_a_capture_shows_weighs_what_its_code_says() {
         assert_eq!(code_of(observed).severity(), severity, "{observed:?}");
     }
 }
+
+#[test]
+fn what_stopped_a_drill_leaves_its_own_claim_open_however_light_its_code_is() {
+    let stopped = Some(Problem::new(Code::FalseChange, "it stopped here"));
+    let finding = not_reached(&[Claim::Idempotent], &Facts { stopped, ..Facts::default() });
+    assert_eq!((finding.code, finding.severity), (Code::FalseChange, Severity::Unknown));
+}

@@ -238,13 +238,18 @@ fn full() {
 fn project() {
     const LOCK: &str = "version = 1\nrequires-python = '>=3.11'\n\n[[package]]\nname = 'servers'\nversion = '0'\n\
         source = { virtual = '.' }\n\n[[package]]\nname = 'pyinfra'\nversion = '3.9.2'\n\
-        source = { registry = 'https://pypi.org/simple' }\n";
+        source = { registry = 'https://pypi.org/simple' }\n\n[[package]]\nname = 'idna'\nversion = '2.10'\n\
+        resolution-markers = [\"python_full_version < '3.11'\"]\n\n[[package]]\nname = 'idna'\nversion = '3.4'\n\
+        resolution-markers = [\"python_full_version >= '3.11'\"]\n";
     let sandbox = Sandbox::new();
-    let project = "[project]\nname = 'servers'\nversion = '0'\ndependencies = ['pyinfra>=3.5']\n";
+    let project = "[project]\nname = 'servers'\nversion = '0'\ndependencies = ['pyinfra>=3.5', 'idna']\n";
     sandbox.file("repo/pyproject.toml", project);
     sandbox.file("repo/uv.lock", LOCK);
     sandbox.file("repo/inventory.py", "web = ['web.example.org']\n");
-    let deploy = "from pyinfra.operations import files\n\nfiles.directory(name='Place', path='/srv/app')\n";
+    // Of what the lock forks the deploy wants the version for its Python, which is not the newest.
+    let deploy = "import sys\nimport idna\nfrom pyinfra.operations import files\n\n\
+        assert idna.__version__ == ('3.4' if sys.version_info >= (3, 11) else '2.10'), idna.__version__\n\
+        files.directory(name='Place', path='/srv/app')\n";
     sandbox.file("repo/deploy.py", deploy);
     sandbox.commit("repo");
     let repo = sandbox.path().join("repo").display().to_string();
@@ -253,7 +258,7 @@ fn project() {
     assert_eq!(sandbox.report()["tools"]["pyinfra"], "3.9.2");
     left_clean(&sandbox);
     // A lock that is behind is a mistake with what mends it, before anything boots.
-    sandbox.file("repo/pyproject.toml", &project.replace("'pyinfra>=3.5'", "'pyinfra>=3.5', 'rich'"));
+    sandbox.file("repo/pyproject.toml", &project.replace("'idna'", "'idna', 'rich'"));
     sandbox.commit("repo");
     let ran = sandbox.run(&["idempotence", &repo, "--backend", "container"]).expect(2);
     assert!(

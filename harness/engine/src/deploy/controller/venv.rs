@@ -286,10 +286,10 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
         }
 
         /// Makes one from a project and a lock, with these wheels and no index.
-        async fn make_locked(&self, lock: &str) -> Result<PathBuf, ControllerError> {
+        async fn make_locked(&self, file: &str, lock: &str) -> Result<PathBuf, ControllerError> {
             fs::write(self.servers().join("pyproject.toml"), "[project]\nname = 'a'\ndependencies = ['mylib>=1']\n")
                 .expect("written");
-            fs::write(self.servers().join("uv.lock"), lock).expect("written");
+            fs::write(self.servers().join(file), lock).expect("written");
             let controller = self.0.path().join("run/controller");
             let said = Arc::new(Mutex::new(Vec::new()));
             let heard = Arc::clone(&said);
@@ -297,7 +297,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
             let found = requirements(&self.servers(), Path::new("pyproject.toml"), &controller, &progress)?;
             assert_eq!(
                 *said.lock().expect("sound"),
-                ["the Python environment comes from pyproject.toml, pinned by uv.lock"]
+                [format!("the Python environment comes from pyproject.toml, pinned by {file}")]
             );
             for entry in fs::read_dir(self.servers()).expect("there").flatten() {
                 fs::copy(entry.path(), found.root.join(entry.file_name())).expect("copied");
@@ -358,10 +358,26 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
                  [[package]]\nname = 'mylib'\nversion = '{version}'\nsource = {{ registry = 'https://pypi.org/simple' }}\n"
             )
         };
-        let old = place.make_locked(&lock("1.0")).await.expect("made");
+        let old = place.make_locked("uv.lock", &lock("1.0")).await.expect("made");
         assert_eq!(value(&old), "old");
-        assert_eq!(place.make_locked(&lock("1.0")).await.expect("kept"), old);
-        let new = place.make_locked(&lock("2.0")).await.expect("made");
+        assert_eq!(place.make_locked("uv.lock", &lock("1.0")).await.expect("kept"), old);
+        let new = place.make_locked("uv.lock", &lock("2.0")).await.expect("made");
+        assert_eq!((value(&new), place.environments()), ("new".to_owned(), 2));
+    }
+
+    #[tokio::test]
+    async fn of_several_versions_that_a_lock_has_pip_takes_the_one_for_this_interpreter() {
+        let place = Place::new();
+        place.wheel_of("1.0", "old");
+        place.wheel_of("2.0", "new");
+        let one = |version: &str, about: &str| format!("[[package]]\nname = 'mylib'\nversion = '{version}'\n{about}\n");
+        let (here, elsewhere) = ("python_full_version >= '3'", "python_full_version < '3'");
+        let poetry = one("1.0", &format!("markers = \"{here}\"")) + &one("2.0", &format!("markers = \"{elsewhere}\""));
+        let old = place.make_locked("poetry.lock", &poetry).await.expect("made");
+        assert_eq!(value(&old), "old", "though there is a newer one");
+        let of_uv = |marker: &str| format!("resolution-markers = [\"python_full_version == '2.7.*'\", \"{marker}\"]");
+        let uv = one("1.0", &of_uv(elsewhere)) + &one("2.0", &of_uv(here));
+        let new = place.make_locked("uv.lock", &uv).await.expect("made");
         assert_eq!((value(&new), place.environments()), ("new".to_owned(), 2));
     }
 }

@@ -34,6 +34,13 @@ struct Locked {
     wheels: Vec<Value>,
     #[serde(default)]
     files: Vec<Value>,
+    /// Where this version is for, if others are for elsewhere: uv's list, of which one holds.
+    #[serde(default, rename = "resolution-markers")]
+    resolution_markers: Vec<String>,
+    /// Poetry's: a text, or one for each group.
+    markers: Option<Value>,
+    /// PDM's.
+    marker: Option<String>,
 }
 
 impl Locked {
@@ -64,6 +71,16 @@ impl Locked {
         }
     }
 
+    /// Where this version is for, as pip has it. What extras and groups decide is nothing that pip can tell.
+    fn marker(&self) -> Option<String> {
+        let of_uv = self.resolution_markers.iter().map(|marker| format!("({marker})")).collect::<Vec<_>>().join(" or ");
+        let written = self.markers.as_ref().and_then(Value::as_str).or(self.marker.as_deref());
+        let marker = if of_uv.is_empty() { written?.to_owned() } else { of_uv };
+        let mut words = marker.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        let by_choice = words.any(|word| ["extra", "extras", "dependency_groups"].contains(&word));
+        (!by_choice).then_some(marker)
+    }
+
     /// A URL with what its content must be, if the lock knows one archive.
     fn hashed(&self, url: &str) -> String {
         let archives = self.sdist.iter().chain(&self.wheels).chain(&self.files);
@@ -83,8 +100,8 @@ fn of_uv(git: &str) -> String {
     line::git(url, Some(commit), below)
 }
 
-/// One version of a package: what is installed, and from where.
-type Version<'a> = (Option<&'a str>, Option<String>);
+/// One version of a package: what is installed, from where, and for which systems.
+type Version<'a> = (Option<&'a str>, Option<String>, Option<String>);
 
 impl Lock {
     /// Pins what was `found` by the lock `file`, which `command` brings up to date.
@@ -101,13 +118,16 @@ impl Lock {
         }
         for (name, versions) in self.versions() {
             match versions.as_slice() {
-                [(_, Some(place))] => take_from(place, &name, found),
-                [(Some(version), None)] => found.constraints.push(format!("{name}=={version}")),
-                [(None, None)] => {}
-                several => {
-                    let count = several.len();
-                    found.remarks.push(format!("`{file}` has {count} versions of `{name}`: pip chose one"));
-                }
+                [(_, Some(place), _)] => take_from(place, &name, found),
+                [(Some(version), None, _)] => found.constraints.push(format!("{name}=={version}")),
+                [(None, None, _)] => {}
+                several => match by_markers(&name, several) {
+                    Some(constraints) => found.constraints.extend(constraints),
+                    None => {
+                        let count = several.len();
+                        found.remarks.push(format!("`{file}` has {count} versions of `{name}`: pip chose one"));
+                    }
+                },
             }
         }
         Ok(())
@@ -117,14 +137,23 @@ impl Lock {
     fn versions(&self) -> BTreeMap<String, Vec<Version<'_>>> {
         let mut all: BTreeMap<String, Vec<Version<'_>>> = BTreeMap::new();
         for locked in self.package.iter().filter(|locked| !locked.is_local()) {
-            let version = (locked.version.as_deref(), locked.place());
+            let (version, place) = (locked.version.as_deref(), locked.place());
             let known = all.entry(normal(&locked.name)).or_default();
-            if !known.contains(&version) {
-                known.push(version);
+            if !known.iter().any(|(other, from, _)| (other, from) == (&version, &place)) {
+                known.push((version, place, locked.marker()));
             }
         }
         all
     }
+}
+
+/// Each version for its own systems; `None` unless the lock says for each what these are.
+fn by_markers(name: &str, versions: &[Version<'_>]) -> Option<Vec<String>> {
+    let one = |version: &Version<'_>| match version {
+        (Some(version), None, Some(marker)) => Some(format!("{name}=={version} ; {marker}")),
+        _ => None,
+    };
+    versions.iter().map(one).collect()
 }
 
 /// Takes a package from its place: where a line asks for it by that line, which keeps extras and marker, or else by a

@@ -165,3 +165,24 @@ fn a_lock_that_leads_out_of_the_repo_or_never_ends_is_not_read() {
     std::os::unix::fs::symlink("/dev/zero", repo.join("endless")).expect("linked");
     assert_eq!(names(&repo.join("endless")), None);
 }
+
+#[test]
+fn versions_for_several_systems_are_pinned_by_what_each_lock_says_of_these() {
+    let project = "[project]\ndependencies = ['a']\n";
+    let of = |file: &str, [one, two]: [&str; 2]| {
+        let of_one = |version, about| format!("[[package]]\nname = 'a'\nversion = '{version}'\n{about}\n");
+        let found = of(&[(FILE, project), (file, &[of_one(1, one), of_one(2, two)].concat())]).expect("read");
+        (found.constraints, found.remarks.len())
+    };
+    let pinned = |one: &str, two: &str| (vec![format!("a==1 ; {one}"), format!("a==2 ; {two}")], 0);
+    let (old, new) = ("python_version < '3.10'", "python_version >= '3.10'");
+    let uv = ["resolution-markers = [\"x < '1'\", \"x > '2'\"]", "resolution-markers = [\"x == '1'\"]"];
+    assert_eq!(of("uv.lock", uv), pinned("(x < '1') or (x > '2')", "(x == '1')"));
+    for (file, key) in [("poetry.lock", "markers"), ("pdm.lock", "marker")] {
+        let about = [old, new].map(|marker| format!("{key} = \"{marker}\""));
+        assert_eq!(of(file, [&about[0], &about[1]]), pinned(old, new));
+    }
+    let unknown = (Vec::new(), 1);
+    assert_eq!(of("uv.lock", ["resolution-markers = [\"extra == 'extra-1-a-b'\"]", uv[1]]), unknown, "a choice");
+    assert_eq!(of("poetry.lock", ["markers = {main = \"x == '1'\"}", "markers = \"x == '2'\""]), unknown);
+}

@@ -174,6 +174,10 @@ codes! {
         "An operation wrote files with the content that they had."
         "Nothing must be done; a service that watches the file's time may still notice."
         "server.shell(commands=['cp /srv/a /etc/a'])"
+    LeftBehind "LEFT_BEHIND" Warning [Idempotent]
+        "The second deploy left a new file in /tmp or /var/tmp."
+        "Remove it at the end, or give it a name that stays the same."
+        "server.shell(commands=['echo {{ token }} > $(mktemp)'])"
     UnitRan "UNIT_RAN" Info [Idempotent]
         "A job ran once more during the second deploy, and interrupted nobody."
         "Nothing must be done."

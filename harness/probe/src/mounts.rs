@@ -42,6 +42,32 @@ const VIRTUAL: &[&str] = &[
 /// In a container it is a directory of the host.
 const OWN: &str = "/run/redrill";
 
+/// A mount on which somebody may write what belongs to the machine's state, or what only lives in memory.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Watched {
+    pub(crate) point: String,
+    /// All of its file system is there: else the rest of it may be the host's.
+    pub(crate) whole: bool,
+}
+
+/// Those on which writers are watched.
+pub(crate) fn watched() -> io::Result<Vec<Watched>> {
+    Ok(watched_of(&std::fs::read_to_string("/proc/self/mountinfo")?))
+}
+
+fn watched_of(text: &str) -> Vec<Watched> {
+    let mut seen = BTreeSet::new();
+    let mounts = text.lines().filter_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let left: Vec<&str> = left.split(' ').collect();
+        let (&[_, _, device, root, point, ..], kind) = (left.as_slice(), right.split(' ').next()?) else { return None };
+        let is_ours = !VIRTUAL.contains(&kind) || ["tmpfs", "ramfs"].contains(&kind);
+        let watched = Watched { point: unescape(point), whole: root == "/" };
+        (is_ours && watched.point != OWN && seen.insert((device.to_owned(), root.to_owned()))).then_some(watched)
+    });
+    mounts.collect()
+}
+
 /// Reads the kernel's list of mounts.
 pub(crate) fn read() -> io::Result<Mounts> {
     Ok(parse(&std::fs::read_to_string("/proc/self/mountinfo")?))
@@ -88,7 +114,7 @@ pub(crate) fn unescape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Watched, parse, watched_of};
 
     const MOUNTINFO: &str = "\
         22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
@@ -106,5 +132,15 @@ mod tests {
         assert_eq!(mounts.left_out["/proc"], "proc does not persist");
         assert_eq!(mounts.left_out["/run/redrill"], "the harness's own");
         assert_eq!(mounts.left_out["/again"], "the same directory is mounted elsewhere");
+    }
+
+    #[test]
+    fn what_lives_in_memory_is_watched_too_and_a_part_of_another_file_system_as_a_mount() {
+        let watched = watched_of(MOUNTINFO);
+        let mount = |point: &str, whole| Watched { point: point.to_owned(), whole };
+        assert_eq!(
+            watched,
+            [mount("/", true), mount("/run", true), mount("/srv/my data", true), mount("/mnt/bind", false)]
+        );
     }
 }

@@ -18,28 +18,79 @@ pub struct Class {
     pub prefixes: &'static [&'static str],
     /// Of those, paths that contain one of these, or any if there are none.
     pub infixes: &'static [&'static str],
+    /// Of those, paths that end so, or any if there are none.
+    pub endings: &'static [&'static str],
+    /// What holds where the deploy itself wrote.
+    pub of_deploy: OfDeploy,
 }
+
+/// Whether a class excuses what the deploy's own processes wrote. Where nobody could tell who wrote, it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfDeploy {
+    /// It does: tools that deploys run fill such places with what is made or fetched again.
+    Excused,
+    /// It does if the file only grew.
+    Grows,
+    /// It does not.
+    Counts,
+    /// It does not, unless the deploy started the server whose files these are.
+    CountsBut(&'static [&'static str]),
+}
+
+const ANY: Class =
+    Class { name: "", reason: "", prefixes: &[], infixes: &[], endings: &[], of_deploy: OfDeploy::Excused };
 
 /// Every class of files, in the order they are tried.
 pub const CLASSES: &[Class] = &[
-    Class { name: "logs", reason: "logs grow by themselves", prefixes: &["/var/log/"], infixes: &[] },
+    Class {
+        name: "logs",
+        reason: "logs grow by themselves",
+        prefixes: &["/var/log/"],
+        of_deploy: OfDeploy::Grows,
+        ..ANY
+    },
+    Class {
+        name: "caches of tools",
+        reason: "a tool that deploys run keeps here what it can make or fetch again",
+        prefixes: &[
+            "/var/cache/apt/",
+            "/var/cache/apparmor/",
+            "/var/cache/debconf/",
+            "/var/cache/dnf/",
+            "/var/cache/fontconfig/",
+            "/var/cache/ldconfig/",
+            "/var/cache/man/",
+            "/root/.cache/composer/",
+            "/root/.cache/fontconfig/",
+            "/root/.cache/go-build/",
+            "/root/.cache/node/",
+            "/root/.cache/pip/",
+            "/root/.cache/pnpm/",
+            "/root/.cache/pypoetry/",
+            "/root/.cache/uv/",
+            "/root/.cache/yarn/",
+        ],
+        ..ANY
+    },
     Class {
         name: "caches",
         reason: "a cache may be dropped or filled at any time",
         prefixes: &["/var/cache/", "/root/.cache/"],
-        infixes: &[],
+        of_deploy: OfDeploy::Counts,
+        ..ANY
     },
     Class {
         name: "package lists",
         reason: "downloaded from the mirror, which changes by itself",
         prefixes: &["/var/lib/apt/lists/"],
-        infixes: &[],
+        ..ANY
     },
     Class {
         name: "temporary files",
         reason: "removed by the system at any time",
         prefixes: &["/tmp/", "/var/tmp/"],
-        infixes: &[],
+        of_deploy: OfDeploy::Counts,
+        ..ANY
     },
     Class {
         name: "clocks and seeds",
@@ -55,13 +106,13 @@ pub const CLASSES: &[Class] = &[
             "/var/lib/apt/periodic/",
             "/var/lib/apt/daily_lock",
         ],
-        infixes: &[],
+        ..ANY
     },
     Class {
         name: "package database copies",
         reason: "a daily timer of dpkg keeps copies of its database",
         prefixes: &["/var/backups/dpkg.", "/var/backups/apt.", "/var/backups/alternatives."],
-        infixes: &[],
+        ..ANY
     },
     Class {
         name: "PostgreSQL's own files",
@@ -80,6 +131,8 @@ pub const CLASSES: &[Class] = &[
             "/pg_xact/",
             "/postmaster.",
         ],
+        of_deploy: OfDeploy::CountsBut(&["postgres"]),
+        ..ANY
     },
     Class {
         name: "MariaDB's own files",
@@ -99,12 +152,16 @@ pub const CLASSES: &[Class] = &[
             ".MAI",
             "-bin.",
         ],
+        of_deploy: OfDeploy::CountsBut(&["mariadbd", "mysqld"]),
+        ..ANY
     },
     Class {
         name: "Redis's own files",
         reason: "Redis saves its memory when it pleases",
         prefixes: &["/var/lib/redis/"],
         infixes: &["/dump.rdb", "/appendonly", "/temp-"],
+        of_deploy: OfDeploy::CountsBut(&["redis-server", "redis-check-rdb"]),
+        ..ANY
     },
     Class {
         name: "what containers write",
@@ -117,7 +174,7 @@ pub const CLASSES: &[Class] = &[
             "/var/lib/containers/storage/overlay/",
             "/var/lib/containers/storage/overlay-containers/",
         ],
-        infixes: &[],
+        ..ANY
     },
     Class {
         name: "mail in transit",
@@ -135,31 +192,35 @@ pub const CLASSES: &[Class] = &[
             "/msglog/",
             "/exim4/db/",
         ],
+        ..ANY
     },
     Class {
         name: "address leases",
         reason: "a lease is renewed as time goes by",
         prefixes: &["/var/lib/dhcp/", "/var/lib/dhcpcd/"],
-        infixes: &[],
+        ..ANY
     },
     Class {
         name: "indexes of file names",
         reason: "a daily timer makes them anew",
         prefixes: &["/var/lib/plocate/plocate.db", "/var/lib/mlocate/mlocate.db"],
-        infixes: &[],
+        ..ANY
     },
     Class {
         name: "Python bytecode",
         reason: "Python compiles a module when it is first used",
-        prefixes: &[],
         infixes: &["/__pycache__/"],
+        endings: &[".pyc"],
+        ..ANY
     },
 ];
 
 impl Class {
     fn holds(&self, path: &str) -> bool {
         let begins = self.prefixes.is_empty() || self.prefixes.iter().any(|prefix| path.starts_with(prefix));
-        begins && (self.infixes.is_empty() || self.infixes.iter().any(|infix| path.contains(infix)))
+        begins
+            && (self.infixes.is_empty() || self.infixes.iter().any(|infix| path.contains(infix)))
+            && (self.endings.is_empty() || self.endings.iter().any(|ending| path.ends_with(ending)))
     }
 }
 
@@ -200,6 +261,9 @@ pub fn canonicalisers() -> Vec<Canonicaliser> {
         let mut places = if class.prefixes.is_empty() { "anywhere".to_owned() } else { class.prefixes.join(" ") };
         if !class.infixes.is_empty() {
             places = format!("{places}, with {} in it", class.infixes.join(" "));
+        }
+        if !class.endings.is_empty() {
+            places = format!("{places}, that ends with {}", class.endings.join(" "));
         }
         Canonicaliser { name: class.name, reason: class.reason, places }
     };

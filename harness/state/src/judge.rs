@@ -10,7 +10,9 @@ use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
 use crate::observed::{Observed, Weight};
+use crate::own::{self, Own};
 use crate::sections::Section;
+use crate::witness::{Became, Witnessed, Written};
 
 /// What the deploy tool said about an operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,11 +87,25 @@ pub struct Control<'a> {
     pub after: &'a Capture,
 }
 
-/// Compares `s1` with `s2`. `began` is when the second deploy started, on the machine's clock.
-pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: &[Window], began: i64) -> Judgement {
-    let mut judge = Judge { s1, s2, control, windows, began, suspects: BTreeSet::new(), out: Judgement::default() };
+/// A deploy between two captures, on the machine's clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Between<'a> {
+    /// When its operations ran.
+    pub windows: &'a [Window],
+    /// When it started.
+    pub began: i64,
+    /// Who wrote meanwhile, where that was watched.
+    pub witness: Option<&'a Witnessed>,
+}
+
+/// Compares `s1` with `s2`.
+pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, deploy: Between<'_>) -> Judgement {
+    let Between { windows, began, witness } = deploy;
+    let out = Judgement::default();
+    let mut judge = Judge { s1, s2, control, windows, began, witness, suspects: BTreeSet::new(), out };
     judge.completeness();
     let timeless = judge.changes();
+    judge.in_memory();
     judge.timeless(&timeless);
     judge.restarts();
     judge.stale();
@@ -101,9 +117,9 @@ pub fn judge(s1: &Capture, s2: &Capture, control: Option<Control<'_>>, windows: 
 
 /// Whether nothing between `s1` and `s2` counts against anybody, noise or not: then there is nothing that a control could
 /// excuse.
-pub fn is_without_effect(s1: &Capture, s2: &Capture, windows: &[Window], began: i64) -> bool {
+pub fn is_without_effect(s1: &Capture, s2: &Capture, deploy: Between<'_>) -> bool {
     let still = Control { before: s2, after: s2 };
-    judge(s1, s2, Some(still), windows, began).observations.iter().all(|seen| seen.kind.weight() == Weight::Info)
+    judge(s1, s2, Some(still), deploy).observations.iter().all(|seen| seen.kind.weight() == Weight::Info)
 }
 
 struct Judge<'a> {
@@ -112,6 +128,7 @@ struct Judge<'a> {
     control: Option<Control<'a>>,
     windows: &'a [Window],
     began: i64,
+    witness: Option<&'a Witnessed>,
     /// Operations that may have made a change of which no time is known.
     suspects: BTreeSet<usize>,
     out: Judgement,
@@ -164,9 +181,14 @@ impl Judge<'_> {
         for change in diff(self.s1, self.s2) {
             let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
             let socket = self.s2.sockets.get(&change.subject).or_else(|| self.s1.sockets.get(&change.subject));
-            let when = self.when(&change);
+            let own = Own::of(&change, self.witness);
+            let when = own.map(Own::time).or_else(|| self.when(&change));
             if change.kind != ChangeKind::Changed && self.is_partial(change.section) {
                 *self.out.left_out.entry("in a section that could not be read whole".to_owned()).or_default() += 1;
+            } else if let Some(Own::Left(written)) = own {
+                self.left_behind(written);
+            } else if let Some(Own::Did(_)) = own {
+                self.change(&change, when);
             } else if let Some(reason) = explained(&change, unit, socket) {
                 *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {
@@ -180,6 +202,40 @@ impl Judge<'_> {
             }
         }
         timeless
+    }
+
+    /// What the deploy left where nothing outlives a reboot, and no capture looks.
+    fn in_memory(&mut self) {
+        let Some(witness) = self.witness else { return };
+        let is_captured = |path: &str| self.s1.files.get(path).is_some() || self.s2.files.get(path).is_some();
+        let left = witness.of_deploy().filter(|written| own::is_in_memory(written) && !is_captured(&written.path));
+        for written in left.cloned().collect::<Vec<_>>() {
+            if written.became == Became::New && own::is_temporary(&written.path) {
+                self.left_behind(&written);
+                continue;
+            }
+            let window = self.window_at(written.last);
+            let silent = window.is_some_and(|window| window.outcome == Outcome::Unchanged);
+            let kind = if silent { Observed::SilentChange } else { Observed::RealChange };
+            let verb = if written.became == Became::New { "added" } else { "changed" };
+            let text = format!("the second deploy {verb} `{}`, which lives in memory", written.path);
+            let window = window.map(|window| window.number);
+            self.observe(kind, &written.path, text, window);
+            self.tell_program(&written);
+        }
+    }
+
+    fn left_behind(&mut self, written: &Written) {
+        let window = self.window_at(written.last).map(|window| window.number);
+        let text = format!("the second deploy left `{}` behind", written.path);
+        self.observe(Observed::LeftBehind, &written.path, text, window);
+        self.tell_program(written);
+    }
+
+    fn tell_program(&mut self, written: &Written) {
+        if let Some(observation) = self.out.observations.last_mut().filter(|_| !written.program.is_empty()) {
+            observation.evidence.push(format!("written by {}", written.program));
+        }
     }
 
     /// Whether what seems to be new or gone may only not have been read. Of files the gap names the place.

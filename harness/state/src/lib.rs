@@ -11,6 +11,7 @@ mod flips;
 mod judge;
 mod manifest;
 mod observed;
+mod own;
 mod path;
 mod resume;
 mod sections;
@@ -18,14 +19,15 @@ mod settings;
 #[cfg(test)]
 mod testing;
 mod trend;
+mod witness;
 
-pub use canonical::{CLASSES, Canonicaliser, Class, canonicalisers, class_of, moves_by_itself};
+pub use canonical::{CLASSES, Canonicaliser, Class, OfDeploy, canonicalisers, class_of, moves_by_itself};
 pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader, Same};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
 pub use files::{Files, walk_order};
 pub use flips::{Seen, flip_flops};
-pub use judge::{Control, Judgement, Observation, Outcome, Window, is_without_effect, judge};
+pub use judge::{Between, Control, Judgement, Observation, Outcome, Window, is_without_effect, judge};
 pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use observed::{Observed, Weight};
 pub use path::escape;
@@ -36,3 +38,4 @@ pub use settings::{
     KernelModule, LocaleSetting, Mount, Shadow, SshdOption, SudoRule, Swap, Sysctl, TimeZone, Timer,
 };
 pub use trend::{Trend, Trends};
+pub use witness::{Became, Told, Witnessed, Writer, Written, is_another_run};

@@ -17,6 +17,8 @@ pub enum Observed {
     Stale,
     /// Files were written with the content that they had.
     Rewrite,
+    /// A new file was left where anybody may remove it.
+    LeftBehind,
     /// A change was reported that the machine does not show.
     FalseChange,
     /// A part of the state could not be read whole.
@@ -46,7 +48,7 @@ pub enum Weight {
 
 impl Observed {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::RealChange,
         Self::SilentChange,
         Self::FlipFlop,
@@ -54,6 +56,7 @@ impl Observed {
         Self::UnitRan,
         Self::Stale,
         Self::Rewrite,
+        Self::LeftBehind,
         Self::FalseChange,
         Self::Incomplete,
         Self::NotCompared,
@@ -66,7 +69,7 @@ impl Observed {
     pub fn weight(self) -> Weight {
         match self {
             Self::UnitRan | Self::Rewrite | Self::NotCompared => Weight::Info,
-            Self::FalseChange => Weight::Warning,
+            Self::FalseChange | Self::LeftBehind => Weight::Warning,
             Self::Incomplete | Self::NoControl => Weight::Unknown,
             Self::RealChange
             | Self::SilentChange

@@ -127,6 +127,7 @@ pub(crate) fn code_of(observed: Observed) -> Code {
         Observed::UnitRan => Code::UnitRan,
         Observed::Stale => Code::Stale,
         Observed::Rewrite => Code::Rewrite,
+        Observed::LeftBehind => Code::LeftBehind,
         Observed::FalseChange => Code::FalseChange,
         Observed::Incomplete => Code::Incomplete,
         Observed::NotCompared => Code::NotCompared,

@@ -10,7 +10,7 @@ use redrill_model::{Code, OperationRef, Pass, Tool};
 use redrill_state::Seen;
 
 use crate::claims::idempotent::outage::{self, Gaps, Outage};
-use crate::claims::idempotent::writes;
+use crate::claims::idempotent::{witness, writes};
 use crate::claims::restores::{Between, Restorer, Restores};
 use crate::context::Context;
 use crate::deploy::controller::Controller;
@@ -107,6 +107,7 @@ impl<M: Machine> Deployer<'_, M> {
             Some(followed) => record(followed, machines, &limit).await,
             None => Vec::new(),
         };
+        let unseen = watch_writers(machines, &limit).await;
         let (done, restores) = (Mutex::new(Vec::new()), &*self.restores);
         let restorer = Restorer { context, controller: Some(controller), machines, restores, deadline: self.deadline };
         let deployed = tokio::select! {
@@ -130,6 +131,7 @@ impl<M: Machine> Deployer<'_, M> {
             return Err(problem);
         }
         let mut ran = Ran::of(Deployed { offsets, ..deployed? });
+        ran.end_witness(machines, unseen, &limit).await;
         if let Some(followed) = followed {
             ran.end_watching((machines, followed), recorders, &limit).await;
         }
@@ -142,6 +144,19 @@ impl Ran {
     fn of(deployed: Deployed) -> Self {
         let remarks = deployed.remarks.clone();
         Self { deployed, outages: BTreeMap::new(), record: BTreeMap::new(), remarks }
+    }
+
+    /// Keeps what was seen of who wrote. `unseen` are machines without a witness, and why.
+    async fn end_witness<M: Machine>(&mut self, machines: &[M], unseen: BTreeMap<String, String>, limit: &Deadline) {
+        let watched = machines.iter().filter(|machine| !unseen.contains_key(machine.name()));
+        let ends = watched.map(|machine| async { (machine.name().to_owned(), witness::stop(machine, limit).await) });
+        for (name, seen) in join_all(ends).await {
+            self.remarks.extend(witness::remarks(&name, &seen));
+            self.deployed.witnessed.insert(name, seen);
+        }
+        let pass = self.deployed.run.pass.name();
+        let text = |(name, why)| format!("who writes on `{name}` was not watched during {pass}: {why}");
+        self.remarks.extend(unseen.into_iter().map(text));
     }
 
     fn count_outages(&mut self, context: &Context, gaps: Gaps) {
@@ -233,6 +248,13 @@ async fn record<M: Machine>(followed: &Followed, machines: &[M], limit: &Deadlin
         writes::start(machine, paths, limit).await
     });
     join_all(start).await
+}
+
+/// Starts the witness of writers everywhere; returns where there is none, and why.
+async fn watch_writers<M: Machine>(machines: &[M], limit: &Deadline) -> BTreeMap<String, String> {
+    let start =
+        machines.iter().map(|machine| async { (machine.name().to_owned(), witness::start(machine, limit).await) });
+    join_all(start).await.into_iter().filter_map(|(name, started)| started.err().map(|why| (name, why))).collect()
 }
 
 /// Comes to an end when a machine does.

@@ -1,5 +1,6 @@
 use super::*;
 use crate::FileEntry;
+use crate::canonical::class_of;
 use crate::capture::{Gap, Note};
 use crate::entries::Facts;
 use crate::sections::Record;
@@ -24,13 +25,18 @@ fn windows() -> Vec<Window> {
     ]
 }
 
+/// A deploy whose writers nobody watched.
+fn between(windows: &[Window], began: i64) -> Between<'_> {
+    Between { windows, began, witness: None }
+}
+
 fn at(mut file: FileEntry, seconds: f64) -> FileEntry {
     file.ctime = (seconds * 1e9) as i64;
     file
 }
 
 fn run(s1: &Capture, s2: &Capture, control: &Capture) -> Vec<(Observed, String, Option<usize>)> {
-    let judgement = judge(s1, s2, Some(Control { before: s2, after: control }), &windows(), 10 * SECOND);
+    let judgement = judge(s1, s2, Some(Control { before: s2, after: control }), between(&windows(), 10 * SECOND));
     judgement.observations.into_iter().map(|o| (o.kind, o.subject, o.window)).collect()
 }
 
@@ -55,11 +61,11 @@ fn a_reported_change_is_put_down_to_its_operation() {
 fn a_tool_that_never_speaks_of_changes_keeps_none_silent() {
     let (s1, s2) = (one("1", 1.0), one("2", 10.5));
     let ran: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Ran, ..w }).collect();
-    let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), &ran, 10 * SECOND);
+    let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), between(&ran, 10 * SECOND));
     let seen: Vec<_> = judgement.observations.iter().map(|o| (o.kind, o.window)).collect();
     assert_eq!(seen, [(Observed::RealChange, Some(1))], "and nothing is called a false report");
     let early = one("2", 11.998);
-    let judgement = judge(&s1, &early, Some(Control { before: &early, after: &early }), &ran, 10 * SECOND);
+    let judgement = judge(&s1, &early, Some(Control { before: &early, after: &early }), between(&ran, 10 * SECOND));
     assert_eq!(judgement.observations[0].window, Some(3), "a ctime is a tick early");
 }
 
@@ -75,7 +81,7 @@ fn a_change_that_nobody_reported_is_silent() {
 #[test]
 fn what_also_changes_in_the_control_is_noise() {
     let (s1, s2, control) = (one("1", 1.0), one("2", 11.5), one("3", 30.0));
-    let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &control }), &windows(), 10 * SECOND);
+    let judgement = judge(&s1, &s2, Some(Control { before: &s2, after: &control }), between(&windows(), 10 * SECOND));
     assert!(judgement.observations.iter().all(|o| o.kind.weight() < Weight::Unknown), "{:?}", judgement.observations);
     assert_eq!(judgement.noise.len(), 1);
 }
@@ -98,7 +104,8 @@ fn a_change_before_the_deploy_began_is_not_its_doing() {
 #[test]
 fn logs_are_left_out_and_counted() {
     let log = |content| machine(&[at(file("/var/log/x", content), 11.5)], &[service("web.service", "1")]);
-    let judgement = judge(&log("1"), &log("2"), Some(Control { before: &log("2"), after: &log("2") }), &windows(), 0);
+    let judgement =
+        judge(&log("1"), &log("2"), Some(Control { before: &log("2"), after: &log("2") }), between(&windows(), 0));
     assert!(judgement.observations.iter().all(|o| o.kind.weight() < Weight::Unknown));
     assert_eq!(judgement.left_out["logs grow by themselves"], 1);
 }
@@ -141,7 +148,7 @@ fn a_change_without_a_time_is_put_down_to_the_only_report_that_nothing_explains(
     let (before, after) = (socket(&[]), socket(&["0.0.0.0:80"]));
     let judged = |windows: &[Window]| {
         let control = Control { before: &after, after: &after };
-        let judgement = judge(&before, &after, Some(control), windows, 10 * SECOND);
+        let judgement = judge(&before, &after, Some(control), between(windows, 10 * SECOND));
         judgement.observations.into_iter().map(|o| (o.kind, o.window)).collect::<Vec<_>>()
     };
     let all = windows();
@@ -206,7 +213,7 @@ fn a_capture_with_gaps_or_without_control_proves_nothing() {
     assert_eq!(fails(&full, &torn, &torn), [(Observed::RealChange, "mariadb shop table b".into(), None)]);
     torn.gaps.push(Gap { section: Section::Databases, reason: "it hangs".into() });
     assert_eq!(fails(&full, &torn, &torn), [(Observed::Incomplete, "database objects".into(), None)]);
-    let judgement = judge(&s1, &s1, None, &windows(), 0);
+    let judgement = judge(&s1, &s1, None, between(&windows(), 0));
     assert_eq!(
         (judgement.observations[0].kind, judgement.observations[0].kind.weight()),
         (Observed::NoControl, Weight::Unknown)
@@ -233,7 +240,7 @@ fn rows_are_compared_where_they_were_read_and_only_what_moves_by_itself_is_excus
     let base = of("1", "x");
     let found = |s2: &Capture, control: &Capture| -> Vec<Vec<String>> {
         let control = Control { before: &base, after: control };
-        let observations = judge(&base, s2, Some(control), &[], 0).observations;
+        let observations = judge(&base, s2, Some(control), between(&[], 0)).observations;
         observations.into_iter().filter(|o| o.kind.weight() == Weight::Fails).map(|o| o.evidence).collect()
     };
     assert_eq!(found(&of("2", "y"), &base), [["rows: 1 -> 2", "values: x -> y"]]);
@@ -247,7 +254,7 @@ fn rows_are_compared_where_they_were_read_and_only_what_moves_by_itself_is_excus
     let mut large = of("1", "");
     large.notes.push(Note { section: Section::Databases, text: "`orders` was not read".into() });
     for (s1, s2) in [(&large, &large), (&large, &base), (&base, &large)] {
-        let told = &judge(s1, s2, Some(Control { before: s2, after: s2 }), &[], 0).observations[0];
+        let told = &judge(s1, s2, Some(Control { before: s2, after: s2 }), between(&[], 0)).observations[0];
         assert_eq!((told.kind, told.kind.weight(), told.evidence.len()), (Observed::NotCompared, Weight::Info, 1));
     }
 }
@@ -255,7 +262,7 @@ fn rows_are_compared_where_they_were_read_and_only_what_moves_by_itself_is_excus
 #[test]
 fn only_a_deploy_without_effect_needs_no_control() {
     let s1 = one("1", 1.0);
-    let quiet = |s2: &Capture, windows: &[Window]| is_without_effect(&s1, s2, windows, 10 * SECOND);
+    let quiet = |s2: &Capture, windows: &[Window]| is_without_effect(&s1, s2, between(windows, 10 * SECOND));
     let silent: Vec<Window> =
         windows().into_iter().map(|window| Window { outcome: Outcome::Unchanged, ..window }).collect();
     assert!(quiet(&s1, &silent));
@@ -264,4 +271,75 @@ fn only_a_deploy_without_effect_needs_no_control() {
     let mut torn = s1.clone();
     torn.gaps.push(Gap { section: Section::Units, reason: "no bus".into() });
     assert!(!quiet(&torn, &silent), "not all was seen");
+}
+
+/// What the third witness saw of one file.
+fn witnessed(path: &str, by: &str, became: &str, modified: bool) -> Witnessed {
+    let written = format!(
+        r#"{{"written":{{"path":"{path}","by":{by},"program":"/usr/bin/tee","last":11500000000,"modified":{modified},"became":"{became}"}}}}"#
+    );
+    Witnessed::read(&format!("{written}\n\"end\"\n"))
+}
+
+/// What is made of a file that both the control and a class excuse, as the witness saw it.
+fn seen(path: &str, (by, became, modified): (&str, &str, bool)) -> Vec<(Observed, Option<usize>)> {
+    let holds = |content: &str| machine(&[at(file(path, content), 11.5)], &[service("app.service", "1")]);
+    let (s1, s2) = (holds("1"), holds("2"));
+    let control = Control { before: &s2, after: &holds("3") };
+    let witness = witnessed(path, by, became, modified);
+    let windows = windows();
+    let deploy = Between { witness: Some(&witness), ..between(&windows, 10 * SECOND) };
+    let observations = judge(&s1, &s2, Some(control), deploy).observations.into_iter();
+    observations.filter(|o| o.kind != Observed::FalseChange).map(|o| (o.kind, o.window)).collect()
+}
+
+const DEPLOY: &str = r#""deploy""#;
+const UNIT: &str = r#"{"unit":"app.service"}"#;
+
+#[test]
+fn neither_class_nor_noise_excuses_what_the_deploy_wrote() {
+    let did = vec![(Observed::RealChange, Some(2))];
+    for path in ["/var/log/app/state.db", "/var/cache/app/acl.conf", "/root/.cache/app/settings.ini", "/tmp/token"] {
+        assert_eq!(seen(path, (DEPLOY, "changed", true)), did, "{path}");
+        assert_eq!(seen(path, (UNIT, "changed", true)), [], "{path}, by a service");
+        assert_eq!(seen(path, (r#""unknown""#, "changed", true)), [], "{path}, by whoever");
+    }
+    assert_eq!(seen("/var/lib/app/counter", (DEPLOY, "not_followed", true)), did);
+    assert_eq!(seen("/var/lib/app/counter", (DEPLOY, "not_followed", false)), [], "opened, and the service wrote it");
+    assert_eq!(seen("/var/lib/postgresql/15/main/base/1/2", (DEPLOY, "not_followed", true)), did);
+}
+
+#[test]
+fn logs_that_grow_and_what_tools_fill_stay_excused() {
+    assert_eq!(seen("/var/log/app.log", (DEPLOY, "appended", true)), []);
+    assert_eq!(seen("/var/log/app.log", (DEPLOY, "changed", true)), [(Observed::RealChange, Some(2))], "emptied");
+    for path in ["/var/cache/apt/pkgcache.bin", "/var/lib/apt/lists/x", "/root/.cache/pip/http/a"] {
+        assert_eq!(seen(path, (DEPLOY, "not_followed", true)), [], "{path}");
+    }
+}
+
+#[test]
+fn bytecode_is_what_python_writes_and_nothing_else_in_its_directory() {
+    let excused = |path: &str| class_of(path).is_some();
+    assert!(excused("/opt/app/__pycache__/main.cpython-313.pyc"));
+    assert!(!excused("/etc/app/__pycache__/hook") && !excused("/etc/app/hook.pyc"));
+}
+
+#[test]
+fn what_a_deploy_leaves_in_memory_is_told_though_no_capture_holds_it() {
+    let s = machine(&[file("/etc/a", "1")], &[service("app.service", "1")]);
+    let told = |path: &str, became: &str| {
+        let witness = witnessed(path, DEPLOY, became, true);
+        let windows = windows();
+        let deploy = Between { witness: Some(&witness), ..between(&windows, 10 * SECOND) };
+        let judgement = judge(&s, &s, Some(Control { before: &s, after: &s }), deploy);
+        judgement.observations.into_iter().find(|o| o.subject == path).map(|o| (o.kind, o.window, o.evidence))
+    };
+    let by = |kind| Some((kind, Some(2), vec!["written by /usr/bin/tee".to_owned()]));
+    assert_eq!(told("/run/app-state", "appended"), by(Observed::RealChange));
+    assert_eq!(told("/dev/shm/app-state", "new"), by(Observed::RealChange));
+    assert_eq!(told("/tmp/app-token", "new"), by(Observed::LeftBehind));
+    for became in ["same", "gone", "not_followed"] {
+        assert_eq!(told("/run/app-state", became), None, "{became}");
+    }
 }

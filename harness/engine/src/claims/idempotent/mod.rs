@@ -5,6 +5,7 @@ pub(crate) mod details;
 pub(crate) mod outage;
 pub(crate) mod trend;
 mod verdict;
+pub(crate) mod witness;
 pub(crate) mod writes;
 
 use std::collections::BTreeMap;

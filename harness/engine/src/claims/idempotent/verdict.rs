@@ -2,7 +2,8 @@
 
 use redrill_model::{Claim, Code, Finding, Pass, Scenario, Severity};
 use redrill_state::{
-    Capture, Control, Judgement, Observation, Observed, Section, Seen, Trend, Weight, Window, flip_flops, judge,
+    Between, Capture, Control, Judgement, Observation, Observed, Section, Seen, Trend, Weight, Window, flip_flops,
+    is_another_run, judge,
 };
 
 use crate::claims::{Counted, SHOWN, code_of, ended, not_reached};
@@ -23,6 +24,7 @@ pub(in crate::claims) fn verdict(scenario: &Scenario, facts: &Facts) -> Counted 
         findings.extend(fails_again(first, second));
         findings.extend(compared.hidden.iter().map(hides_failure));
         findings.extend(other_operations(&compared));
+        findings.extend(other_programs(first, second));
     }
     for machine in &scenario.machines {
         match facts.compared.judged.get(&machine.name) {
@@ -98,6 +100,21 @@ fn other_operations(compared: &Compared) -> Option<Finding> {
     finding.evidence =
         missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
     Some(finding)
+}
+
+/// The second run must run what the first ran: a script that ends at once leaves everything as it is.
+fn other_programs(first: &Deployed, second: &Deployed) -> Vec<Finding> {
+    let both = first.witnessed.iter().filter_map(|(name, seen)| Some((name, seen, second.witnessed.get(name)?)));
+    let other = both.filter(|(_, before, after)| is_another_run(before, after));
+    other
+        .map(|(machine, before, _)| {
+            let text = "the second run ran none of the programs that the first one ran: it was another run".to_owned();
+            let mut finding = Finding::new(Code::NotProven, "second deploy", text);
+            finding.machine = Some(machine.clone());
+            finding.evidence = before.programs.iter().take(SHOWN).map(|program| format!("- {program}")).collect();
+            finding
+        })
+        .collect()
 }
 
 /// What the captures of one machine show, with all that was found out about it.
@@ -197,7 +214,7 @@ pub(crate) fn add_flip_flops(judgement: &mut Judgement, machine: &str, second: &
 /// Whether no difference between S1 and S2 counts, even if none were noise.
 pub(crate) fn is_without_effect(machine: &str, second: &Deployed, captures: (&Capture, &Capture)) -> bool {
     let windows = windows_of(machine, second);
-    redrill_state::is_without_effect(captures.0, captures.1, &windows, second.began + second.offset(machine))
+    redrill_state::is_without_effect(captures.0, captures.1, between(machine, second, &windows))
 }
 
 /// What the captures before and after a deploy say of it.
@@ -207,5 +224,10 @@ pub(crate) fn judge_machine(
     captures: (&Capture, &Capture, Option<Control<'_>>),
 ) -> Judgement {
     let windows = windows_of(machine, second);
-    judge(captures.0, captures.1, captures.2, &windows, second.began + second.offset(machine))
+    judge(captures.0, captures.1, captures.2, between(machine, second, &windows))
+}
+
+/// `windows` are those of this machine, on its clock.
+fn between<'a>(machine: &str, deployed: &'a Deployed, windows: &'a [Window]) -> Between<'a> {
+    Between { windows, began: deployed.began + deployed.offset(machine), witness: deployed.witnessed.get(machine) }
 }

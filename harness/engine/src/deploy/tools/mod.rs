@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 
 use redrill_machines::{Deadline, MachineError};
 use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Tool};
-use redrill_state::{Outcome, Window};
+use redrill_state::{Outcome, Window, Witnessed};
 
 use crate::deploy::controller::Controller;
 use crate::events::Events;
@@ -78,6 +78,8 @@ pub(crate) struct Deployed {
     pub(crate) passed_over: Vec<String>,
     /// Nanoseconds that each machine's clock was ahead of the controller's, measured right before.
     pub(crate) offsets: BTreeMap<String, i64>,
+    /// By machine: who wrote meanwhile. Empty where that was not watched.
+    pub(crate) witnessed: BTreeMap<String, Witnessed>,
 }
 
 impl Deployed {
@@ -327,6 +329,7 @@ fn record(
         cut: None,
         passed_over: Vec::new(),
         offsets: BTreeMap::new(),
+        witnessed: BTreeMap::new(),
     }
 }
 

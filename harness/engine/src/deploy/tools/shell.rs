@@ -100,7 +100,7 @@ fn on_machine(controller: &Controller, run: &Run, host: &str, text: &str) -> Sea
     let call = call.collect::<Vec<_>>().join(" ");
     let there = format!(
         "d=$(mktemp -d /var/tmp/deploy.XXXXXXXX) && trap 'rm -rf \"$d\"' EXIT && tar -xf - -C \"$d\" && \
-         cd \"$d\"/{} && {{ {call} </dev/null; echo $? >\"$d\"/status; }} | {PROBE} stamp; exit \"$(cat \"$d\"/status)\"",
+         cd \"$d\"/{} && {{ {call} </dev/null; echo $? >\"$d\"/status; }} | {PROBE} stamp; read -r status <\"$d\"/status; exit \"$status\"",
         quoted(&checkout)
     );
     let mut command = controller.command("sh");

@@ -174,6 +174,10 @@ codes! {
         "An operation wrote files with the content that they had."
         "Nothing must be done; a service that watches the file's time may still notice."
         "server.shell(commands=['cp /srv/a /etc/a'])"
+    LeftRunning "LEFT_RUNNING" Unknown [Idempotent]
+        "The second deploy left something that will still act: a process of its login, a timer, a job of at. What it does was not seen."
+        "Let the deploy wait for it, or make it a unit; what acts within a minute is waited for."
+        "server.shell(commands=['(sleep 3600; systemctl restart app) &'])"
     LeftBehind "LEFT_BEHIND" Warning [Idempotent]
         "The second deploy left a new file in /tmp or /var/tmp."
         "Remove it at the end, or give it a name that stays the same."

@@ -32,6 +32,7 @@ mod mounts;
 mod online;
 mod outside;
 mod packages;
+mod pending;
 mod record;
 mod shadow;
 mod sink;
@@ -51,7 +52,7 @@ mod witness;
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: redrill-probe capture [--key] [--times] [--base=NAME]... | files ROOT LIST [NAME] | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | witness DIRECTORY | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET | outside ADDRESS SOCKET | lan SEAT SOCKET | wayout WORD PORT ADDRESS...";
+const USAGE: &str = "usage: redrill-probe capture [--key] [--times] [--base=NAME]... | files ROOT LIST [NAME] | manifest TARGET... | contents | record | watch [MILLISECONDS PORT...] | witness DIRECTORY | pending | clock | stamp | close PORT [MILLISECONDS] | reach HOST PORT | connect HOST PORT | agent [-] | still | identity | online ADDRESS PORT | forward [ADDRESS:]PORT SOCKET | outside ADDRESS SOCKET | lan SEAT SOCKET | wayout WORD PORT ADDRESS...";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -68,6 +69,7 @@ fn main() -> ExitCode {
         ["stamp"] => stamp(std::io::stdin().lock(), std::io::stdout().lock(), now),
         ["contents"] => contents::write(std::io::stdin().lock(), std::io::stdout().lock()),
         ["record"] => record::write(std::io::stdin().lock(), std::io::stdout().lock()),
+        ["pending"] => pending::write(std::io::stdout().lock()),
         ["witness", place] => witness::watch(place),
         ["watch"] => watch::list(std::io::stdout().lock()),
         ["watch", milliseconds, ports @ ..] => watch::watch(milliseconds, ports, std::io::stdout().lock()),

@@ -66,6 +66,17 @@ pub enum Told {
     End,
 }
 
+/// Something of a deploy that will still act when the deploy has ended: a process, a timer, a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    /// The command, or what else it is, in words.
+    pub what: String,
+    /// When it began: nanoseconds since 1970 on the machine's clock.
+    pub since: i64,
+    /// How long until it acts, in nanoseconds, if it says so; negative if it should have.
+    pub left: Option<i64>,
+}
+
 /// All that was seen on one machine during one deploy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Witnessed {

@@ -61,6 +61,7 @@ pub(crate) fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed
         cut: None,
         passed_over: Vec::new(),
         offsets: BTreeMap::new(),
+        leftovers: BTreeMap::new(),
         witnessed: BTreeMap::new(),
     }
 }

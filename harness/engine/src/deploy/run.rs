@@ -14,6 +14,7 @@ use crate::claims::idempotent::{witness, writes};
 use crate::claims::restores::{Between, Restorer, Restores};
 use crate::context::Context;
 use crate::deploy::controller::Controller;
+use crate::deploy::leftovers;
 use crate::deploy::tools::{self, Deployed, Ended};
 use crate::problem::Problem;
 
@@ -131,6 +132,7 @@ impl<M: Machine> Deployer<'_, M> {
             return Err(problem);
         }
         let mut ran = Ran::of(Deployed { offsets, ..deployed? });
+        ran.wait_for_leftovers(machines, &limit).await;
         ran.end_witness(machines, unseen, &limit).await;
         if let Some(followed) = followed {
             ran.end_watching((machines, followed), recorders, &limit).await;
@@ -144,6 +146,16 @@ impl Ran {
     fn of(deployed: Deployed) -> Self {
         let remarks = deployed.remarks.clone();
         Self { deployed, outages: BTreeMap::new(), record: BTreeMap::new(), remarks }
+    }
+
+    /// Before anybody looks at what the deploy did: what it left may still do more.
+    async fn wait_for_leftovers<M: Machine>(&mut self, machines: &[M], limit: &Deadline) {
+        let wait = machines.iter().map(|machine| async {
+            let began = self.deployed.began + self.deployed.offset(machine.name());
+            (machine.name().to_owned(), leftovers::wait(machine, began, limit).await)
+        });
+        let waited = join_all(wait).await;
+        self.deployed.leftovers.extend(waited);
     }
 
     /// Keeps what was seen of who wrote. `unseen` are machines without a witness, and why.

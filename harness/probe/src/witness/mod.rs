@@ -20,7 +20,8 @@ use redrill_state::{Told, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use before::Before;
-use processes::{Processes, Who};
+use processes::Who;
+pub(crate) use processes::{Processes, status};
 use written::Files;
 
 /// How long the end may be overlooked.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::By;
 
+const TRANSIENT: &str = "/run/systemd/transient";
 /// What stands at the end of every way in that a deploy has.
 const MARK: &[u8] = b"SSH_CONNECTION=";
 /// Where the harness's own program lies in every machine.
@@ -41,9 +42,19 @@ pub(crate) struct Processes {
 }
 
 /// What the kernel says of a process, without its programs and its environment.
-struct Status {
-    parent: i32,
+pub(crate) struct Status {
+    pub(crate) parent: i32,
     started: u64,
+}
+
+/// Linux has no other value for programs.
+const TICKS: i64 = 100;
+
+impl Status {
+    /// When it began: nanoseconds since the boot.
+    pub(crate) fn since_boot(&self) -> i64 {
+        i64::try_from(self.started).unwrap_or_default().saturating_mul(1_000_000_000 / TICKS)
+    }
 }
 
 impl Processes {
@@ -117,7 +128,10 @@ fn own(pid: i32) -> Option<By> {
 /// `sudo` cleans the environment, and a daemon's parent is gone: the control group stays.
 fn by_unit(unit: String, program: &Path) -> By {
     let is_session = unit.starts_with("session-") && unit.ends_with(".scope");
-    if (is_session || DOORS.contains(&unit.as_str())) && !is_door(program) { By::Deploy } else { By::Unit(unit) }
+    let is_way_in = (is_session || DOORS.contains(&unit.as_str())) && !is_door(program);
+    // `systemd-run` makes one for the command that it is given.
+    let is_made_for_once = || unit.ends_with(".service") && Path::new(TRANSIENT).join(&unit).exists();
+    if is_way_in || is_made_for_once() { By::Deploy } else { By::Unit(unit) }
 }
 
 /// `sshd`, and of newer releases `sshd-session` and its kin.
@@ -149,7 +163,7 @@ fn innermost(text: &str) -> Option<String> {
 }
 
 /// Format: proc_pid_stat(5).
-fn status(pid: i32) -> Option<Status> {
+pub(crate) fn status(pid: i32) -> Option<Status> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

@@ -1,7 +1,7 @@
 //! The second deploy held against the first: what is kept between the stages, and what the captures say.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redrill_machines::{Deadline, Machine};
 use redrill_model::Moment;
@@ -83,9 +83,9 @@ impl Watch {
         if quiet {
             return "not needed: the second deploy left nothing that noise could excuse".to_owned();
         }
-        let seconds = second.run.seconds;
+        let (long, seconds) = (second.lasted(), second.lasted().as_secs_f64());
         context.tell(&format!("leaving the machines alone for {seconds:.0} s, to see what changes by itself"));
-        tokio::time::sleep(Duration::from_secs_f64(seconds).saturating_sub(began.elapsed())).await;
+        tokio::time::sleep(long.saturating_sub(began.elapsed())).await;
         format!("{seconds:.0} s, as long as the second deploy")
     }
 

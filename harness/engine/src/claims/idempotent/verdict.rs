@@ -7,6 +7,7 @@ use redrill_state::{
 };
 
 use crate::claims::{Counted, SHOWN, code_of, ended, not_reached};
+use crate::deploy::leftovers;
 use crate::deploy::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
 use crate::facts::Facts;
 
@@ -25,6 +26,7 @@ pub(in crate::claims) fn verdict(scenario: &Scenario, facts: &Facts) -> Counted 
         findings.extend(compared.hidden.iter().map(hides_failure));
         findings.extend(other_operations(&compared));
         findings.extend(other_programs(first, second));
+        findings.extend(left_running(second));
     }
     for machine in &scenario.machines {
         match facts.compared.judged.get(&machine.name) {
@@ -100,6 +102,19 @@ fn other_operations(compared: &Compared) -> Option<Finding> {
     finding.evidence =
         missing.iter().map(|o| line('-', o)).chain(added.iter().map(|o| line('+', o))).take(SHOWN).collect();
     Some(finding)
+}
+
+/// What the second deploy left that will still act: nobody will see it.
+fn left_running(second: &Deployed) -> Vec<Finding> {
+    let left = second.leftovers.iter().filter(|(_, left)| !left.pending.is_empty());
+    left.map(|(machine, left)| {
+        let text = "the second deploy left something that will still act; what it does was not seen".to_owned();
+        let mut finding = Finding::new(Code::LeftRunning, &left.pending[0].what, text);
+        finding.machine = Some(machine.clone());
+        finding.evidence = left.pending.iter().take(SHOWN).map(leftovers::told).collect();
+        finding
+    })
+    .collect()
 }
 
 /// The second run must run what the first ran: a script that ends at once leaves everything as it is.

@@ -17,12 +17,14 @@ mod transcript;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use redrill_machines::{Deadline, MachineError};
 use redrill_model::{DeployRun, OperationRef, OperationRun, Pass, Tool};
 use redrill_state::{Outcome, Window, Witnessed};
 
 use crate::deploy::controller::Controller;
+use crate::deploy::leftovers::Leftovers;
 use crate::events::Events;
 pub(crate) use ansible::{command as ansible_command, install as install_ansible_events};
 pub(crate) use detect::resolve;
@@ -78,6 +80,8 @@ pub(crate) struct Deployed {
     pub(crate) passed_over: Vec<String>,
     /// Nanoseconds that each machine's clock was ahead of the controller's, measured right before.
     pub(crate) offsets: BTreeMap<String, i64>,
+    /// By machine: what it left that will still act.
+    pub(crate) leftovers: BTreeMap<String, Leftovers>,
     /// By machine: who wrote meanwhile. Empty where that was not watched.
     pub(crate) witnessed: BTreeMap<String, Witnessed>,
 }
@@ -86,6 +90,12 @@ impl Deployed {
     /// How far a machine's clock was ahead, in nanoseconds.
     pub(crate) fn offset(&self, machine: &str) -> i64 {
         self.offsets.get(machine).copied().unwrap_or_default()
+    }
+
+    /// How long the machines were at work: for as long as the tool ran, and as what it left was waited for.
+    pub(crate) fn lasted(&self) -> Duration {
+        let waited = self.leftovers.values().map(|left| left.waited).max().unwrap_or_default();
+        Duration::from_secs_f64(self.run.seconds) + waited
     }
 }
 
@@ -329,6 +339,7 @@ fn record(
         cut: None,
         passed_over: Vec::new(),
         offsets: BTreeMap::new(),
+        leftovers: BTreeMap::new(),
         witnessed: BTreeMap::new(),
     }
 }

@@ -50,7 +50,7 @@ fn processes(now: i64) -> Vec<Pending> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
         .collect();
-    let boot = now - uptime();
+    let boot = crate::witness::boot();
     let mut found: Vec<(i32, i32, Pending)> = Vec::new();
     for pid in pids {
         let who = known.who(pid);
@@ -86,19 +86,18 @@ fn roots(found: &[(i32, i32, Pending)]) -> Vec<Pending> {
     roots.into_iter().map(|(_, left)| left).collect()
 }
 
-/// Nanoseconds since the boot.
-fn uptime() -> i64 {
-    crate::nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
-}
-
 fn words(pid: i32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
     words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
-/// How long `sleep` was told to sleep, if it is that, in whole seconds.
+/// In how many whole seconds this command is at its end: `sleep`, and what runs an asynchronous task of Ansible's, whose
+/// second word is its limit.
 fn seconds_of_sleep(words: &[String]) -> Option<i64> {
+    if let Some(at) = words.iter().take(2).position(|word| word.ends_with("/async_wrapper.py")) {
+        return words.get(at + 2)?.parse().ok();
+    }
     let [program, times @ ..] = words else { return None };
     if program.rsplit('/').next() != Some("sleep") || times.is_empty() {
         return None;
@@ -177,6 +176,7 @@ mod tests {
             (sleep("sleep 20"), sleep("/usr/bin/sleep 1.5m 10"), sleep("sleep 2h")),
             (Some(20), Some(100), Some(7200))
         );
+        assert_eq!(sleep("/usr/bin/python3 /root/.ansible/tmp/x/async_wrapper.py j7 60 /root/module.py"), Some(60));
         assert_eq!((sleep("sleep infinity"), sleep("sleep"), sleep("sh -c sleep")), (None, None, None));
     }
 

@@ -93,6 +93,12 @@ pub const CLASSES: &[Class] = &[
         ..ANY
     },
     Class {
+        name: "Ansible's results",
+        reason: "Ansible keeps what came of each asynchronous task until somebody asks",
+        infixes: &["/.ansible_async/", "/.ansible/tmp/"],
+        ..ANY
+    },
+    Class {
         name: "clocks and seeds",
         reason: "timers, the clock and the random seed are saved as time goes by",
         prefixes: &[

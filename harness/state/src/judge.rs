@@ -182,7 +182,7 @@ impl Judge<'_> {
             let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
             let socket = self.s2.sockets.get(&change.subject).or_else(|| self.s1.sockets.get(&change.subject));
             let own = Own::of(&change, self.witness);
-            let when = own.map(Own::time).or_else(|| self.when(&change));
+            let when = own.map(|own| self.time_of(own.written())).or_else(|| self.when(&change));
             if change.kind != ChangeKind::Changed && self.is_partial(change.section) {
                 *self.out.left_out.entry("in a section that could not be read whole".to_owned()).or_default() += 1;
             } else if let Some(Own::Left(written)) = own {
@@ -204,6 +204,11 @@ impl Judge<'_> {
         timeless
     }
 
+    /// When it was done; of what was left behind, when the operation ran that left it.
+    fn time_of(&self, written: &Written) -> i64 {
+        if self.window_at(written.last).is_some() { written.last } else { written.began }
+    }
+
     /// What the deploy left where nothing outlives a reboot, and no capture looks.
     fn in_memory(&mut self) {
         let Some(witness) = self.witness else { return };
@@ -214,7 +219,7 @@ impl Judge<'_> {
                 self.left_behind(&written);
                 continue;
             }
-            let window = self.window_at(written.last);
+            let window = self.window_at(self.time_of(&written));
             let silent = window.is_some_and(|window| window.outcome == Outcome::Unchanged);
             let kind = if silent { Observed::SilentChange } else { Observed::RealChange };
             let verb = if written.became == Became::New { "added" } else { "changed" };
@@ -226,7 +231,7 @@ impl Judge<'_> {
     }
 
     fn left_behind(&mut self, written: &Written) {
-        let window = self.window_at(written.last).map(|window| window.number);
+        let window = self.window_at(self.time_of(written)).map(|window| window.number);
         let text = format!("the second deploy left `{}` behind", written.path);
         self.observe(Observed::LeftBehind, &written.path, text, window);
         self.tell_program(written);
@@ -361,7 +366,11 @@ impl Judge<'_> {
                 self.out.noise.push(format!("unit {name} began anew by itself"));
                 continue;
             }
-            let window = self.window_at(new.since).map(|window| window.number);
+            let window = self.window_at(new.since).or_else(|| {
+                let began = self.witness?.asked_before(new.since)?;
+                self.window_at(began)
+            });
+            let window = window.map(|window| window.number);
             let runs = |unit: &Unit| matches!(unit.active.as_str(), "active" | "reloading" | "failed");
             // A job that ran once more interrupts nobody; a running service that began anew does.
             let (kind, text) = if runs(old) && !(old.service_type == "oneshot" && new.active != "failed") {

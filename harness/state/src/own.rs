@@ -40,10 +40,9 @@ impl<'a> Own<'a> {
         }
     }
 
-    /// When it was last written: nanoseconds since 1970 on the machine's clock.
-    pub(crate) fn time(self) -> i64 {
+    pub(crate) fn written(self) -> &'a Written {
         match self {
-            Self::Did(written) | Self::Left(written) => written.last,
+            Self::Did(written) | Self::Left(written) => written,
         }
     }
 }

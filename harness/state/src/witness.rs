@@ -46,10 +46,23 @@ pub struct Written {
     pub program: String,
     /// When it was last written: nanoseconds since 1970 on the machine's clock.
     pub last: i64,
+    /// When the login began in which that process lay: a command that was left behind acts long after its operation.
+    pub began: i64,
     /// Bytes were written, or it was emptied; else it was only opened for writing.
     pub modified: bool,
     /// Whoever else wrote it too.
     pub became: Became,
+}
+
+/// A program that the deploy ran. Times are nanoseconds since 1970 on the machine's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its path.
+    pub program: String,
+    /// When.
+    pub at: i64,
+    /// When the login began in which it ran.
+    pub began: i64,
 }
 
 /// A line of what the probe tells.
@@ -58,8 +71,8 @@ pub struct Written {
 pub enum Told {
     /// A file was written.
     Written(Written),
-    /// The deploy ran this program.
-    Ran(String),
+    /// The deploy ran a program.
+    Ran(Run),
     /// More happened than could be followed, or a place could not be watched: why.
     Missed(String),
     /// The last line: without it the telling is not whole.
@@ -82,8 +95,8 @@ pub struct Pending {
 pub struct Witnessed {
     /// By path.
     written: BTreeMap<String, Vec<Written>>,
-    /// Programs that the deploy ran, as paths.
-    pub programs: BTreeSet<String>,
+    /// Programs that the deploy ran, in order.
+    ran: Vec<Run>,
     /// Why not everything was seen.
     pub missed: Vec<String>,
 }
@@ -101,7 +114,7 @@ impl Witnessed {
         for line in text.lines() {
             match serde_json::from_str(line) {
                 Ok(Told::Written(written)) => seen.written.entry(written.path.clone()).or_default().push(written),
-                Ok(Told::Ran(program)) => drop(seen.programs.insert(program)),
+                Ok(Told::Ran(run)) => seen.ran.push(run),
                 Ok(Told::Missed(why)) => seen.missed.push(why),
                 Ok(Told::End) => whole = true,
                 Err(error) => seen.missed.push(format!("a line could not be read: {error}")),
@@ -118,6 +131,17 @@ impl Witnessed {
         self.written.get(path)?.iter().find(|written| written.by == Writer::Deploy)
     }
 
+    /// The programs that the deploy ran, as paths.
+    pub fn programs(&self) -> BTreeSet<&str> {
+        self.ran.iter().map(|run| run.program.as_str()).collect()
+    }
+
+    /// When the login began that asked a manager to do something right before `when`, if one did.
+    pub(crate) fn asked_before(&self, when: i64) -> Option<i64> {
+        let is_asking = |run: &&Run| MANAGERS.contains(&name_of(&run.program)) && (0..SOON).contains(&(when - run.at));
+        self.ran.iter().rev().find(is_asking).map(|run| run.began)
+    }
+
     /// Every file that the deploy wrote.
     pub fn of_deploy(&self) -> impl Iterator<Item = &Written> {
         self.written.values().flatten().filter(|written| written.by == Writer::Deploy)
@@ -132,6 +156,15 @@ impl Witnessed {
     }
 }
 
+/// Programs by which somebody tells a manager to start, stop or restart something.
+const MANAGERS: [&str; 6] = ["systemctl", "service", "invoke-rc.d", "supervisorctl", "docker", "loginctl"];
+/// Between the question and what comes of it, in nanoseconds.
+const SOON: i64 = 10_000_000_000;
+
+fn name_of(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
+}
+
 /// What any script is run by, and what the harness runs around one: that these ran says nothing about the script.
 const AROUND: [&str; 13] =
     ["sh", "dash", "bash", "zsh", "ksh", "env", "sudo", "su", "locale-check", "sftp-server", "mktemp", "tar", "rm"];
@@ -140,8 +173,8 @@ const AROUND: [&str; 13] =
 /// left untouched shows nothing. A first run that ran no programs beside its shell's own says nothing either.
 pub fn is_another_run(first: &Witnessed, second: &Witnessed) -> bool {
     let work = |seen: &Witnessed| -> BTreeSet<String> {
-        let name = |path: &String| path.rsplit('/').next().unwrap_or_default().to_owned();
-        seen.programs.iter().map(name).filter(|name| !AROUND.contains(&name.as_str())).collect()
+        let names = seen.ran.iter().map(|run| name_of(&run.program));
+        names.filter(|name| !AROUND.contains(name)).map(str::to_owned).collect()
     };
     let (first, second) = (work(first), work(second));
     !first.is_empty() && first.is_disjoint(&second)
@@ -152,18 +185,21 @@ mod tests {
     use super::*;
 
     fn ran(programs: &[&str]) -> Witnessed {
-        Witnessed { programs: programs.iter().map(|p| (*p).to_owned()).collect(), ..Witnessed::default() }
+        let run = |(at, program): (i64, &&str)| Run { program: (*program).to_owned(), at, began: 0 };
+        Witnessed { ran: (0..).zip(programs).map(run).collect(), ..Witnessed::default() }
     }
 
     #[test]
     fn a_telling_that_breaks_off_says_so() {
-        let written = r#"{"written":{"path":"/run/x","by":"deploy","program":"/bin/tee","last":5,"modified":true,"became":"new"}}"#;
-        let other = r#"{"written":{"path":"/run/x","by":{"unit":"app.service"},"program":"","last":6,"modified":true,"became":"new"}}"#;
-        let seen = Witnessed::read(&format!("{written}\n{other}\n{{\"ran\":\"/bin/tee\"}}\n\"end\"\n"));
+        let written = r#"{"written":{"path":"/run/x","by":"deploy","program":"/bin/tee","last":5,"began":1,"modified":true,"became":"new"}}"#;
+        let other = r#"{"written":{"path":"/run/x","by":{"unit":"app.service"},"program":"","last":6,"began":1,"modified":true,"became":"new"}}"#;
+        let seen = Witnessed::read(&format!(
+            "{written}\n{other}\n{{\"ran\":{{\"program\":\"/bin/tee\",\"at\":4,\"began\":1}}}}\n\"end\"\n"
+        ));
         assert_eq!(seen.missed, [""; 0]);
         assert_eq!(seen.by_deploy("/run/x").map(|written| written.last), Some(5));
         assert_eq!(seen.of_deploy().count(), 1);
-        assert!(seen.programs.contains("/bin/tee"));
+        assert!(seen.programs().contains("/bin/tee"));
         assert_eq!(Witnessed::read(written).missed, ["the telling breaks off"]);
         assert_eq!(Witnessed::read("nonsense\n\"end\"").missed.len(), 1);
     }
@@ -172,7 +208,7 @@ mod tests {
     fn a_writer_that_could_not_be_told_is_no_secret() {
         let line = |path: &str, by: &str| {
             format!(
-                r#"{{"written":{{"path":"{path}","by":"{by}","program":"","last":1,"modified":true,"became":"changed"}}}}"#
+                r#"{{"written":{{"path":"{path}","by":"{by}","program":"","last":1,"began":1,"modified":true,"became":"changed"}}}}"#
             )
         };
         let text = [

@@ -7,7 +7,6 @@ mod before;
 mod processes;
 mod written;
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -16,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::fanotify::{
     EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
 };
-use redrill_state::{Told, Writer};
+use redrill_state::{Run, Told, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use before::Before;
@@ -49,11 +48,21 @@ pub(crate) fn watch(place: &str) -> io::Result<()> {
     fs::rename(unfinished, place.join("seen"))
 }
 
+/// Programs that are told; no deploy runs more.
+const MOST_RUNS: usize = 200_000;
+
+/// When the kernel booted: nanoseconds since 1970, by the clock as it is now.
+pub(crate) fn boot() -> i64 {
+    crate::now() - crate::nanoseconds(rustix::time::clock_gettime(rustix::time::ClockId::Boottime))
+}
+
 struct Witness {
     kernel: Fanotify,
     processes: Processes,
     files: Files,
-    ran: BTreeSet<PathBuf>,
+    ran: Vec<Run>,
+    /// Nanoseconds since 1970.
+    boot: i64,
     missed: Vec<String>,
 }
 
@@ -75,7 +84,8 @@ impl Witness {
                 missed.push(format!("what is written below {} was not watched: {error}", mount.point));
             }
         }
-        Ok(Self { kernel, processes: Processes::default(), files: Files::default(), ran: BTreeSet::new(), missed })
+        let (processes, files, ran) = (Processes::default(), Files::default(), Vec::new());
+        Ok(Self { kernel, processes, files, ran, boot: boot(), missed })
     }
 
     /// Until something happens, or it is time to look for the end.
@@ -128,8 +138,10 @@ impl Witness {
         if is_loader(&program) {
             return;
         }
-        if self.processes.runs(pid, &program, is_script(fd)) == By::Deploy {
-            self.ran.insert(program);
+        let who = self.processes.runs(pid, &program, is_script(fd));
+        if who.by == By::Deploy && self.ran.len() < MOST_RUNS {
+            let began = self.boot + who.began;
+            self.ran.push(Run { program: shown(&program), at: crate::now(), began });
         }
     }
 
@@ -138,11 +150,11 @@ impl Witness {
             serde_json::to_writer(&mut *out, told)?;
             out.write_all(b"\n")
         };
-        for written in self.files.end(before) {
+        for written in self.files.end(before, self.boot) {
             line(&Told::Written(written))?;
         }
-        for program in &self.ran {
-            line(&Told::Ran(shown(program)))?;
+        for run in self.ran {
+            line(&Told::Ran(run))?;
         }
         self.missed.extend(self.files.missed());
         self.missed.dedup();

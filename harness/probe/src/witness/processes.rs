@@ -22,6 +22,8 @@ pub(crate) struct Who {
     pub(crate) by: By,
     /// What it runs; empty if it had ended.
     pub(crate) program: PathBuf,
+    /// When the first of its ancestors began that is whose it is: nanoseconds since the boot.
+    pub(crate) began: i64,
 }
 
 #[derive(Debug)]
@@ -61,7 +63,7 @@ impl Processes {
     /// Whose it is. One that has ended is known if it was asked about before.
     pub(crate) fn who(&mut self, pid: i32) -> Who {
         let Some(status) = status(pid) else {
-            let gone = || Who { by: By::Unknown, program: PathBuf::new() };
+            let gone = || Who { by: By::Unknown, program: PathBuf::new(), began: 0 };
             return self.known.get(&pid).map_or_else(gone, |known| known.who.clone());
         };
         let same = self.known.get(&pid).filter(|known| known.started == status.started);
@@ -72,13 +74,14 @@ impl Processes {
             Some(known) => (known.who.program.clone(), known.script),
             None => (program_of(pid), false),
         };
-        let who = Who { by: self.find(pid, &status), program };
+        let (by, began) = self.find(pid, &status);
+        let who = Who { by, program, began };
         self.known.insert(pid, Known { who: who.clone(), started: status.started, script, anew: false });
         who
     }
 
     /// It is about to run `program`. Returns whose it is.
-    pub(crate) fn runs(&mut self, pid: i32, program: &Path, script: bool) -> By {
+    pub(crate) fn runs(&mut self, pid: i32, program: &Path, script: bool) -> Who {
         let mut who = self.who(pid);
         if let Some(known) = self.known.get_mut(&pid) {
             if known.script {
@@ -91,28 +94,28 @@ impl Processes {
             known.anew = !matches!(who.by, By::Harness | By::Deploy);
             known.who = who.clone();
         }
-        who.by
+        who
     }
 
-    /// Looks at it and then at its ancestors: what they are, it is.
-    fn find(&self, pid: i32, status: &Status) -> By {
-        if let Some(by) = own(pid) {
-            return by;
-        }
+    /// Looks at it and then at its ancestors: what they are, it is. Also returns when that began.
+    fn find(&self, pid: i32, status: &Status) -> (By, i64) {
+        let mut found = own(pid).map(|by| (by, status.since_boot()));
         let mut parent = status.parent;
         for _ in 0..DEEPEST {
             let Some(above) = (parent > 1).then(|| self::status(parent)).flatten() else { break };
             if is_door(&program_of(parent)) {
                 // What PAM runs for a login, and not what the login runs: that would show where it came from.
-                return unit_of(pid).map_or(By::Unknown, By::Unit);
+                let by = || (unit_of(pid).map_or(By::Unknown, By::Unit), status.since_boot());
+                return found.unwrap_or_else(by);
             }
-            let known = self.known.get(&parent).filter(|known| known.started == above.started);
-            match known.map(|known| known.who.by.clone()).or_else(|| own(parent)) {
-                Some(by @ (By::Harness | By::Deploy)) => return by,
-                _ => parent = above.parent,
+            match self.known.get(&parent).filter(|known| known.started == above.started).map(|known| &known.who) {
+                Some(Who { by: by @ (By::Harness | By::Deploy), began, .. }) => return (by.clone(), *began),
+                _ => found = own(parent).map(|by| (by, above.since_boot())).or(found),
             }
+            parent = above.parent;
         }
-        unit_of(pid).map_or(By::Unknown, |unit| by_unit(unit, &program_of(pid)))
+        let by_unit = || unit_of(pid).map_or(By::Unknown, |unit| by_unit(unit, &program_of(pid)));
+        found.unwrap_or_else(|| (by_unit(), status.since_boot()))
     }
 }
 
@@ -239,7 +242,7 @@ mod tests {
         let shell = shell.as_mut().expect("started");
         let pid = i32::try_from(shell.id()).expect("small");
         let mut processes = Processes::default();
-        assert_ne!(processes.runs(pid, Path::new("/usr/bin/sleep"), false), By::Deploy);
+        assert_ne!(processes.runs(pid, Path::new("/usr/bin/sleep"), false).by, By::Deploy);
         std::io::Write::write_all(&mut shell.stdin.take().expect("piped"), b"\n").expect("told");
         while !program_of(pid).ends_with("sleep") {
             std::thread::sleep(std::time::Duration::from_millis(5));

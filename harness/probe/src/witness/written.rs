@@ -30,6 +30,8 @@ struct Entry {
 struct Deed {
     program: PathBuf,
     last: i64,
+    /// Nanoseconds since the boot.
+    began: i64,
     modified: bool,
 }
 
@@ -59,14 +61,15 @@ impl Files {
         entry.path = path_of(fd);
         // Nothing else tells that a file was emptied.
         let modified = modified || stat.st_size == 0;
-        let deed = entry.by.entry(who.by).or_insert(Deed { program: PathBuf::new(), last: 0, modified: false });
+        let deed =
+            entry.by.entry(who.by).or_insert(Deed { program: PathBuf::new(), last: 0, began: 0, modified: false });
         deed.last = crate::now();
         deed.modified |= modified;
-        deed.program = who.program;
+        (deed.program, deed.began) = (who.program, who.began);
     }
 
-    /// What became of each, at the end. A file of which only a name is left that leads nowhere was a step on the way.
-    pub(crate) fn end(&self, before: &Before) -> Vec<Written> {
+    /// What became of each, at the end; `boot` in nanoseconds since 1970. A file of which only a name is left that leads nowhere was a step on the way.
+    pub(crate) fn end(&self, before: &Before, boot: i64) -> Vec<Written> {
         let mut seen = BTreeSet::new();
         let mut all = Vec::new();
         for entry in self.entries.values() {
@@ -79,6 +82,7 @@ impl Files {
                     by: writer,
                     program: shown(&deed.program),
                     last: deed.last,
+                    began: boot + deed.began,
                     modified: deed.modified,
                     became,
                 };
@@ -140,7 +144,7 @@ mod tests {
     }
 
     fn who(by: By) -> Who {
-        Who { by, program: PathBuf::from("/bin/tee") }
+        Who { by, program: PathBuf::from("/bin/tee"), began: 0 }
     }
 
     #[test]
@@ -151,7 +155,7 @@ mod tests {
         let mut files = Files::default();
         files.wrote(File::open(&new).expect("opened").as_fd(), who(By::Deploy), true);
         fs::rename(&new, &end).expect("renamed");
-        let told = files.end(&Before::default());
+        let told = files.end(&Before::default(), 0);
         assert_eq!(told.len(), 1);
         assert_eq!((told[0].path.as_str(), &told[0].by), (end.to_str().expect("text"), &Writer::Deploy));
     }
@@ -166,7 +170,7 @@ mod tests {
         files.wrote(file.as_fd(), who(By::Unit("app.service".to_owned())), true);
         files.wrote(file.as_fd(), who(By::Deploy), false);
         files.wrote(file.as_fd(), who(By::Harness), true);
-        let told = files.end(&Before::default());
+        let told = files.end(&Before::default(), 0);
         let seen: Vec<(&Writer, bool)> = told.iter().map(|written| (&written.by, written.modified)).collect();
         assert_eq!(seen, [(&Writer::Deploy, false), (&Writer::Unit("app.service".to_owned()), true)]);
     }
@@ -178,6 +182,6 @@ mod tests {
         File::create(&path).expect("made");
         let mut files = Files::default();
         files.wrote(File::open(&path).expect("opened").as_fd(), who(By::Deploy), false);
-        assert!(files.end(&Before::default())[0].modified);
+        assert!(files.end(&Before::default(), 0)[0].modified);
     }
 }

@@ -276,7 +276,7 @@ fn only_a_deploy_without_effect_needs_no_control() {
 /// What the third witness saw of one file.
 fn witnessed(path: &str, by: &str, became: &str, modified: bool) -> Witnessed {
     let written = format!(
-        r#"{{"written":{{"path":"{path}","by":{by},"program":"/usr/bin/tee","last":11500000000,"modified":{modified},"became":"{became}"}}}}"#
+        r#"{{"written":{{"path":"{path}","by":{by},"program":"/usr/bin/tee","last":11500000000,"began":11400000000,"modified":{modified},"became":"{became}"}}}}"#
     );
     Witnessed::read(&format!("{written}\n\"end\"\n"))
 }

@@ -126,7 +126,7 @@ fn other_programs(first: &Deployed, second: &Deployed) -> Vec<Finding> {
             let text = "the second run ran none of the programs that the first one ran: it was another run".to_owned();
             let mut finding = Finding::new(Code::NotProven, "second deploy", text);
             finding.machine = Some(machine.clone());
-            finding.evidence = before.programs.iter().take(SHOWN).map(|program| format!("- {program}")).collect();
+            finding.evidence = before.programs().iter().take(SHOWN).map(|program| format!("- {program}")).collect();
             finding
         })
         .collect()

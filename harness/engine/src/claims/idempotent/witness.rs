@@ -66,7 +66,7 @@ mod tests {
         assert_eq!(cut, ["who writes on `web` was not all seen: the telling breaks off"]);
         let line = |n: usize| {
             format!(
-                r#"{{"written":{{"path":"/a{n}","by":"unknown","program":"","last":1,"modified":true,"became":"new"}}}}"#
+                r#"{{"written":{{"path":"/a{n}","by":"unknown","program":"","last":1,"began":1,"modified":true,"became":"new"}}}}"#
             )
         };
         let text: Vec<String> = (0..7).map(line).chain(["\"end\"".to_owned()]).collect();

@@ -5,6 +5,8 @@
 
 use crate::diff::{Change, ChangeKind};
 use crate::entries::{Socket, Unit};
+use crate::network::{FOLLOWS, WITH_ITS_OWNER};
+use crate::processes::{OF_JOB, OF_UNIT, RUNS_ON};
 use crate::sections::Section;
 
 /// A kind of difference that is left out, and why.
@@ -273,6 +275,15 @@ pub fn canonicalisers() -> Vec<Canonicaliser> {
         ("helpers on demand", HELPER, "whether a static unit with a D-Bus name is active"),
         ("devices", DEVICE, "*.device units that come and go"),
         ("clients", CLIENT, "UDP sockets on ephemeral ports"),
+        (
+            "processes of units",
+            OF_UNIT,
+            "processes of a unit whose run is another, or that is not there in both captures",
+        ),
+        ("processes of jobs", OF_JOB, "processes of a oneshot unit that does not remain active"),
+        ("processes that rename themselves", RUNS_ON, "a process of the same number and start with other arguments"),
+        ("settings of what came or went", WITH_ITS_OWNER, "kernel settings that no file declares"),
+        ("settings of interfaces", FOLLOWS, "net.*.conf.INTERFACE settings that change with the one for all"),
         ("the engine's resolver", RESOLVER, "sockets of 127.0.0.11 that no process of the machine holds"),
     ];
     let rule = |(name, reason, places): (_, _, &str)| Canonicaliser { name, reason, places: places.to_owned() };

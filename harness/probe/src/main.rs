@@ -25,6 +25,7 @@ mod identity;
 mod keys;
 mod known;
 mod lan;
+mod lives;
 mod locale;
 mod managers;
 mod manifest;

@@ -111,7 +111,7 @@ fn show(names: &[&str]) -> BTreeMap<String, State> {
 }
 
 /// When this boot began, on the clock of now.
-fn boot() -> i64 {
+pub(crate) fn boot() -> i64 {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     crate::now() - (monotonic.tv_sec * 1_000_000_000 + monotonic.tv_nsec)
 }

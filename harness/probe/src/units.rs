@@ -16,6 +16,7 @@ use redrill_state::{Section, Unit};
 
 use crate::cgroups;
 use crate::found::{Found, Root};
+use crate::lives;
 use crate::managers::{self, Manager};
 use crate::stale::{self, Service};
 
@@ -40,9 +41,12 @@ const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
 pub(crate) fn read(root: &Root) -> Found {
     let mut found = Found::new(Section::Units);
     let files = UnitFiles::of(root);
-    let text = said(&mut found, Command::new("systemctl").args(LIST_UNITS));
+    let text = said(&mut found, &mut systemctl(&LIST_UNITS));
     let mut units = files.units(&text, Path::new(INVOCATIONS));
     units.retain(|name, _| !OWN.contains(&name.as_str()));
+    if let Err(error) = lives::fill(&mut units, systemctl) {
+        found.gap(error);
+    }
     let limits = cgroups::limits(root);
     for unit in units.values_mut() {
         unit.limits = limits.get(&unit.name).cloned().unwrap_or_default();
@@ -70,10 +74,19 @@ fn of_user(root: &Root, found: &mut Found, manager: &Manager, itself: Option<&Un
     let mut units = files.units(&text, &manager.invocations(root));
     // Those that every user could start, and this one does not.
     units.retain(|name, unit| loaded.contains(name.as_str()) || unit.enabled != "static");
+    if let Err(error) = lives::fill(&mut units, |words| manager.systemctl(words)) {
+        found.gap(error);
+    }
     units.extend(itself.map(|unit| ("manager".to_owned(), unit.clone())));
     for (name, unit) in units {
         found.add(Unit { name: manager.name(&name), ..unit });
     }
+}
+
+fn systemctl(words: &[&str]) -> Command {
+    let mut command = Command::new("systemctl");
+    command.args(words);
+    command
 }
 
 fn said(found: &mut Found, command: &mut Command) -> String {

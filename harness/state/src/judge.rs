@@ -333,7 +333,7 @@ impl Judge<'_> {
             Section::Units => {
                 self.s2.units.get(&change.subject).map(|unit| unit.since).filter(|since| *since > self.began)
             }
-            Section::Processes => processes::began(self.s2, &change.subject).filter(|since| *since > self.began),
+            Section::Processes => processes::began(self.s1, self.s2, &change.subject),
             // A file that is as it was says nothing about when a value beside it changed.
             section => {
                 let source = [self.s2, self.s1].into_iter().find_map(|s| s.source(section, &change.subject))?;

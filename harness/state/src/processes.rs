@@ -112,9 +112,11 @@ pub(crate) fn explained(change: &Change, before: &Capture, after: &Capture) -> O
     .then_some(RUNS_ON)
 }
 
-/// When the youngest process of a kind began.
-pub(crate) fn began(capture: &Capture, subject: &str) -> Option<i64> {
-    process(capture, subject)?.runs.iter().map(|run| run.since).max()
+/// When the youngest process began that is there after and was not before.
+pub(crate) fn began(before: &Capture, after: &Capture, subject: &str) -> Option<i64> {
+    let old = alive(before);
+    let fresh = process(after, subject)?.runs.iter().filter(|run| !old.contains(&run.id()));
+    fresh.map(|run| run.since).max()
 }
 
 /// Only a unit that runs on has processes of which nobody else tells.

@@ -24,10 +24,12 @@ const TICKS: i64 = 100;
 /// Where the harness's own programs lie.
 const OWN: &str = "/run/redrill/";
 /// What belongs to a login that is there, with all below it.
-const LOGINS: [&str; 4] = ["sshd", "sshd-session", "sshd-auth", "login"];
+const LOGINS: [&str; 5] = ["dropbear", "login", "sshd", "sshd-auth", "sshd-session"];
 /// Helpers that are started when somebody needs them, and end when nobody does.
 const ON_DEMAND: [&str; 7] =
     ["dbus-daemon", "dirmngr", "gpg-agent", "keyboxd", "scdaemon", "ssh-agent", "systemd-userwork"];
+/// What engines start for each container, which is told as a container.
+const OF_CONTAINERS: [&str; 6] = ["conmon", "containerd-shim", "crun", "docker-proxy", "runc", "slirp4netns"];
 /// What these start ends by itself: jobs of a schedule, commands of a script, helpers of a bus.
 const OF_JOBS: [&str; 12] = [
     "anacron",
@@ -121,21 +123,18 @@ impl Look {
         let boot = boot();
         let mut kinds: BTreeMap<String, Process> = BTreeMap::new();
         for (seen, unit) in self.counted(&names) {
-            let stays = seen_again(root, seen);
-            if !stays {
+            if !seen_again(root, seen) {
                 continue;
             }
             let since = boot + i64::try_from(seen.ticks).unwrap_or_default() * (1_000_000_000 / TICKS) + TICK_MIDDLE;
-            let mut process = Process {
+            let process = Process {
                 user: names.user(seen.uid),
                 program: seen.script(root).unwrap_or_else(|| seen.program.clone()),
                 arguments: keyed(key, [seen.program.as_bytes(), b"\0", &seen.words].concat()),
                 unit,
                 ..Process::default()
             };
-            process.listens = listens(root, seen.pid, &sockets);
-            let kind = redrill_state::Facts::subject(&process);
-            let kind = kinds.entry(kind).or_insert(process);
+            let kind = kinds.entry(redrill_state::Facts::subject(&process)).or_insert(process);
             kind.listens |= listens(root, seen.pid, &sockets);
             kind.runs.push(Run { pid: seen.pid, ticks: seen.ticks, since });
         }
@@ -162,6 +161,7 @@ impl Look {
         let is_own = |seen: &Seen| seen.program.starts_with(OWN) || (seen.parent == 0 && seen.pid != 1);
         seen.pid == 1
             || ON_DEMAND.contains(&seen.name())
+            || OF_CONTAINERS.iter().any(|of| seen.name().starts_with(of))
             || self.line(seen).any(|one| is_own(one) || LOGINS.contains(&one.name()))
     }
 
@@ -350,6 +350,7 @@ mod tests {
             (10, 9, 0, "/usr/bin/sleep", "3600", session),
             (11, 1, 0, "/usr/bin/sleep", "3600", "/system.slice/ssh.service"),
             (12, 1, 0, "/usr/bin/gpg-agent", "--daemon", session),
+            (13, 1, 0, "/usr/bin/containerd-shim-runc-v2", "-id 1", "/system.slice/docker.service"),
         ];
         assert_eq!(counted(&lines), [9, 11]);
     }

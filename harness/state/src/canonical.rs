@@ -254,6 +254,7 @@ const LOGIN: &str = "a login of the deploy tool or of the harness";
 const RESOLVER: &str = "the container engine's own name server";
 const JOB: &str = "a job that its timer starts and that ends by itself";
 const HELPER: &str = "a helper that D-Bus starts on demand and that ends by itself";
+const IDLE: &str = "a service that its socket starts when a client comes, and nothing else";
 const DEVICE: &str = "the kernel's list of devices";
 const CLIENT: &str = "a client's socket on a port that the kernel picked";
 
@@ -273,6 +274,7 @@ pub fn canonicalisers() -> Vec<Canonicaliser> {
         ("logins", LOGIN, "units session-*.scope, user-*.slice, user@*.service and their kin"),
         ("jobs of timers", JOB, "whether a oneshot unit is active that a timer starts"),
         ("helpers on demand", HELPER, "whether a static unit with a D-Bus name is active"),
+        ("services of sockets", IDLE, "whether a unit is active that a socket starts and that is not enabled itself"),
         ("devices", DEVICE, "*.device units that come and go"),
         ("clients", CLIENT, "UDP sockets on ephemeral ports"),
         (
@@ -318,13 +320,21 @@ fn explained_unit(change: &Change, unit: &Unit) -> Option<&'static str> {
     if transient && unit.service_type == "oneshot" && unit.triggered_by.contains(".timer") {
         return Some(JOB);
     }
-    if transient && !unit.bus_name.is_empty() && unit.enabled == "static" {
+    if transient && is_helper(unit) {
         return Some(HELPER);
+    }
+    if transient && unit.triggered_by.contains(".socket") && ["static", "disabled"].contains(&unit.enabled.as_str()) {
+        return Some(IDLE);
     }
     if change.kind != ChangeKind::Changed && unit.name.ends_with(".device") {
         return Some(DEVICE);
     }
     None
+}
+
+/// Whether D-Bus starts it when somebody asks, and it ends when nobody does.
+pub(crate) fn is_helper(unit: &Unit) -> bool {
+    !unit.bus_name.is_empty() && unit.enabled == "static"
 }
 
 /// Units that exist because somebody is logged in.
@@ -439,6 +449,9 @@ mod tests {
         assert!(explained(&change, Some(&unit("oneshot", "x.timer")), None).is_some());
         assert_eq!(explained(&change, Some(&unit("simple", "x.timer")), None), None);
         assert_eq!(explained(&change, Some(&unit("oneshot", "")), None), None);
+        let of_socket = |enabled: &str| Unit { enabled: enabled.into(), ..unit("simple", "x.socket") };
+        assert_eq!(explained(&change, Some(&of_socket("static")), None), Some(IDLE));
+        assert_eq!(explained(&change, Some(&of_socket("enabled")), None), None, "it is to run all the time");
         change.differences[0].attribute = "enabled";
         assert_eq!(explained(&change, Some(&unit("oneshot", "x.timer")), None), None, "disabling a job is a change");
     }

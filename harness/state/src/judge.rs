@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::{explained, is_login};
+use crate::canonical::{explained, is_helper, is_login};
 use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
@@ -380,7 +380,7 @@ impl Judge<'_> {
             // A job that ran once more interrupts nobody; a running service that began anew does, and a oneshot that
             // remains active took back what it had done.
             let job = old.service_type == "oneshot" && old.active != "active" && new.active != "failed";
-            let (kind, text) = if runs(old) && !job {
+            let (kind, text) = if runs(old) && !job && !is_helper(new) {
                 (Observed::Disruptive, format!("the second deploy restarted `{name}`"))
             } else {
                 (Observed::UnitRan, format!("`{name}` ran once more during the second deploy"))
@@ -497,5 +497,7 @@ pub(crate) fn evidence(attribute: &str, before: &str, after: &str) -> String {
     format!("{attribute}: {} -> {}", shown(before), shown(after))
 }
 
+#[cfg(test)]
+mod sections;
 #[cfg(test)]
 mod tests;

@@ -136,7 +136,7 @@ struct Judge<'a> {
     out: Judgement,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
     fn observe(&mut self, kind: Observed, subject: &str, summary: String, window: Option<usize>) {
         let (subject, evidence) = (subject.to_owned(), Vec::new());
         self.out.observations.push(Observation { kind, section: None, subject, summary, window, evidence });
@@ -280,19 +280,31 @@ impl Judge<'_> {
         };
         let candidates: Vec<&Window> = self.windows.iter().filter(idle).collect();
         for change in changes {
-            match candidates[..] {
+            let able = self.able(change.section);
+            match if able.is_empty() { &candidates } else { &able }[..] {
                 [only] => self.change(change, Some((only.start + only.end) / 2)),
                 [] => self.change(change, None),
-                _ => {
-                    let names: Vec<String> = candidates.iter().map(|w| format!("`{}`", w.name)).collect();
-                    let numbers = candidates.iter().map(|w| w.number);
-                    self.suspects.extend(numbers);
-                    self.changed(change, None, true);
-                    if let Some(observation) = self.out.observations.last_mut() {
-                        observation.evidence.push(format!("one of these operations did it: {}", names.join(", ")));
-                    }
-                }
+                ref several => self.one_of(change, several),
             }
+        }
+    }
+
+    /// Operations during which the deploy ran a program that makes such changes.
+    fn able(&self, section: Section) -> Vec<&'a Window> {
+        let tools = own::tools_of(section);
+        let times = self.witness.map(|witness| witness.times_of(tools)).unwrap_or_default();
+        let numbers: BTreeSet<usize> =
+            times.into_iter().filter_map(|time| self.window_at(time)).map(|window| window.number).collect();
+        self.windows.iter().filter(|window| numbers.contains(&window.number)).collect()
+    }
+
+    fn one_of(&mut self, change: &Change, several: &[&Window]) {
+        let names: Vec<String> = several.iter().map(|w| format!("`{}`", w.name)).collect();
+        self.suspects.extend(several.iter().filter(|w| w.outcome == Outcome::Changed).map(|w| w.number));
+        let reported = several.iter().any(|w| w.outcome != Outcome::Unchanged);
+        self.changed(change, None, reported);
+        if let Some(observation) = self.out.observations.last_mut() {
+            observation.evidence.push(format!("one of these operations did it: {}", names.join(", ")));
         }
     }
 

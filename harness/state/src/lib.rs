@@ -42,4 +42,4 @@ pub use settings::{
     KernelModule, LocaleSetting, Mount, Shadow, SshdOption, SudoRule, Swap, Sysctl, TimeZone, Timer,
 };
 pub use trend::{Trend, Trends};
-pub use witness::{Became, Pending, Run, Told, Witnessed, Writer, Written, is_another_run};
+pub use witness::{Became, Pending, RanProgram, Told, Witnessed, Writer, Written, is_another_run};

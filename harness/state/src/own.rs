@@ -47,6 +47,24 @@ impl<'a> Own<'a> {
     }
 }
 
+/// Programs that change what has no time of its own: the kernel's state, and what managers hold.
+pub(crate) fn tools_of(section: Section) -> &'static [&'static str] {
+    match section {
+        Section::Sysctl => &["sysctl"],
+        Section::Firewall => &["nft", "iptables", "ip6tables", "iptables-restore", "ip6tables-restore", "ipset", "ufw"],
+        Section::Mounts => &["mount", "umount"],
+        Section::ManagerVariables => &["systemctl"],
+        Section::HostName => &["hostname", "hostnamectl"],
+        Section::Modules => &["modprobe", "insmod", "rmmod"],
+        Section::Links | Section::Addresses | Section::Routes | Section::RoutingRules | Section::Neighbours => {
+            &["ip", "ifconfig", "route", "ifup", "ifdown"]
+        }
+        Section::Queues => &["tc"],
+        Section::WireGuard => &["wg", "wg-quick"],
+        _ => &[],
+    }
+}
+
 /// Whether something is there now that was not there before a deploy, in a place that no capture holds.
 pub(crate) fn is_in_memory(written: &Written) -> bool {
     written.modified && matches!(written.became, Became::New | Became::Changed | Became::Appended)

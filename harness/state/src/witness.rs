@@ -56,7 +56,7 @@ pub struct Written {
 
 /// A program that the deploy ran. Times are nanoseconds since 1970 on the machine's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct RanProgram {
     /// Its path.
     pub program: String,
     /// When.
@@ -72,7 +72,7 @@ pub enum Told {
     /// A file was written.
     Written(Written),
     /// The deploy ran a program.
-    Ran(Run),
+    Ran(RanProgram),
     /// More happened than could be followed, or a place could not be watched: why.
     Missed(String),
     /// The last line: without it the telling is not whole.
@@ -96,7 +96,7 @@ pub struct Witnessed {
     /// By path.
     written: BTreeMap<String, Vec<Written>>,
     /// Programs that the deploy ran, in order.
-    ran: Vec<Run>,
+    ran: Vec<RanProgram>,
     /// Why not everything was seen.
     pub missed: Vec<String>,
 }
@@ -136,9 +136,15 @@ impl Witnessed {
         self.ran.iter().map(|run| run.program.as_str()).collect()
     }
 
+    /// When programs of these names ran.
+    pub(crate) fn times_of(&self, names: &[&str]) -> Vec<i64> {
+        self.ran.iter().filter(|run| names.contains(&name_of(&run.program))).map(|run| run.at).collect()
+    }
+
     /// When the login began that asked a manager to do something right before `when`, if one did.
     pub(crate) fn asked_before(&self, when: i64) -> Option<i64> {
-        let is_asking = |run: &&Run| MANAGERS.contains(&name_of(&run.program)) && (0..SOON).contains(&(when - run.at));
+        let is_asking =
+            |run: &&RanProgram| MANAGERS.contains(&name_of(&run.program)) && (0..SOON).contains(&(when - run.at));
         self.ran.iter().rev().find(is_asking).map(|run| run.began)
     }
 
@@ -185,7 +191,7 @@ mod tests {
     use super::*;
 
     fn ran(programs: &[&str]) -> Witnessed {
-        let run = |(at, program): (i64, &&str)| Run { program: (*program).to_owned(), at, began: 0 };
+        let run = |(at, program): (i64, &&str)| RanProgram { program: (*program).to_owned(), at, began: 0 };
         Witnessed { ran: (0..).zip(programs).map(run).collect(), ..Witnessed::default() }
     }
 

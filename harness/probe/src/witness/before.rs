@@ -12,12 +12,13 @@ use crate::walk::Walk;
 /// Logs, temporary files, and what lives in memory.
 const PLACES: [&str; 5] = ["/var/log", "/tmp", "/var/tmp", "/run", "/dev/shm"];
 /// In there nobody but the system writes, or nobody else's business.
-const CLOSED: [&str; 8] = [
+const CLOSED: [&str; 9] = [
     "/var/log/journal",
     "/run/log",
     "/run/systemd",
     "/run/udev",
     "/run/dbus",
+    "/run/motd.dynamic",
     "/run/sudo",
     "/run/user",
     "/run/redrill",

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::fanotify::{
     EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags, Response,
 };
-use redrill_state::{Run, Told, Writer};
+use redrill_state::{RanProgram, Told, Writer};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use before::Before;
@@ -60,7 +60,7 @@ struct Witness {
     kernel: Fanotify,
     processes: Processes,
     files: Files,
-    ran: Vec<Run>,
+    ran: Vec<RanProgram>,
     /// Nanoseconds since 1970.
     boot: i64,
     missed: Vec<String>,
@@ -141,7 +141,7 @@ impl Witness {
         let who = self.processes.runs(pid, &program, is_script(fd));
         if who.by == By::Deploy && self.ran.len() < MOST_RUNS {
             let began = self.boot + who.began;
-            self.ran.push(Run { program: shown(&program), at: crate::now(), began });
+            self.ran.push(RanProgram { program: shown(&program), at: crate::now(), began });
         }
     }
 

@@ -389,3 +389,30 @@ fn a_worker_that_began_anew_disrupts_and_one_more_is_a_change_both_with_their_op
 fn a_process_that_only_lost_its_parent_is_none_that_began() {
     assert_eq!(fails(&one("1", 1.0), &workers(&[(7, 1)]), &workers(&[(7, 1)])), []);
 }
+
+#[test]
+fn what_has_no_time_is_put_down_to_the_operation_that_ran_a_program_for_it() {
+    let rule = |rule: &str| {
+        let mut machine = machine(&[file("/etc/a", "1")], &[service("app.service", "1")]);
+        let rule = crate::FirewallRule { after: rule.to_owned(), ..crate::FirewallRule::default() };
+        machine.settings.entry(Section::Firewall).or_default().insert("a rule".to_owned(), Record::FirewallRule(rule));
+        machine
+    };
+    let (s1, s2) = (rule("accept"), rule("drop"));
+    let windows: Vec<Window> = windows().into_iter().map(|w| Window { outcome: Outcome::Unchanged, ..w }).collect();
+    let told = |runs: &[i64]| {
+        let run = |at: &i64| format!(r#"{{"ran":{{"program":"/usr/sbin/nft","at":{at},"began":{at}}}}}"#);
+        let witness =
+            Witnessed::read(&runs.iter().map(run).chain(["\"end\"".to_owned()]).collect::<Vec<_>>().join("\n"));
+        let deploy = Between { witness: Some(&witness), ..between(&windows, 10 * SECOND) };
+        let seen = judge(&s1, &s2, Some(Control { before: &s2, after: &s2 }), deploy).observations.remove(0);
+        (seen.kind, seen.window, seen.evidence.last().is_some_and(|line| line.starts_with("one of these operations")))
+    };
+    assert_eq!(told(&[]), (Observed::SilentChange, None, false));
+    assert_eq!(told(&[11 * SECOND + 1]), (Observed::SilentChange, Some(2), false));
+    assert_eq!(
+        told(&[11 * SECOND + 1, 12 * SECOND + 1]),
+        (Observed::SilentChange, None, true),
+        "two are said to be two"
+    );
+}

@@ -15,8 +15,8 @@ use crate::found::{Found, Root};
 use crate::shadow::{self, Key};
 use crate::sink::Sink;
 use crate::{
-    accounts, alternatives, apt, containers, cron, databases, firewall, keys, known, locale, modules, mounted, mounts,
-    packages, sockets, sshd, sudoers, sysctl, timers, units,
+    accounts, alternatives, apt, containers, cron, databases, firewall, keys, known, locale, managers, modules,
+    mounted, mounts, network, packages, processes, sockets, sshd, sudoers, sysctl, timers, units, wireguard,
 };
 
 const FIRST: [fn(&Root) -> Found; 2] = [units::read, sockets::read];
@@ -106,19 +106,26 @@ pub(crate) fn write(out: impl Write, options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// What is read beside the files, with the time that each took. Units come first: they are what a capture itself disturbs
-/// soonest.
+/// What is read beside the files, with the time that each took. Processes and units come first: they are what a capture
+/// itself disturbs soonest.
 fn others(root: &Root, key: &Key) -> io::Result<Vec<(Found, Duration)>> {
+    let (running, looking) = measured(|| processes::look(root));
     let mut found = FIRST.map(|read| measured(|| read(root))).into_iter().collect::<Vec<_>>();
     thread::scope(|scope| {
         let mut readers: Vec<thread::ScopedJoinHandle<'_, Vec<(Found, Duration)>>> = Vec::new();
         readers.extend(SLOW.map(|read| scope.spawn(move || vec![measured(|| read(root))])));
         readers.push(scope.spawn(|| vec![measured(|| databases::servers(root, key))]));
+        readers.push(scope.spawn(|| network::READERS.map(|read| measured(|| read(root))).into()));
+        readers.push(
+            scope.spawn(|| vec![measured(|| managers::variables(root, key)), measured(|| wireguard::read(root, key))]),
+        );
         found.push(measured(|| shadow::read(root, key)));
         found.extend(QUICK.map(|read| measured(|| read(root))));
         for reader in readers {
             found.extend(reader.join().map_err(broken)?);
         }
+        let (counted, counting) = measured(|| running.read(root, key));
+        found.push((counted, looking + counting));
         Ok(found)
     })
 }

@@ -30,6 +30,12 @@ pub(crate) fn read(root: &Root) -> Found {
             found.gap(format!("there are tables of iptables, and no {program}"));
         }
     }
+    // Asked without a set, `ipset` would have the kernel load its module.
+    if root.at("/sys/module/ip_set").exists()
+        && let Some(ipset) = found::program("ipset")
+    {
+        ask(&mut found, &ipset, &["save", "-sorted"], ip_sets);
+    }
     if found.entries.is_empty() && found.gaps.is_empty() && nft.is_none() {
         let missing = if found::program("nft").is_none() { "is not installed" } else { "was not asked" };
         found.note(format!("nft {missing}, and iptables has no tables"));
@@ -121,6 +127,21 @@ fn iptables_rules(family: &str, text: &str) -> Vec<FirewallRule> {
     rules.rules
 }
 
+/// `create NAME TYPE OPTIONS`, `add NAME ELEMENT`. Elements of a set that forgets them are no facts.
+fn ip_sets(text: &str) -> Vec<FirewallRule> {
+    let name = |line: &str| line.split(' ').nth(1).map(str::to_owned);
+    let forgets: Vec<String> = text
+        .lines()
+        .filter(|line| line.starts_with("create ") && line.contains(" timeout "))
+        .filter_map(name)
+        .collect();
+    // The kernel picks this number for each set.
+    let line = |line: &str| squeeze(line.split(" initval ").next().unwrap_or(line));
+    let kept =
+        text.lines().filter(|line| !(line.starts_with("add ") && name(line).is_some_and(|n| forgets.contains(&n))));
+    kept.map(|text| FirewallRule { place: "ipset".to_owned(), rule: line(text), after: String::new() }).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,6 +188,16 @@ mod tests {
         assert_eq!(
             seen,
             ["ip filter: INPUT ACCEPT", "ip filter: -A INPUT -p tcp -j DROP", "ip filter: -A INPUT -j LOG"]
+        );
+    }
+    #[test]
+    fn elements_of_a_set_that_forgets_them_are_no_facts() {
+        let text = "create ours hash:ip family inet hashsize 1024 initval 0x1\nadd ours 10.0.0.1\n\
+                    create banned hash:ip timeout 600\nadd banned 1.2.3.4 timeout 5\n";
+        let seen: Vec<String> = ip_sets(text).into_iter().map(|rule| rule.rule).collect();
+        assert_eq!(
+            seen,
+            ["create ours hash:ip family inet hashsize 1024", "add ours 10.0.0.1", "create banned hash:ip timeout 600"]
         );
     }
 }

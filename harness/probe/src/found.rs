@@ -45,6 +45,11 @@ impl Root {
         redrill_state::escape(Path::new("/").join(inside).as_os_str().as_encoded_bytes())
     }
 
+    /// Whether this is a container: much of its kernel is then its host's, which others change.
+    pub(crate) fn is_container(&self) -> bool {
+        ["/run/systemd/container", "/.dockerenv", "/run/.containerenv"].iter().any(|mark| self.at(mark).exists())
+    }
+
     /// A file's text; `None` if it is not there. What is no UTF-8 is replaced: the file section has the exact bytes.
     pub(crate) fn text(&self, path: impl AsRef<Path>) -> io::Result<Option<String>> {
         match fs::read(self.at(path)) {

@@ -1,8 +1,8 @@
-//! Kernel modules that files want loaded at boot, and whether they are.
+//! Kernel modules: those that files want loaded at boot, and whether they are; those that are loaded.
 
 use std::collections::BTreeSet;
 
-use redrill_state::{KernelModule, Section};
+use redrill_state::{KernelModule, Record, Section};
 
 use crate::found::{Found, Root};
 use crate::sysctl::by_name;
@@ -32,7 +32,28 @@ pub(crate) fn read(root: &Root) -> Found {
             }
         }
     }
+    loaded(root, &mut found);
     found
+}
+
+/// What is loaded and not wanted by a file. How often it is in use is no fact; in a container they are its host's.
+fn loaded(root: &Root, found: &mut Found) {
+    if root.is_container() {
+        return;
+    }
+    let wanted: BTreeSet<String> = found.entries.iter().filter_map(name_of).collect();
+    let text = found.text(root, "/proc/modules").unwrap_or_default();
+    let names = text.lines().filter_map(|line| line.split(' ').next()).filter(|name| !wanted.contains(*name));
+    for name in names {
+        found.add(KernelModule { name: name.to_owned(), loaded: "yes".to_owned(), ..KernelModule::default() });
+    }
+}
+
+fn name_of(record: &Record) -> Option<String> {
+    match record {
+        Record::KernelModule(module) => Some(module.name.clone()),
+        _ => None,
+    }
 }
 
 fn built_in(root: &Root) -> BTreeSet<String> {
@@ -49,7 +70,6 @@ fn built_in(root: &Root) -> BTreeSet<String> {
 mod tests {
     use super::*;
     use crate::found::testing::Tree;
-    use redrill_state::Record;
 
     #[test]
     fn wanted_modules_are_loaded_or_not() {
@@ -59,6 +79,7 @@ mod tests {
         tree.file("/sys/module/br_netfilter/refcnt", "1");
         tree.file("/proc/sys/kernel/osrelease", "6.12\n");
         tree.file("/lib/modules/6.12/modules.builtin", "kernel/fs/ext4/ext4.ko\n");
+        tree.file("/proc/modules", "br_netfilter 1 0 - Live 0x0\nloop 32768 2 - Live 0x0\n");
         let found = read(&tree.root());
         let seen: Vec<(String, String)> = found
             .entries
@@ -69,6 +90,6 @@ mod tests {
             })
             .collect();
         let seen: Vec<(&str, &str)> = seen.iter().map(|(name, loaded)| (name.as_str(), loaded.as_str())).collect();
-        assert_eq!(seen, [("br_netfilter", "yes"), ("none", "no"), ("ext4", "built in")]);
+        assert_eq!(seen, [("br_netfilter", "yes"), ("none", "no"), ("ext4", "built in"), ("loop", "yes")]);
     }
 }

@@ -20,6 +20,9 @@ pub(crate) struct Service<'a> {
     pub(crate) files: Vec<&'a Path>,
 }
 
+/// What `systemctl set-property` writes here has taken effect by then.
+const AT_ONCE: &str = "/etc/systemd/system.control";
+
 /// Clocks of files go in steps of some milliseconds.
 const SLACK: i64 = 50_000_000;
 
@@ -59,8 +62,8 @@ enum What {
 
 fn newer(service: &Service<'_>) -> Vec<Newer> {
     let texts: Vec<String> = service.files.iter().filter_map(|path| fs::read_to_string(path).ok()).collect();
-    let units =
-        service.files.iter().filter(|path| path.starts_with("/etc")).map(|path| (path.to_path_buf(), What::Unit));
+    let units = service.files.iter().filter(|path| path.starts_with("/etc") && !path.starts_with(AT_ONCE));
+    let units = units.map(|path| (path.to_path_buf(), What::Unit));
     let environment = texts.iter().flat_map(|text| environment_files(text)).map(|path| (path, What::Environment));
     // What a job was given when it ran says nothing about now.
     let runs = service.service_type != "oneshot";
@@ -108,7 +111,7 @@ fn show(names: &[&str]) -> BTreeMap<String, State> {
 }
 
 /// When this boot began, on the clock of now.
-fn boot() -> i64 {
+pub(crate) fn boot() -> i64 {
     let monotonic = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     crate::now() - (monotonic.tv_sec * 1_000_000_000 + monotonic.tv_nsec)
 }

@@ -1,17 +1,45 @@
-//! Kernel settings that a file declares, with the value that the kernel has.
+//! Kernel settings: what files declare, and the value that the kernel has, of all that can be read.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use redrill_state::{Section, Sysctl};
 
 use crate::found::{Found, Root, squeeze};
+use crate::network::is_of_container as is_container_link;
 use crate::sshd::fits;
 
 /// The strongest first: a file hides those of its name in weaker directories.
 const DIRECTORIES: [&str; 4] = ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d"];
 const VALUES: &str = "/proc/sys";
+/// What a container has for itself.
+const OWN: [&str; 6] = ["fs/mqueue/", "kernel/domainname", "kernel/msg", "kernel/sem", "kernel/shm", "net/"];
+/// What counts, is made up anew at each look, or is moved by the kernel itself; and secrets. The host's name is told on
+/// its own. Some of these do something when they are read.
+const MOVES: [&str; 20] = [
+    "fs/aio-nr",
+    "fs/binfmt_misc",
+    "fs/dentry-state",
+    "fs/file-nr",
+    "fs/inode-nr",
+    "fs/inode-state",
+    "fs/quota",
+    "kernel/cad_pid",
+    "kernel/hostname",
+    "kernel/ns_last_pid",
+    "kernel/perf_event_max_sample_rate",
+    "kernel/pty/nr",
+    "kernel/random",
+    "kernel/tainted",
+    "net/ipv4/route/flush",
+    "net/ipv4/tcp_fastopen_key",
+    "net/ipv6/conf/*/stable_secret",
+    "net/ipv6/route/flush",
+    "net/netfilter/nf_conntrack_count",
+    "vm/stat_refresh",
+];
 
 pub(crate) fn read(root: &Root) -> Found {
     let mut found = Found::new(Section::Sysctl);
@@ -27,11 +55,42 @@ pub(crate) fn read(root: &Root) -> Found {
             }
         }
     }
+    let undeclared = values(root).into_iter().filter(|(key, _)| !declared.contains_key(key)).collect::<Vec<_>>();
     for (key, (declared, file)) in declared {
         let running = running(root, &mut found, &key);
         found.add(Sysctl { key, declared, file, running });
     }
+    for (key, running) in undeclared {
+        found.add(Sysctl { key, running, ..Sysctl::default() });
+    }
     found
+}
+
+/// What the kernel has, by name. In a container only what is its own: the rest is its host's, which others change.
+fn values(root: &Root) -> Vec<(String, String)> {
+    let mut values = Vec::new();
+    let own = root.is_container().then_some(OWN);
+    walk(root, "", own.as_ref().map(<[&str; 6]>::as_slice), &mut values);
+    values
+}
+
+fn walk(root: &Root, inside: &str, own: Option<&[&str]>, values: &mut Vec<(String, String)>) {
+    for path in root.list(Path::new(VALUES).join(inside)).unwrap_or_default() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let inside = if inside.is_empty() { name.to_string() } else { format!("{inside}/{name}") };
+        let foreign = own.is_some_and(|own| !own.iter().any(|own| inside.starts_with(own) || own.starts_with(&inside)));
+        if foreign || is_container_link(&name) || MOVES.iter().any(|moves| fits(moves, &inside)) {
+            continue;
+        }
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            walk(root, &inside, own, values);
+        } else if metadata.permissions().mode() & 0o444 != 0
+            && let Ok(text) = fs::read_to_string(&path)
+        {
+            values.push((path_of(&inside), squeeze(&text)));
+        }
+    }
 }
 
 /// `*.conf` of these directories in the order of their names.

@@ -14,7 +14,10 @@ use std::process::Command;
 
 use redrill_state::{Section, Unit};
 
+use crate::cgroups;
 use crate::found::{Found, Root};
+use crate::lives;
+use crate::managers::{self, Manager};
 use crate::stale::{self, Service};
 
 /// Where unit files lie, the strongest first.
@@ -30,6 +33,7 @@ const SEARCH: [&str; 10] = [
     "/usr/lib/systemd/system",
     "/run/systemd/generator.late",
 ];
+const LIST_UNITS: [&str; 6] = ["list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"];
 const INVOCATIONS: &str = "/run/systemd/units";
 /// The harness's own, which is no part of the machine.
 const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
@@ -37,28 +41,23 @@ const OWN: [&str; 2] = ["redrill-agent.service", "run-redrill.mount"];
 pub(crate) fn read(root: &Root) -> Found {
     let mut found = Found::new(Section::Units);
     let files = UnitFiles::of(root);
-    let mut units: BTreeMap<String, Unit> =
-        files.names().map(|name| (name.clone(), files.unit(name, "not loaded", "inactive"))).collect();
-    match list_units() {
-        Ok(text) => {
-            for (name, load, active) in text.lines().filter_map(listed).filter(|listed| is_unit(*listed)) {
-                // An idle unit that has a file is known to the manager at some moments and not at others.
-                let load = if load == "loaded" && active == "inactive" { "not loaded" } else { load };
-                units.insert(name.to_owned(), files.unit(name, load, active));
-            }
-        }
-        Err(error) => found.gap(error),
-    }
+    let text = said(&mut found, &mut systemctl(&LIST_UNITS));
+    let mut units = files.units(&text, Path::new(INVOCATIONS));
     units.retain(|name, _| !OWN.contains(&name.as_str()));
+    if let Err(error) = lives::fill(&mut units, systemctl) {
+        found.gap(error);
+    }
+    let limits = cgroups::limits(root);
     for unit in units.values_mut() {
-        if let Some((invocation, since)) = invocation(Path::new(INVOCATIONS), &unit.name) {
-            (unit.invocation, unit.since) = (invocation, since);
-        }
+        unit.limits = limits.get(&unit.name).cloned().unwrap_or_default();
     }
     let running = units.values().filter(|unit| unit.active == "active" && unit.since > 0);
     let services: Vec<Service<'_>> =
         running.filter(|unit| unit.name.ends_with(".service")).map(|unit| files.service(unit)).collect();
     let mut stale = stale::find(&services);
+    for manager in managers::of_users(root) {
+        of_user(root, &mut found, &manager, units.get(&manager.unit()));
+    }
     for (name, mut unit) in units {
         unit.stale = stale.remove(&name).unwrap_or_default();
         found.add(unit);
@@ -66,14 +65,41 @@ pub(crate) fn read(root: &Root) -> Found {
     found
 }
 
-fn list_units() -> Result<String, String> {
-    let args = ["list-units", "--all", "--full", "--plain", "--no-legend", "--no-pager"];
-    let output = Command::new("systemctl").args(args).output().map_err(|error| format!("systemctl: {error}"))?;
-    if output.status.success() && !output.stdout.is_empty() {
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    } else {
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        Err(format!("systemctl list-units: {}: {said}", output.status))
+/// The units of a user's manager, under names of their own, and the manager itself: the system's unit for it comes and
+/// goes with logins elsewhere.
+fn of_user(root: &Root, found: &mut Found, manager: &Manager, itself: Option<&Unit>) {
+    let text = said(found, &mut manager.systemctl(&LIST_UNITS));
+    let files = UnitFiles::read(&manager.search(root));
+    let loaded: BTreeSet<&str> = text.lines().filter_map(listed).map(|(name, ..)| name).collect();
+    let mut units = files.units(&text, &manager.invocations(root));
+    // Those that every user could start, and this one does not.
+    units.retain(|name, unit| loaded.contains(name.as_str()) || unit.enabled != "static");
+    if let Err(error) = lives::fill(&mut units, |words| manager.systemctl(words)) {
+        found.gap(error);
+    }
+    units.extend(itself.map(|unit| ("manager".to_owned(), unit.clone())));
+    for (name, unit) in units {
+        found.add(Unit { name: manager.name(&name), ..unit });
+    }
+}
+
+fn systemctl(words: &[&str]) -> Command {
+    let mut command = Command::new("systemctl");
+    command.args(words);
+    command
+}
+
+fn said(found: &mut Found, command: &mut Command) -> String {
+    match managers::said(command) {
+        Ok(text) if !text.is_empty() => text,
+        Ok(_) => {
+            found.gap("systemctl list-units: no unit at all");
+            String::new()
+        }
+        Err(error) => {
+            found.gap(error);
+            String::new()
+        }
     }
 }
 
@@ -175,6 +201,23 @@ impl UnitFiles {
         paths.map(|path| fs::read_to_string(path).unwrap_or_default()).collect()
     }
 
+    /// By name: those that a manager has loaded, as it lists them, and those that it has not.
+    fn units(&self, list: &str, invocations: &Path) -> BTreeMap<String, Unit> {
+        let mut units: BTreeMap<String, Unit> =
+            self.names().map(|name| (name.clone(), self.unit(name, "not loaded", "inactive"))).collect();
+        for (name, load, active) in list.lines().filter_map(listed).filter(|listed| is_unit(*listed)) {
+            // An idle unit that has a file is known to the manager at some moments and not at others.
+            let load = if load == "loaded" && active == "inactive" { "not loaded" } else { load };
+            units.insert(name.to_owned(), self.unit(name, load, active));
+        }
+        for unit in units.values_mut() {
+            if let Some((invocation, since)) = invocation(invocations, &unit.name) {
+                (unit.invocation, unit.since) = (invocation, since);
+            }
+        }
+        units
+    }
+
     fn unit(&self, name: &str, load: &str, active: &str) -> Unit {
         let path = self.path(name);
         let text = path.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
@@ -192,6 +235,7 @@ impl UnitFiles {
             since: 0,
             fragment: path.map(|_| self.fragment(name, &text)),
             stale: Vec::new(),
+            limits: String::new(),
         }
     }
 

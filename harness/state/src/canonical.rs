@@ -5,6 +5,8 @@
 
 use crate::diff::{Change, ChangeKind};
 use crate::entries::{Socket, Unit};
+use crate::network::{FOLLOWS, WITH_ITS_OWNER};
+use crate::processes::{OF_JOB, OF_UNIT, RUNS_ON};
 use crate::sections::Section;
 
 /// A kind of difference that is left out, and why.
@@ -252,6 +254,7 @@ const LOGIN: &str = "a login of the deploy tool or of the harness";
 const RESOLVER: &str = "the container engine's own name server";
 const JOB: &str = "a job that its timer starts and that ends by itself";
 const HELPER: &str = "a helper that D-Bus starts on demand and that ends by itself";
+const IDLE: &str = "a service that its socket starts when a client comes, and nothing else";
 const DEVICE: &str = "the kernel's list of devices";
 const CLIENT: &str = "a client's socket on a port that the kernel picked";
 
@@ -271,8 +274,18 @@ pub fn canonicalisers() -> Vec<Canonicaliser> {
         ("logins", LOGIN, "units session-*.scope, user-*.slice, user@*.service and their kin"),
         ("jobs of timers", JOB, "whether a oneshot unit is active that a timer starts"),
         ("helpers on demand", HELPER, "whether a static unit with a D-Bus name is active"),
+        ("services of sockets", IDLE, "whether a unit is active that a socket starts and that is not enabled itself"),
         ("devices", DEVICE, "*.device units that come and go"),
         ("clients", CLIENT, "UDP sockets on ephemeral ports"),
+        (
+            "processes of units",
+            OF_UNIT,
+            "processes of a unit whose run is another, or that is not there in both captures",
+        ),
+        ("processes of jobs", OF_JOB, "processes of a oneshot unit that does not remain active"),
+        ("processes that rename themselves", RUNS_ON, "a process of the same number and start with other arguments"),
+        ("settings of what came or went", WITH_ITS_OWNER, "kernel settings that no file declares"),
+        ("settings of interfaces", FOLLOWS, "net.*.conf.INTERFACE settings that change with the one for all"),
         ("the engine's resolver", RESOLVER, "sockets of 127.0.0.11 that no process of the machine holds"),
     ];
     let rule = |(name, reason, places): (_, _, &str)| Canonicaliser { name, reason, places: places.to_owned() };
@@ -307,13 +320,21 @@ fn explained_unit(change: &Change, unit: &Unit) -> Option<&'static str> {
     if transient && unit.service_type == "oneshot" && unit.triggered_by.contains(".timer") {
         return Some(JOB);
     }
-    if transient && !unit.bus_name.is_empty() && unit.enabled == "static" {
+    if transient && is_helper(unit) {
         return Some(HELPER);
+    }
+    if transient && unit.triggered_by.contains(".socket") && ["static", "disabled"].contains(&unit.enabled.as_str()) {
+        return Some(IDLE);
     }
     if change.kind != ChangeKind::Changed && unit.name.ends_with(".device") {
         return Some(DEVICE);
     }
     None
+}
+
+/// Whether D-Bus starts it when somebody asks, and it ends when nobody does.
+pub(crate) fn is_helper(unit: &Unit) -> bool {
+    !unit.bus_name.is_empty() && unit.enabled == "static"
 }
 
 /// Units that exist because somebody is logged in.
@@ -428,6 +449,9 @@ mod tests {
         assert!(explained(&change, Some(&unit("oneshot", "x.timer")), None).is_some());
         assert_eq!(explained(&change, Some(&unit("simple", "x.timer")), None), None);
         assert_eq!(explained(&change, Some(&unit("oneshot", "")), None), None);
+        let of_socket = |enabled: &str| Unit { enabled: enabled.into(), ..unit("simple", "x.socket") };
+        assert_eq!(explained(&change, Some(&of_socket("static")), None), Some(IDLE));
+        assert_eq!(explained(&change, Some(&of_socket("enabled")), None), None, "it is to run all the time");
         change.differences[0].attribute = "enabled";
         assert_eq!(explained(&change, Some(&unit("oneshot", "x.timer")), None), None, "disabling a job is a change");
     }

@@ -16,7 +16,7 @@ use crate::files::Files;
 use crate::sections::{Record, Section};
 
 /// The version of the form on disk.
-pub(crate) const FORM: u32 = 3;
+pub(crate) const FORM: u32 = 4;
 
 /// What stands at the head of a capture.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -139,7 +139,7 @@ fn section<T: Facts>(
 }
 
 /// Facts that are not read each time; where one side lacks them there is nothing to compare.
-const WHERE_READ: [&str; 2] = ["rows", "values"];
+const WHERE_READ: [&str; 3] = ["rows", "values", "limits"];
 
 fn differences<T: Facts>(old: Option<&T>, new: Option<&T>) -> Vec<Difference> {
     let mut attributes: BTreeMap<&'static str, (String, String)> = BTreeMap::new();

@@ -209,6 +209,9 @@ pub struct Unit {
     /// BLAKE3 of the unit file and its drop-ins, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fragment: Option<String>,
+    /// What the kernel holds it to, `none` if to nothing; empty while it has no processes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub limits: String,
 }
 
 /// A socket that waits for connections or datagrams.
@@ -327,6 +330,7 @@ impl Facts for Unit {
             ("enabled", self.enabled.clone()),
             ("active", self.active.clone()),
             ("unit file", self.fragment.clone().unwrap_or_default()),
+            ("limits", self.limits.clone()),
         ]
     }
 }

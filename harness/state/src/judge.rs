@@ -5,12 +5,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::{explained, is_login};
+use crate::canonical::{explained, is_helper, is_login};
 use crate::capture::Capture;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
+use crate::network;
 use crate::observed::{Observed, Weight};
 use crate::own::{self, Own};
+use crate::processes;
 use crate::sections::Section;
 use crate::witness::{Became, Witnessed, Written};
 
@@ -178,7 +180,8 @@ impl Judge<'_> {
     fn changes(&mut self) -> Vec<Change> {
         let mut timeless = Vec::new();
         let noise = self.noise();
-        for change in diff(self.s1, self.s2) {
+        let changes = diff(self.s1, self.s2);
+        for change in changes.iter().cloned() {
             let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
             let socket = self.s2.sockets.get(&change.subject).or_else(|| self.s1.sockets.get(&change.subject));
             let own = Own::of(&change, self.witness);
@@ -189,7 +192,9 @@ impl Judge<'_> {
                 self.left_behind(written);
             } else if let Some(Own::Did(_)) = own {
                 self.change(&change, when);
-            } else if let Some(reason) = explained(&change, unit, socket) {
+            } else if let Some(reason) =
+                self.told_elsewhere(&change, &changes).or_else(|| explained(&change, unit, socket))
+            {
                 *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {
                 *self.out.left_out.entry("changed before the second deploy began".to_owned()).or_default() += 1;
@@ -235,6 +240,14 @@ impl Judge<'_> {
     fn tell_program(&mut self, written: &Written) {
         if let Some(observation) = self.out.observations.last_mut().filter(|_| !written.program.is_empty()) {
             observation.evidence.push(format!("written by {}", written.program));
+        }
+    }
+
+    /// What is left out since something else tells of it.
+    fn told_elsewhere(&self, change: &Change, changes: &[Change]) -> Option<&'static str> {
+        match change.section {
+            Section::Processes => processes::explained(change, self.s1, self.s2),
+            _ => network::explained(change, changes),
         }
     }
 
@@ -320,6 +333,7 @@ impl Judge<'_> {
             Section::Units => {
                 self.s2.units.get(&change.subject).map(|unit| unit.since).filter(|since| *since > self.began)
             }
+            Section::Processes => processes::began(self.s1, self.s2, &change.subject),
             // A file that is as it was says nothing about when a value beside it changed.
             section => {
                 let source = [self.s2, self.s1].into_iter().find_map(|s| s.source(section, &change.subject))?;
@@ -363,8 +377,10 @@ impl Judge<'_> {
             }
             let window = self.window_at(new.since).map(|window| window.number);
             let runs = |unit: &Unit| matches!(unit.active.as_str(), "active" | "reloading" | "failed");
-            // A job that ran once more interrupts nobody; a running service that began anew does.
-            let (kind, text) = if runs(old) && !(old.service_type == "oneshot" && new.active != "failed") {
+            // A job that ran once more interrupts nobody; a running service that began anew does, and a oneshot that
+            // remains active took back what it had done.
+            let job = old.service_type == "oneshot" && old.active != "active" && new.active != "failed";
+            let (kind, text) = if runs(old) && !job && !is_helper(new) {
                 (Observed::Disruptive, format!("the second deploy restarted `{name}`"))
             } else {
                 (Observed::UnitRan, format!("`{name}` ran once more during the second deploy"))
@@ -372,6 +388,25 @@ impl Judge<'_> {
             self.observe(kind, &name, text, window);
             if let Some(observation) = self.out.observations.last_mut() {
                 observation.evidence.push(evidence("InvocationID", &old.invocation, &new.invocation));
+            }
+        }
+        self.new_processes();
+    }
+
+    /// Processes that began anew while their unit ran on, or that belong to none.
+    fn new_processes(&mut self) {
+        let alone = self.control.map(|control| processes::began_anew(control.before, control.after));
+        let alone: BTreeSet<String> = alone.into_iter().flatten().map(|anew| anew.subject).collect();
+        for anew in processes::began_anew(self.s1, self.s2) {
+            if alone.contains(&anew.subject) {
+                self.out.noise.push(format!("process {} began anew by itself", anew.subject));
+                continue;
+            }
+            let window = self.window_at(anew.since).map(|window| window.number);
+            let text = format!("the second deploy started the process `{}` anew", anew.program);
+            self.observe(Observed::Disruptive, &anew.subject, text, window);
+            if let Some(observation) = self.out.observations.last_mut() {
+                observation.evidence.push(evidence("process", &anew.pids.0, &anew.pids.1));
             }
         }
     }
@@ -462,5 +497,7 @@ pub(crate) fn evidence(attribute: &str, before: &str, after: &str) -> String {
     format!("{attribute}: {} -> {}", shown(before), shown(after))
 }
 
+#[cfg(test)]
+mod sections;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,9 @@ pub struct Resumed<'a> {
     pub resumed: &'a Capture,
 }
 
+/// What no two machines of one drill have in common: where each lies in its network.
+const OF_THE_PLACE: [Section; 4] = [Section::Links, Section::Addresses, Section::Routes, Section::Neighbours];
+
 /// What the cut left behind: differences, and services that run with something older than what lies on the disk.
 pub fn resume(captures: &Resumed<'_>) -> Vec<Observation> {
     let mut observations: Vec<Observation> = lost_restarts(captures);
@@ -50,6 +53,7 @@ fn differences(captures: &Resumed<'_>) -> Vec<Observation> {
     diff(whole, resumed)
         .into_iter()
         .filter(|change| explained(change, unit(&change.subject), socket(&change.subject)).is_none())
+        .filter(|change| !OF_THE_PLACE.contains(&change.section))
         .filter(|change| !is_noise(change, &noise))
         // A statement that finds its row in place uses up a number all the same: the next row has another one.
         .filter(|change| !change.only(&["values"]))

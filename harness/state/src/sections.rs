@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::capture::{Gap, Header, Note, Same};
 use crate::entries::{Facts, FileEntry, Group, Package, Socket, Unit, User};
+use crate::network::{Address, HostName, Link, ManagerVariable, Neighbour, Queue, Route, RoutingRule, WireGuardPeer};
+use crate::processes::Process;
 use crate::settings::{
     Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,
     KernelModule, LocaleSetting, Mount, Shadow, SshdOption, SudoRule, Swap, Sysctl, TimeZone, Timer,
@@ -103,7 +105,7 @@ sections! {
     Crontabs: CronJob(CronJob), "cron jobs", "cron job";
     /// Rules of nftables and iptables.
     Firewall: FirewallRule(FirewallRule), "firewall rules", "firewall rule";
-    /// Kernel settings that a file declares.
+    /// Kernel settings: what files declare, and what the kernel has.
     Sysctl: Sysctl(Sysctl), "kernel settings", "kernel setting";
     /// What is mounted.
     Mounts: Mount(Mount), "mounts", "mount";
@@ -125,10 +127,30 @@ sections! {
     TimeZone: TimeZone(TimeZone), "time zones", "";
     /// Swap space in use.
     Swap: Swap(Swap), "swaps", "swap";
-    /// Kernel modules that a file wants.
+    /// Kernel modules: those that a file wants, and those that are loaded.
     Modules: KernelModule(KernelModule), "kernel modules", "kernel module";
     /// What database servers hold; of the data, how many rows and a digest of them for each table.
     Databases: DatabaseObject(DatabaseObject), "database objects", "database object";
+    /// Processes that no unit's own life tells of.
+    Processes: Process(Process), "processes", "process";
+    /// What managers give to all that they start.
+    ManagerVariables: ManagerVariable(ManagerVariable), "manager variables", "manager variable";
+    /// Network interfaces.
+    Links: Link(Link), "network links", "network link";
+    /// Their addresses.
+    Addresses: Address(Address), "network addresses", "network address";
+    /// Where packets go.
+    Routes: Route(Route), "routes", "route";
+    /// Which packets go by which table.
+    RoutingRules: RoutingRule(RoutingRule), "routing rules", "routing rule";
+    /// Neighbours that somebody set.
+    Neighbours: Neighbour(Neighbour), "permanent neighbours", "permanent neighbour";
+    /// How packets wait.
+    Queues: Queue(Queue), "queueing disciplines", "queueing discipline";
+    /// Tunnels of WireGuard and their peers.
+    WireGuard: WireGuardPeer(WireGuardPeer), "WireGuard peers", "WireGuard peer";
+    /// The name that the kernel gives out.
+    HostName: HostName(HostName), "host names", "";
 }
 
 impl Section {
@@ -144,6 +166,7 @@ impl Section {
                 | Self::Sockets
                 | Self::Shadow
                 | Self::Exposed
+                | Self::Processes
         )
     }
 }

@@ -38,6 +38,7 @@ macro_rules! entry {
         }
     };
 }
+pub(crate) use entry;
 
 entry! {
     /// A line of `/etc/shadow`.
@@ -175,19 +176,21 @@ entry! {
 }
 
 entry! {
-    /// A kernel setting that a file of `sysctl.d` declares.
+    /// A kernel setting, and what a file of `sysctl.d` declares of it.
     Sysctl {
         /// Name with dots.
         key: String,
-        /// What the winning file says.
+        /// What the winning file says; empty where none does.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         declared: String,
         /// That file.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         file: String,
         /// What the kernel says; empty if it knows no such setting.
         running: String,
     }
     name: |it| it.key.clone();
-    source: |it| Some(&it.file);
+    source: |it| Some(it.file.as_str()).filter(|file| !file.is_empty());
     compared: declared "declared", file "file", running "running";
 }
 
@@ -368,17 +371,18 @@ entry! {
 }
 
 entry! {
-    /// A kernel module that a file of `modules-load.d` wants.
+    /// A kernel module that a file of `modules-load.d` wants, or that is loaded.
     KernelModule {
         /// Name.
         name: String,
-        /// Where it is wanted.
+        /// Where it is wanted; empty where it is not.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
         file: String,
         /// `yes`, `no`, or `built in`.
         loaded: String,
     }
-    name: |it| format!("{} of {}", it.name, it.file);
-    source: |it| Some(&it.file);
+    name: |it| if it.file.is_empty() { it.name.clone() } else { format!("{} of {}", it.name, it.file) };
+    source: |it| Some(it.file.as_str()).filter(|file| !file.is_empty());
     compared: loaded "loaded";
 }
 

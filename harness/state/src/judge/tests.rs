@@ -343,3 +343,49 @@ fn what_a_deploy_leaves_in_memory_is_told_though_no_capture_holds_it() {
         assert_eq!(told("/run/app-state", became), None, "{became}");
     }
 }
+
+#[test]
+fn a_oneshot_that_remains_active_is_undone_by_a_restart_and_a_helper_on_demand_ends_by_itself() {
+    let machine = |invocation: &str, bus_name: &str| {
+        let mut unit = service("x.service", invocation);
+        unit.since = 12 * SECOND + SECOND / 2;
+        if bus_name.is_empty() {
+            unit.service_type = "oneshot".to_owned();
+        } else {
+            (unit.bus_name, unit.enabled) = (bus_name.to_owned(), "static".to_owned());
+        }
+        machine(&[file("/a", "1")], &[unit])
+    };
+    let kind = |bus_name: &str| {
+        let (s1, s2) = (machine("1", bus_name), machine("2", bus_name));
+        fails(&s1, &s2, &s2).into_iter().map(|(kind, ..)| kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kind(""), [Observed::Disruptive]);
+    assert_eq!(kind("org.example.helper"), [Observed::UnitRan], "it idled out, and somebody asked again");
+}
+
+/// A machine on which these workers run that a login left behind: number, and when it began.
+fn workers(workers: &[(u32, i64)]) -> Capture {
+    let mut capture = one("1", 1.0);
+    let run =
+        |&(pid, since): &(u32, i64)| crate::Run { pid, ticks: u64::from(pid), since: since * SECOND + SECOND / 2 };
+    let process = crate::Process { runs: workers.iter().map(run).collect(), ..crate::Process::default() };
+    let processes = capture.settings.entry(Section::Processes).or_default();
+    processes.insert(process.subject(), Record::Process(process));
+    capture
+}
+
+#[test]
+fn a_worker_that_began_anew_disrupts_and_one_more_is_a_change_both_with_their_operation() {
+    let (s1, anew, more) = (workers(&[(7, 1)]), workers(&[(8, 12)]), workers(&[(7, 1), (8, 11)]));
+    let kinds =
+        |s2: &Capture| fails(&s1, s2, s2).into_iter().map(|(kind, _, window)| (kind, window)).collect::<Vec<_>>();
+    assert_eq!(kinds(&anew), [(Observed::Disruptive, Some(3))]);
+    assert_eq!(kinds(&more), [(Observed::RealChange, Some(2))]);
+    assert_eq!(fails(&s1, &anew, &workers(&[(9, 30)])), [], "it also begins anew when nobody deploys");
+}
+
+#[test]
+fn a_process_that_only_lost_its_parent_is_none_that_began() {
+    assert_eq!(fails(&one("1", 1.0), &workers(&[(7, 1)]), &workers(&[(7, 1)])), []);
+}

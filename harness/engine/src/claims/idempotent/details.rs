@@ -108,7 +108,10 @@ pub(crate) async fn gather<M: Machine>(
         judgement.observations.iter().filter(|o| o.kind == Observed::Disruptive && o.subject.contains('.'))
     {
         let lines = journal(machine, &observation.subject, since, deadline).await;
-        details.insert(observation.subject.clone(), lines);
+        // Of a user's unit or a process it has nothing under this name.
+        if lines.iter().any(|line| !line.contains("-- No entries --")) {
+            details.insert(observation.subject.clone(), lines);
+        }
     }
     details
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use redrill_machines::{Backend, Deadline, Machine};
+use redrill_machines::{Backend, Deadline, Machine, find_machine};
 use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
 use redrill_state::Section;
 
@@ -335,7 +335,7 @@ async fn ask<M: Machine>(
     deadline: &Deadline,
 ) -> Vec<Checked> {
     let tries = context.scenario().checks.iter().map(|check| async move {
-        let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
+        let machine = find_machine(machines, &check.machine)?;
         let place = Place { machine, machines, directory: &context.loaded.directory, trusted };
         let checked = checks::check(check, &place, deadline).await;
         let holds = matches!(checked.seen, Ok(Seen::Holds));

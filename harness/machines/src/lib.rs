@@ -44,7 +44,7 @@ pub use deadline::{Deadline, TimedOut};
 pub use error::MachineError;
 pub use evidence::Witnesses;
 pub use fake::{Fake, FakeMachine};
-pub use machine::{Backend, Capabilities, Machine, Reach};
+pub use machine::{Backend, Capabilities, Machine, Reach, find_machine};
 pub use machine_core::{Address, MachineCore};
 pub use mail::{Mail, Post};
 pub use needs::{Needs, Seat};

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use redrill_machines::{Deadline, Exec, Machine};
+use redrill_machines::{Deadline, Exec, Machine, find_machine};
 use redrill_model::{
     Backup, Code, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
     Severity, is_below,
@@ -179,11 +179,6 @@ impl<M: Machine> Restorer<'_, M> {
         Done { restored, fetched }
     }
 
-    fn machine(&self, name: &str) -> Result<&M, Problem> {
-        let machine = self.machines.iter().find(|machine| machine.name() == name);
-        machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
-    }
-
     async fn one(&self, backup: &Backup, given: Given<'_>) -> Restored {
         let mut report = RestoreReport {
             backup: backup.name.clone(),
@@ -209,7 +204,7 @@ impl<M: Machine> Restorer<'_, M> {
         given: Given<'_>,
         (report, judged): (&mut RestoreReport, &mut Judged),
     ) -> Result<(), Problem> {
-        let (context, machine) = (self.context, self.machine(&backup.machine)?);
+        let (context, machine) = (self.context, machine_of(self.machines, backup)?);
         let source = self.opened(backup, given, report).await?;
         let before = read(&source).await?;
         if given.fetched.is_none() {
@@ -316,6 +311,12 @@ impl<M: Machine> Restorer<'_, M> {
         let changed = "the repository is another one after the restore";
         (report.after != before.digest).then(|| Problem::new(Code::RepositoryChanged, changed))
     }
+}
+
+/// The machine of a backup.
+fn machine_of<'a, M: Machine>(machines: &'a [M], backup: &Backup) -> Result<&'a M, Problem> {
+    let missing = || Problem::new(Code::MachineLost, "its machine is not there");
+    find_machine(machines, &backup.machine).ok_or_else(missing)
 }
 
 /// What a restore that ended well said of trouble.

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use redrill_machines::{Deadline, Exec, Machine, Output};
+use redrill_machines::{Deadline, Exec, Machine, Output, find_machine};
 use redrill_model::{Backup, Code, Moment, Origin, Run, Site, Target};
 use redrill_state::Manifest;
 
-use super::Restores;
 use super::loss::{self, Lives};
 use super::oracle;
 use super::repository::Source;
+use super::{Restores, machine_of};
 use crate::captures::{Captures, TakeError};
 use crate::context::Context;
 use crate::deploy::controller::Controller;
@@ -91,13 +91,13 @@ impl Jobs<'_> {
         for backup in &backups {
             if let Origin::Made { seed: Some(seed), .. } = &backup.origin {
                 self.context.tell(&format!("filling the service of `{}`", backup.name));
-                let machine = of(machines, backup).map_err(named(&backup.name))?;
+                let machine = machine_of(machines, backup).map_err(named(&backup.name))?;
                 self.run(machine, seed, (Code::SeedFailed, "the seed")).await.map_err(named(&backup.name))?;
             }
         }
         for backup in &backups {
             self.context.tell(&format!("running the backup job of `{}`", backup.name));
-            let machine = of(machines, backup).map_err(named(&backup.name))?;
+            let machine = machine_of(machines, backup).map_err(named(&backup.name))?;
             let made = self.made(machine, backup).await.map_err(named(&backup.name))?;
             done.made.insert(backup.name.clone(), made);
         }
@@ -169,11 +169,6 @@ fn named(name: &str) -> impl FnOnce(Problem) -> Problem {
     move |problem| Problem { text: format!("backup `{name}`: {}", problem.text), ..problem }
 }
 
-fn of<'a, M: Machine>(machines: &'a [M], backup: &Backup) -> Result<&'a M, Problem> {
-    let machine = machines.iter().find(|machine| machine.name() == backup.machine);
-    machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
-}
-
 /// What a job left at `leaves`, as an archive.
 async fn fetch<M: Machine>(machine: &M, leaves: &str, file: &Path, limit: &Deadline) -> Result<Source, Problem> {
     let line = "if [ -d \"$1\" ]; then exec tar -c --numeric-owner -C \"$1\" .; fi; \
@@ -217,8 +212,7 @@ pub(crate) async fn losses<M: Machine>(
     let names: BTreeSet<&str> = made.map(|backup| backup.machine.as_str()).collect();
     for name in names {
         let missing = || Problem::new(Code::NoLossReport, format!("`{name}` was not captured in both of its lives"));
-        let machine = machines.iter().find(|machine| machine.name() == name);
-        let report = match (machine, restores.lived.get(name)) {
+        let report = match (find_machine(machines, name), restores.lived.get(name)) {
             (Some(machine), Some(lived)) => of_machine((context, captures), machine, lived, deadline).await,
             _ => Err(missing()),
         };

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use redrill_machines::process::Guard;
-use redrill_machines::{Address, Home, Machine, MachineError};
+use redrill_machines::{Address, Home, Machine, MachineError, find_machine};
 use redrill_model::{Claim, Deploy, Pass, SourceReport, Tool};
 use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
@@ -324,7 +324,7 @@ impl Controller {
         let addresses = &self.addresses;
         let ssh = addresses.iter().map(|address| ((address.host.clone(), SSH), address.port));
         let ports = self.ways.ports().filter_map(|(host, port)| {
-            let machine = machines.iter().find(|machine| machine.name() == host)?;
+            let machine = find_machine(machines, &host)?;
             Some(((host.clone(), port), machine.outside(port)?.port()))
         });
         let all = ssh.chain(ports).collect();

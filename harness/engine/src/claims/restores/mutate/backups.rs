@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use redrill_machines::{Backend, Exec, Machine};
+use redrill_machines::{Backend, Exec, Machine, find_machine};
 use redrill_model::{Backup, Code, Mutant, Origin, Point, Severity, Target};
 
 use super::super::repository::{self, Source};
@@ -177,7 +177,7 @@ impl<B: Backend> Mutation<'_, B> {
     }
 
     async fn emptied(&self, backup: &Backup, machines: &[B::Machine]) -> Bad {
-        let Some(machine) = machines.iter().find(|machine| machine.name() == backup.machine) else {
+        let Some(machine) = find_machine(machines, &backup.machine) else {
             return Bad::Unknown("its machine is not there".to_owned());
         };
         // Without memory the services of a fork start anew.

@@ -9,7 +9,7 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, find_machine};
 use redrill_model::{Backup, Check, Code, Moment, Mutant};
 use redrill_state::Manifest;
 
@@ -103,7 +103,7 @@ impl<B: Backend> Mutation<'_, B> {
 
     /// Plants it, and says who noticed. What was red before does not count.
     async fn noticed(&self, machines: &[B::Machine], plant: &Plant) -> Mutant {
-        let Some(machine) = machines.iter().find(|machine| machine.name() == plant.machine) else {
+        let Some(machine) = find_machine(machines, &plant.machine) else {
             return unknown(plant, "its machine is not there".to_owned());
         };
         let before = match self.red(machines, None).await {
@@ -141,7 +141,7 @@ impl<B: Backend> Mutation<'_, B> {
             PATIENCE.max(Duration::from_secs_f64(took * SLOWER)).min(check.within)
         };
         let tries = scenario.checks.iter().filter_map(|check| {
-            let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
+            let machine = find_machine(machines, &check.machine)?;
             let check = Check { within: patience(check), ..check.clone() };
             let directory = &self.context.loaded.directory;
             let place = Place { machine, machines, directory, trusted: self.trusted };
@@ -155,7 +155,7 @@ impl<B: Backend> Mutation<'_, B> {
         let failed = asked.iter().filter(|(_, holds, _)| !holds);
         let mut red: BTreeSet<Noticed> = failed.map(|(name, ..)| Noticed::Check(name.clone())).collect();
         for backup in &scenario.backups {
-            let Some(machine) = machines.iter().find(|machine| machine.name() == backup.machine) else { continue };
+            let Some(machine) = find_machine(machines, &backup.machine) else { continue };
             match oracle::look(machine, &targets(backup), self.deadline).await {
                 Ok(found) => red.extend(self.red_oracles(backup, machine, &found).await),
                 // What could be looked at before, and now cannot, has been noticed.

@@ -400,7 +400,7 @@ fn last_seconds(home: &Home, scenario: &str) -> BTreeMap<String, f64> {
     });
     let stages = report.map(|report| report.stages).unwrap_or_default();
     let done = stages.into_iter().filter(|stage| stage.status == redrill_model::Status::Done);
-    done.map(|stage| (output::stage_name(stage.stage), stage.seconds)).collect()
+    done.map(|stage| (stage.stage.name().to_owned(), stage.seconds)).collect()
 }
 
 /// What does not fit may name what is secret.

@@ -42,5 +42,5 @@ pub use scenario::{
     Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
     is_below, is_host_name,
 };
-pub use schema::{image_schema, report_schema, scenario_schema};
+pub use schema::{image_schema, report_schema, report_words, scenario_schema};
 pub use waiver::{Waived, Waiver, apply_waivers};

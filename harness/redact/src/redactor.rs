@@ -1,6 +1,6 @@
 //! Finds the secrets of one drill in texts, and takes them out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -50,6 +50,8 @@ pub struct Redactor {
     regexes: Vec<Regex>,
     values: usize,
     left_out: Vec<String>,
+    /// Words beside ours that stay in the structure of a document.
+    own: HashSet<String>,
 }
 
 impl Default for Redactor {
@@ -65,6 +67,7 @@ pub struct Builder {
     directories: Vec<std::path::PathBuf>,
     values: Vec<String>,
     patterns: Vec<String>,
+    own: HashSet<String>,
 }
 
 impl Builder {
@@ -89,6 +92,13 @@ impl Builder {
         self
     }
 
+    /// Words of which the structure of documents is made: where they stand as such they are no secrets, not even in part.
+    #[must_use]
+    pub fn own(mut self, words: impl IntoIterator<Item = String>) -> Self {
+        self.own.extend(words);
+        self
+    }
+
     /// One more secret, as if it were a file of the keys.
     #[must_use]
     pub fn value(mut self, value: &str) -> Self {
@@ -109,7 +119,7 @@ impl Builder {
         let mut secrets = Secrets::new(self.public);
         self.directories.iter().for_each(|directory| secrets.directory(directory));
         self.values.iter().for_each(|value| secrets.content(value.as_bytes()));
-        Ok(Redactor::new(&secrets, regexes))
+        Ok(Redactor { own: self.own, ..Redactor::new(&secrets, regexes) })
     }
 }
 
@@ -152,7 +162,12 @@ impl Redactor {
         // Its own limits (billions of bytes of patterns) are out of reach: values are counted and cut.
         let search = (!patterns.is_empty()).then(|| search.expect("patterns within its limits"));
         let left_out = secrets.left_out.iter().cloned().collect();
-        Self { search, patterns, bound, longest, regexes, values: secrets.values.len(), left_out }
+        Self { search, patterns, bound, longest, regexes, values: secrets.values.len(), left_out, own: HashSet::new() }
+    }
+
+    /// Whether a text is a word of the structure.
+    pub(crate) fn is_own(&self, text: &str) -> bool {
+        words::is_own(text) || self.own.contains(text)
     }
 
     /// How many values it looks for.

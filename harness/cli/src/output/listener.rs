@@ -13,7 +13,7 @@ use redrill_model::{StageReport, Status};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::style::{self, Style};
-use super::{seconds, stage_name, story};
+use super::{seconds, story};
 
 /// How the story is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +83,7 @@ impl Listener {
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let line = match event {
             Event::Started { scenario, run_dir } => format!("drill of {scenario}, run directory {run_dir}"),
-            Event::StageStarted { stage } => format!("{} ...{}", stage_name(*stage), self.took_last_time(*stage)),
+            Event::StageStarted { stage } => format!("{} ...{}", stage.name(), self.took_last_time(*stage)),
             Event::Progress { text } => format!("  {text}"),
             Event::Output { text } if text.is_empty() => return,
             Event::Output { text } => format!("  | {text}"),
@@ -100,7 +100,7 @@ impl Listener {
             }
             Event::StageStarted { stage } => {
                 self.bar.reset();
-                self.bar.set_prefix(format!("{}{}", stage_name(*stage), self.took_last_time(*stage)));
+                self.bar.set_prefix(format!("{}{}", stage.name(), self.took_last_time(*stage)));
                 self.bar.set_message(String::new());
                 self.bar.enable_steady_tick(Duration::from_millis(120));
             }
@@ -119,7 +119,7 @@ impl Listener {
     }
 
     fn took_last_time(&self, stage: redrill_model::Stage) -> String {
-        let last = self.last_time.get(&stage_name(stage)).filter(|last| **last >= 1.0);
+        let last = self.last_time.get(stage.name()).filter(|last| **last >= 1.0);
         last.map(|last| format!(" (last time {})", seconds(*last))).unwrap_or_default()
     }
 }
@@ -134,8 +134,8 @@ fn ended(report: &StageReport, style: Style) -> String {
         Status::Done => style.good("done"),
         Status::Failed => style.bad("FAILED"),
         Status::Unknown => style.open("unknown"),
-        Status::NotRun => return style.dim(&format!("not run: {}", stage_name(report.stage))),
+        Status::NotRun => return style.dim(&format!("not run: {}", report.stage.name())),
     };
     let note = if report.note.is_empty() { String::new() } else { format!(": {}", report.note) };
-    format!("{mark} {} in {}{note}", stage_name(report.stage), seconds(report.seconds))
+    format!("{mark} {} in {}{note}", report.stage.name(), seconds(report.seconds))
 }

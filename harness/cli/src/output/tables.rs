@@ -7,7 +7,7 @@ use redrill_machines::Left;
 use redrill_machines::image::Image;
 use redrill_model::{BackendKind, Limits, Network, Stage, plan as plan_of};
 
-use super::{result_line, stage_name, style};
+use super::{result_line, style};
 
 /// How well a thing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +152,7 @@ pub(crate) fn plan(loaded: &Loaded, json: bool) {
     result_line("\nstages");
     for (number, stage) in plan.stages.iter().enumerate() {
         let limit = limit(*stage, scenario.limits).map(|limit| format!(" (at most {limit})")).unwrap_or_default();
-        result_line(&format!("{:>4}  {}{limit}", number + 1, stage_name(*stage)));
+        result_line(&format!("{:>4}  {}{limit}", number + 1, stage.name()));
         if *stage == Stage::Check {
             for check in &scenario.checks {
                 result_line(&style.dim(&format!("        {} {}: {}", check.kind.name(), check.name, check.why)));

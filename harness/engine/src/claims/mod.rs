@@ -1,4 +1,4 @@
-//! From what a drill gathered to verdicts. Pure but for reading captures back.
+//! What a drill gathered for its claims, and the verdicts made of it. Pure but for reading captures back.
 
 pub(crate) mod idempotent;
 mod rebuilds;
@@ -9,12 +9,59 @@ mod survives_reboot;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Claim, ClaimReport, Code, Finding, HostFacts, Pass, Scenario, Severity, apply_waivers};
+use redrill_model::{Claim, ClaimReport, Code, Finding, HostFacts, Pass, Scenario, Severity, Stage, apply_waivers};
 use redrill_state::Observed;
 
 use crate::deploy::tools::{Deployed, Ended};
-use crate::facts::Facts;
-use restores::restored_summary;
+use crate::facts::{Checks, Deploys};
+use crate::problem::Problem;
+use idempotent::Comparison;
+use restores::{Restores, restored_summary};
+use resumes::Cuts;
+
+/// Everything that verdicts are made of. A slot that is empty was not looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) deploys: Deploys,
+    pub(crate) checks: Checks,
+    /// What the captures say of the second deploy.
+    pub(crate) compared: Comparison,
+    pub(crate) restores: Restores,
+    /// Cuts; none where the stage never ran.
+    pub(crate) cuts: Option<Cuts>,
+    /// What the repo's programs wanted of the world, as findings.
+    pub(crate) wanted: Vec<Finding>,
+    /// What a reader must know of the sandbox beside that.
+    pub(crate) sandbox: Vec<String>,
+    /// Why the drill did not get to its end.
+    pub(crate) stopped: Option<Problem>,
+    /// How long each stage took, in seconds.
+    pub(crate) took: Vec<(Stage, f64)>,
+}
+
+impl Facts {
+    /// The first reason is the one that counts.
+    pub(crate) fn stop(&mut self, problem: Problem) {
+        self.stopped.get_or_insert(problem);
+    }
+
+    /// Seconds that a stage took; 0 if it did not run.
+    pub(crate) fn seconds(&self, wanted: Stage) -> f64 {
+        self.took.iter().find(|(stage, _)| *stage == wanted).map_or(0.0, |(_, seconds)| *seconds)
+    }
+
+    /// Something that a stage relied on was lost meanwhile: whatever came of the stage may have come of that.
+    pub(crate) fn discard(&mut self, stage: Stage, why: &str) {
+        self.stopped = None;
+        match stage {
+            Stage::Deploy(pass) => self.deploys.discard(pass, why),
+            Stage::Check => self.checks.discard(None),
+            Stage::CheckAgain(after) => self.checks.discard(Some(after)),
+            Stage::Resume => self.cuts.iter_mut().for_each(|cuts| cuts.done.clear()),
+            _ => {}
+        }
+    }
+}
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use redrill_model::{MachineReport, Report, Severity, Status};
 
 use super::{Kind, Section, Tone, line, span};
-use crate::output::{seconds, stage_name};
+use crate::output::seconds;
 
 /// What was compared on a machine, and what was left out; none for one that was never captured.
 pub(super) fn machine(machine: &MachineReport) -> Option<Section> {
@@ -42,8 +42,8 @@ pub(super) fn note(remark: &str) -> Section {
 /// How long each stage took.
 pub(super) fn stages(report: &Report) -> Section {
     let ran = report.stages.iter().filter(|stage| stage.status != Status::NotRun);
-    let timed = ran.map(|stage| (seconds(stage.seconds), stage_name(stage.stage)));
-    let all = timed.chain([(seconds(report.seconds), "in all".to_owned())]);
+    let timed = ran.map(|stage| (seconds(stage.seconds), stage.stage.name()));
+    let all = timed.chain([(seconds(report.seconds), "in all")]);
     let lines = all.map(|(took, what)| line!(0, span(Tone::Dim, format!("{took:>12}  {what}")))).collect();
     Section { kind: Kind::Stages, lines }
 }

@@ -3,7 +3,7 @@
 use redrill_model::{AcmeReport, LossOwner, LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
 
 use super::{Kind, Line, Section, Tone, line, span};
-use crate::output::{seconds, stage_name};
+use crate::output::seconds;
 
 /// Entries of a group of losses that are listed; all of them stand in `report.json`.
 const LISTED: usize = 12;
@@ -184,7 +184,7 @@ fn certificates(acme: &AcmeReport) -> Section {
         lines.push(line!(6, text));
     }
     lines.extend(acme.certificates.iter().take(LISTED).map(|certificate| {
-        let (machine, during) = (&certificate.machine, stage_name(certificate.during));
+        let (machine, during) = (&certificate.machine, certificate.during.name());
         line!(6, span(Tone::Dim, format!("{} for {machine}, during: {during}", certificate.names.join(", "))))
     }));
     lines.extend(more(acme.issued.saturating_sub(acme.certificates.len().min(LISTED)), ""));

@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use redrill_machines::host::{self, Acceleration};
 use redrill_machines::image::{Catalog, Store};
 use redrill_machines::process::Guard;
-use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
+use redrill_machines::qemu::{Options, Qemu, QemuMachine, Sources, Templates};
 use redrill_machines::{Backend, ClientKey, Containers, Deadline, Home, Machine, Needs, RunDir};
 use redrill_model::{MachineSpec, Scenario};
 use redrill_tests::{processes_of, program, root};
@@ -212,9 +212,9 @@ impl World {
         let version = host::qemu_version().await.expect("QEMU");
         let about = json!({ "acceleration": accel.name(), "qemu": version });
         let options = Options { accel, version, fresh };
-        let stores = (Store::new(&self.home.cache), Templates::new(&self.home.cache));
-        let catalog = Catalog::near(&[&root()]);
-        let mut qemu = Qemu::new(self.guard.clone(), options, catalog, stores, self.client.clone());
+        let (images, templates) = (Store::new(&self.home.cache), Templates::new(&self.home.cache));
+        let sources = Sources { catalog: Catalog::near(&[&root()]), images, templates };
+        let mut qemu = Qemu::new(self.guard.clone(), options, sources, self.client.clone());
         qemu.prepare(&[IMAGE.to_owned()], Arc::new(note)).await.expect("an image");
         (qemu, about)
     }

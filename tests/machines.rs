@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use redrill_machines::host::{self, Accel};
 use redrill_machines::image::{Catalog, Progress, Store};
 use redrill_machines::process::Guard;
-use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
+use redrill_machines::qemu::{Options, Qemu, QemuMachine, Sources, Templates};
 use redrill_machines::{
     Backend, ClientKey, Containers, Deadline, Exec, Home, Machine, MachineError, Needs, PROBE, RunDir,
 };
@@ -119,7 +119,8 @@ impl World {
     async fn backend(&self, accel: Accel, place: &Path, stores: (Store, Templates)) -> Qemu {
         let version = host::qemu_version().await.expect("QEMU");
         let options = Options { accel, version, fresh: false };
-        Qemu::new(self.guard.clone(), options, Catalog::near(&[place]), stores, self.client.clone())
+        let sources = Sources { catalog: Catalog::near(&[place]), images: stores.0, templates: stores.1 };
+        Qemu::new(self.guard.clone(), options, sources, self.client.clone())
     }
 
     fn tell(&self) -> Progress {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use redrill_engine::{Host, Loaded, Survey, SurveyError, survey, touched};
+use redrill_engine::{Host, Loaded, Survey, SurveyError, Workplace, survey, touched};
 use redrill_machines::RunDir;
 use redrill_machines::process::Guard;
 use redrill_model::Tool;
@@ -179,9 +179,9 @@ async fn look(args: &Args, place: &Place) -> Result<Survey, Failure> {
     let run_dir = RunDir::create(&home, &format!("{}-survey", place.name()), SystemTime::now())
         .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
     let guard = Guard::new(program()?, run_dir.path().to_owned());
-    let tell: Arc<dyn Fn(&str) + Send + Sync> =
+    let progress: Arc<dyn Fn(&str) + Send + Sync> =
         if args.options.quiet() { Arc::new(|_| ()) } else { Arc::new(|text: &str| output::story(text)) };
-    let surveyed = survey(&loaded, args.since.as_deref(), &home, &guard, run_dir.path(), tell).await;
+    let surveyed = survey(&loaded, args.since.as_deref(), &Workplace { home, guard, progress }).await;
     let path = run_dir.path().to_owned();
     run_dir.close();
     let _ = std::fs::remove_dir_all(path);

@@ -151,8 +151,18 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended 
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
     let events = Events::new(sender, Arc::clone(&redactor));
-    let means = (tools, backend, ticket.path());
-    let drilled = drill(&args, loaded, home, run_dir, means, events, repeat).await;
+    let making = Making {
+        loaded,
+        run_dir,
+        home,
+        tools: tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect(),
+        events,
+        keep: keep(&args),
+        mutate: args.mutate,
+        leash: args.leash,
+        repeat: args.onto(repeat).to_string(),
+    };
+    let drilled = drill(making, backend, ticket.path(), args.fresh).await;
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
     let report = match drilled {
@@ -259,65 +269,44 @@ async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKin
     }
 }
 
-/// Makes the backend, and walks the plan with it.
-async fn drill(
-    args: &Options,
-    loaded: Loaded,
-    home: Home,
-    run_dir: RunDir,
-    (tools, backend, place): (Vec<Tool>, BackendKind, &Path),
-    events: Events,
-    repeat: Repeat,
-) -> Result<Result<Report, ScenarioError>, Failure> {
-    let versions: BTreeMap<String, String> =
-        tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
-    let guard = Guard::new(program()?, run_dir.path().to_owned()).holding(place);
-    let client = ClientKey::make(run_dir.path().join("client.key")).await;
-    let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
-    let (store, catalog) = (Store::new(&home.cache), loaded.catalog());
-    let keep = match (args.keep, args.keep_on_failure) {
+fn keep(args: &Options) -> Keep {
+    match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (false, true) => Keep::OnFailure,
         (false, false) => Keep::Never,
-    };
-    let repeat = args.onto(repeat).to_string();
-    let make = |host: HostFacts| Making {
-        loaded,
-        run_dir,
-        home,
-        host,
-        tools: versions,
-        events,
-        keep,
-        mutate: args.mutate,
-        leash: args.leash,
-        repeat,
-    };
+    }
+}
+
+/// Makes the backend, and walks the plan with it. `place` is the drill's in the budget; a `fresh` machine is booted cold.
+async fn drill(
+    making: Making,
+    backend: BackendKind,
+    place: &Path,
+    fresh: bool,
+) -> Result<Result<Report, ScenarioError>, Failure> {
+    let run = making.run_dir.path().to_owned();
+    let guard = Guard::new(program()?, run.clone()).holding(place);
+    let client = ClientKey::make(run.join("client.key")).await;
+    let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
+    let cache = making.home.cache.clone();
+    let (images, catalog) = (Store::new(&cache), making.loaded.catalog());
     if backend == BackendKind::Container {
-        let machines = Containers::new(guard.clone(), guard.run().to_owned(), catalog, store, client).await;
+        let machines = Containers::new(guard.clone(), run, catalog, images, client).await;
         let machines = machines.map_err(|error| Failure::unknown("cannot use the container engine", &error))?;
         let host = HostFacts {
             acceleration: "container".to_owned(),
             reason: "machines are containers: they share the host's kernel".to_owned(),
             slowness: 1.0,
         };
-        return Ok(Box::pin(make(host).with(machines, guard).run()).await);
+        return Ok(Box::pin(making.with(machines, guard, host).run()).await);
     }
-    let found = accel::acceleration(&home_cache(), false).await?;
-    let options = qemu::Options {
-        accel: found.choice,
-        version: host::qemu_version().await.unwrap_or_default(),
-        fresh: args.fresh,
-    };
-    let stores = (store, Templates::new(&home_cache()));
-    let machines = Qemu::new(guard.clone(), options, catalog, stores, client);
+    let found = accel::acceleration(&cache, false).await?;
+    let options = qemu::Options { accel: found.choice, version: host::qemu_version().await.unwrap_or_default(), fresh };
+    let sources = qemu::Sources { catalog, images, templates: Templates::new(&cache) };
+    let machines = Qemu::new(guard.clone(), options, sources, client);
     let host =
         HostFacts { acceleration: found.choice.name().to_owned(), reason: found.reason, slowness: found.slowness };
-    Ok(Box::pin(make(host).with(machines, guard).run()).await)
-}
-
-fn home_cache() -> PathBuf {
-    home().cache
+    Ok(Box::pin(making.with(machines, guard, host).run()).await)
 }
 
 /// A drill without its backend.
@@ -325,7 +314,7 @@ struct Making {
     loaded: Loaded,
     run_dir: RunDir,
     home: Home,
-    host: HostFacts,
+    /// Versions by name.
     tools: BTreeMap<String, String>,
     events: Events,
     keep: Keep,
@@ -335,8 +324,8 @@ struct Making {
 }
 
 impl Making {
-    fn with<B>(self, backend: B, guard: Guard) -> Drill<B> {
-        let Self { loaded, run_dir, home, host, tools, events, keep, mutate, leash, repeat } = self;
+    fn with<B>(self, backend: B, guard: Guard, host: HostFacts) -> Drill<B> {
+        let Self { loaded, run_dir, home, tools, events, keep, mutate, leash, repeat } = self;
         Drill {
             loaded,
             backend,

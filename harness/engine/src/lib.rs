@@ -25,6 +25,7 @@ mod stages;
 mod survey;
 mod sweep;
 
+pub use deploy::controller::Workplace;
 pub use deploy::tools::{Found, Undecided, detect};
 pub use drill::{Drill, Keep};
 pub use drill_state::Stop;

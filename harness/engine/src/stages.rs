@@ -15,7 +15,7 @@ use crate::claims::restores::{self, Jobs, Mutation, Restorer};
 use crate::claims::resumes::{Cuts, Cutting};
 use crate::claims::serves::checks::{self, Checked, Place, Seen};
 use crate::context::Context;
-use crate::deploy::controller::{Controller, ControllerError};
+use crate::deploy::controller::{Controller, ControllerError, Workplace};
 use crate::deploy::tools::{Deployed, Ended};
 use crate::deploy::{self, Deployer, told};
 use crate::drill_state::Walk;
@@ -66,9 +66,8 @@ pub(crate) async fn run<B: Backend>(walk: &mut Walk<B>, stage: Stage, deadline: 
 
 async fn controller<B: Backend>(walk: &mut Walk<B>) -> Outcome {
     let context = &walk.context;
-    let made =
-        Controller::make(&context.loaded, &context.home, &context.guard, context.path(), &context.teller()).await;
-    match made {
+    let (home, guard) = (context.home.clone(), context.guard.clone());
+    match Controller::make(&context.loaded, &Workplace { home, guard, progress: context.teller() }).await {
         Err(ControllerError::Scenario(error)) => Outcome::Wrong(error),
         Err(ControllerError::Unsealed(why)) => {
             let text = ControllerError::Unsealed(why.clone()).to_string();

@@ -1,13 +1,8 @@
 //! What a servers repo says of itself before anything is booted: its tool, its hosts, and which of them a change touches.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use redrill_machines::Home;
-use redrill_machines::process::Guard;
 use redrill_model::Tool;
 
-use crate::deploy::controller::{self, Controller, ControllerError};
+use crate::deploy::controller::{self, Controller, ControllerError, Workplace};
 use crate::loaded::Loaded;
 use crate::scenario_error::ScenarioError;
 
@@ -51,20 +46,13 @@ impl From<ControllerError> for SurveyError {
     }
 }
 
-/// Asks the deploy tool of `loaded`, whose machines do not matter yet. `since` is a commit to compare with. Works in
-/// `run`, and leaves a controller there.
-pub async fn survey(
-    loaded: &Loaded,
-    since: Option<&str>,
-    home: &Home,
-    guard: &Guard,
-    run: &Path,
-    tell: Arc<dyn Fn(&str) + Send + Sync>,
-) -> Result<Survey, SurveyError> {
-    let controller = Controller::survey(loaded, home, guard, run, &tell).await?;
+/// Asks the deploy tool of `loaded`, whose machines do not matter yet. `since` is a commit to compare with. Leaves a
+/// controller at `place`.
+pub async fn survey(loaded: &Loaded, since: Option<&str>, place: &Workplace) -> Result<Survey, SurveyError> {
+    let controller = Controller::survey(loaded, place).await?;
     let repo = loaded.directory.join(&loaded.scenario.servers.path);
     let changed = match since {
-        Some(since) => controller::changed(&repo, since, &controller.source.commit, run).await?,
+        Some(since) => controller::changed(&repo, since, &controller.source.commit, place.guard.run()).await?,
         None => Vec::new(),
     };
     let hosts = controller.hosts.iter().map(|host| Host { name: host.name.clone(), groups: host.groups.clone() });

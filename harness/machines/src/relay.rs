@@ -127,7 +127,19 @@ async fn forward(mut client: UnixStream, request: &Request, rest: &[u8], rules: 
     } else {
         client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     }
-    tunnel(client, server, request, rest, rules).await
+    let first = said_first(&mut client, rest).await?;
+    match first.first() {
+        None => Ok(()),
+        Some(&HANDSHAKE) => {
+            server.write_all(&first).await?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+        }
+        // A tunnel is for TLS: who speaks anything else in it is not heard.
+        Some(_) => {
+            let line = format!("refused {} ({:?} is no TLS)", request.target(), asked(&first));
+            log(&rules.log, &line).await
+        }
+    }
 }
 
 /// The answer to the one request that was judged. What else the client sends goes nowhere; it is told to ask again.
@@ -169,30 +181,15 @@ fn not_allowed(mut more: &[u8], rules: &Rules) -> Vec<String> {
     found
 }
 
-/// A tunnel is for TLS: who speaks anything else in it is not heard.
-async fn tunnel(
-    mut client: UnixStream,
-    mut server: TcpStream,
-    request: &Request,
-    rest: &[u8],
-    rules: &Rules,
-) -> io::Result<()> {
+/// What a client says first in a tunnel: what came with its request, or what comes then. Nothing if it says nothing.
+async fn said_first(client: &mut UnixStream, rest: &[u8]) -> io::Result<Vec<u8>> {
     let mut first = rest.to_vec();
     if first.is_empty() {
         first.resize(16 * 1024, 0);
         let length = client.read(&mut first).await?;
         first.truncate(length);
     }
-    match first.first() {
-        None => return Ok(()),
-        Some(&HANDSHAKE) => {}
-        Some(_) => {
-            let line = format!("refused {} ({:?} is no TLS)", request.target(), asked(&first));
-            return log(&rules.log, &line).await;
-        }
-    }
-    server.write_all(&first).await?;
-    tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+    Ok(first)
 }
 
 pub(crate) async fn log(path: &Path, line: &str) -> io::Result<()> {

@@ -89,7 +89,8 @@ pub(crate) fn claims(scenario: &Scenario, facts: &Facts, host: &HostFacts, today
             findings.extend(facts.wanted.iter().cloned());
         }
         let complete = counts.1 > 0 && counts.0 >= counts.1;
-        apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
+        let waivers = scenario.waivers.iter().filter(|waiver| waiver.claim == claim);
+        apply_waivers(waivers, today, complete, &mut findings);
         let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
         report.summary = summary(&report, facts);
         report.findings = shorten(report.findings);

@@ -57,19 +57,24 @@ pub struct Options {
     pub fresh: bool,
 }
 
+/// Where what machines are made of is found.
+pub struct Sources {
+    /// Of images by name.
+    pub catalog: Catalog,
+    /// Images that were made before.
+    pub images: Store,
+    /// Machines that were frozen before.
+    pub templates: Templates,
+}
+
 impl Qemu {
-    /// Machines that `client` may enter as root, made of the images of `catalog`.
-    pub fn new(
-        guard: Guard,
-        options: Options,
-        catalog: Catalog,
-        (store, templates): (Store, Templates),
-        client: ClientKey,
-    ) -> Self {
+    /// Machines that `client` may enter as root, made of what is found in `sources`.
+    pub fn new(guard: Guard, options: Options, sources: Sources, client: ClientKey) -> Self {
         let Options { accel, version, fresh } = options;
+        let Sources { catalog, images, templates } = sources;
         let tell: Progress = Arc::new(|_| ());
         let switches = Arc::default();
-        let images = Prepared::new(catalog, store, guard.program().to_owned());
+        let images = Prepared::new(catalog, images, guard.program().to_owned());
         let means = QemuMeans {
             guard,
             accel,

@@ -356,9 +356,9 @@ async fn load<M: Machine>(
         let text = format!("the target was not empty: {} things were there before the restore", data.len());
         return Err(Problem::new(Code::NotEmpty, text).with(&data.join("\n")));
     }
-    let (source, at) = (session.source, backup.at.as_str());
+    let source = session.source;
     let began = Instant::now();
-    let presented = repository::present(machine, source, (&backup.name, at, backup.view), &session.deadline).await;
+    let presented = repository::present(machine, source, backup, &session.deadline).await;
     session.took("fetch", began);
     let loaded = match presented {
         Ok(()) => kinds::restore(session, controller).await,

@@ -36,6 +36,40 @@ impl Judged {
         self.oracles.push(OracleReport { name: name.into(), holds, said: said.into() });
         self.faults.extend(fault);
     }
+
+    /// Adds what `found` says of the manifest of this name.
+    fn compare(&mut self, name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Ephemeral]) {
+        if wanted.paths.is_empty() && wanted.tables.is_empty() {
+            let text = format!("the {name} holds nothing to compare with");
+            return self.answer(name, &text, Some(Problem::new(Code::EmptyManifest, text.clone())));
+        }
+        let all = wanted.compare(found, |subject| ephemeral.iter().any(|declared| declared.covers(subject)));
+        let (extra, mut lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
+        // What is missing comes first: a restore may have given every file another mode.
+        lost.sort_by_key(|d| {
+            (
+                found.paths.contains_key(&d.subject) || found.tables.contains_key(&d.subject),
+                !d.what.contains("content is"),
+            )
+        });
+        let count = wanted.paths.len() + wanted.tables.len();
+        let lines = |list: &[redrill_state::Disagreement]| {
+            let mut lines: Vec<String> = list.iter().take(SHOWN).map(|d| format!("{} {}", d.subject, d.what)).collect();
+            lines.extend((list.len() > SHOWN).then(|| format!("and {} more", list.len() - SHOWN)));
+            lines
+        };
+        if !extra.is_empty() {
+            let text = format!("{} paths or tables are there that the {name} does not know", extra.len());
+            self.faults.push(Problem { evidence: lines(&extra), ..Problem::new(Code::DataExtra, text) });
+        }
+        let whole = format!("all {count} paths and tables are as they were");
+        if lost.is_empty() {
+            return self.answer(name, whole, None);
+        }
+        let text = format!("{} of {count} paths and tables are not as the {name} says", lost.len());
+        let fault = Problem { evidence: lines(&lost), ..Problem::new(Code::DataDiffers, &text) };
+        self.answer(name, text, Some(fault));
+    }
 }
 
 /// What is in the targets, by the probe in the machine.
@@ -82,7 +116,7 @@ pub(crate) struct Known<'a> {
 pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Judged {
     let mut judged = Judged::default();
     match known.manifest {
-        Some(Ok(wanted)) => compared("manifest", wanted, found, known.ephemeral, &mut judged),
+        Some(Ok(wanted)) => judged.compare("manifest", wanted, found, known.ephemeral),
         Some(Err(why)) => {
             judged.answer("manifest", why, Some(Problem::new(Code::NoManifest, format!("its manifest: {why}"))));
         }
@@ -92,42 +126,12 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
         // It has come this far: otherwise the restore would have failed.
         judged.answer("pg_verifybackup", "every file is as the backup's own manifest says", None);
     } else if let Some(made) = known.made {
-        compared(ROUND_TRIP, made, found, known.ephemeral, &mut judged);
+        judged.compare(ROUND_TRIP, made, found, known.ephemeral);
     }
     floors(backup, found, &mut judged);
     shrunk(backup, known.last, &super::oracle::found(found), &mut judged);
     aged(backup, found, &mut judged);
     judged
-}
-
-fn compared(name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Ephemeral], judged: &mut Judged) {
-    if wanted.paths.is_empty() && wanted.tables.is_empty() {
-        let text = format!("the {name} holds nothing to compare with");
-        return judged.answer(name, &text, Some(Problem::new(Code::EmptyManifest, text.clone())));
-    }
-    let all = wanted.compare(found, |subject| ephemeral.iter().any(|declared| declared.covers(subject)));
-    let (extra, mut lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
-    // What is missing comes first: a restore may have given every file another mode.
-    lost.sort_by_key(|d| {
-        (found.paths.contains_key(&d.subject) || found.tables.contains_key(&d.subject), !d.what.contains("content is"))
-    });
-    let count = wanted.paths.len() + wanted.tables.len();
-    let lines = |list: &[redrill_state::Disagreement]| {
-        let mut lines: Vec<String> = list.iter().take(SHOWN).map(|d| format!("{} {}", d.subject, d.what)).collect();
-        lines.extend((list.len() > SHOWN).then(|| format!("and {} more", list.len() - SHOWN)));
-        lines
-    };
-    if !extra.is_empty() {
-        let text = format!("{} paths or tables are there that the {name} does not know", extra.len());
-        judged.faults.push(Problem { evidence: lines(&extra), ..Problem::new(Code::DataExtra, text) });
-    }
-    let whole = format!("all {count} paths and tables are as they were");
-    if lost.is_empty() {
-        return judged.answer(name, whole, None);
-    }
-    let text = format!("{} of {count} paths and tables are not as the {name} says", lost.len());
-    let fault = Problem { evidence: lines(&lost), ..Problem::new(Code::DataDiffers, &text) };
-    judged.answer(name, text, Some(fault));
 }
 
 fn floors(backup: &Backup, found: &Manifest, judged: &mut Judged) {

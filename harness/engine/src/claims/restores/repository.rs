@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redrill_machines::{Deadline, Exec, Machine, MachineError};
-use redrill_model::View;
+use redrill_model::{Backup, View};
 
 /// Where the copies lie in a machine; left out of every comparison.
 pub(crate) const COPIES: &str = "/var/lib/redrill-restore";
@@ -263,17 +263,17 @@ fn told(hasher: &mut blake3::Hasher, name: &str, content: Option<blake3::Hash>) 
     hasher.update(content.as_ref().map_or(&[][..], |hash| hash.as_bytes().as_slice()));
 }
 
-/// Copies the repository into the machine and mounts it at `at`. Ends with everything there, or with an error.
+/// Copies the repository into the machine and mounts it where the backup wants it. Ends with everything there, or with an error.
 pub(crate) async fn present<M: Machine>(
     machine: &M,
     source: &Source,
-    (name, at, view): (&str, &str, View),
+    backup: &Backup,
     deadline: &Deadline,
 ) -> Result<(), MachineError> {
-    let copy = format!("{COPIES}/{name}");
+    let (copy, at) = (format!("{COPIES}/{}", backup.name), backup.at.as_str());
     shell(machine, "rm -rf \"$1\" && mkdir -p \"$1\" \"$2\"", &[&copy, at], deadline).await?;
     unpack(machine, source, &copy, deadline).await?;
-    let mount = match view {
+    let mount = match backup.view {
         View::ReadOnly => "mount --bind \"$1\" \"$2\" && mount -o remount,bind,ro \"$2\"",
         View::Copy => "mount --bind \"$1\" \"$2\"",
     };

@@ -36,7 +36,8 @@ pub(super) async fn checkout(loaded: &Loaded, commit: &str, to: &Path) -> Result
     log.args(["log", "-1", "--format=%s", &id]);
     let title = text(&must(run(log).await?, "git log")?);
     let mut uncommitted = source.uncommitted(&repo, STATUS_LIMIT).await.map_err(in_scenario("path"))?;
-    uncommitted.extend(take(&source, &id, &inner, to, 0).await.map_err(in_scenario("path"))?);
+    uncommitted
+        .extend(take(&source, Wanted { id: &id, inner: &inner, depth: 0 }, to).await.map_err(in_scenario("path"))?);
     Ok(SourceReport { repo: repo.display().to_string(), commit: id, title, uncommitted })
 }
 
@@ -86,26 +87,36 @@ impl Tree<'_> {
     }
 }
 
-/// Lays what commit `id` holds in `inner` into `to`: `depth` submodules deep. Tells what is not committed in submodules.
+/// What of a repository is checked out.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    /// The commit.
+    id: &'a str,
+    /// A directory in it; empty for all of it.
+    inner: &'a Path,
+    /// In how many repositories it is a submodule.
+    depth: usize,
+}
+
+/// Lays what is wanted into `to`. Tells what is not committed in submodules.
 fn take<'a>(
     source: &'a Source,
-    id: &'a str,
-    inner: &'a Path,
+    wanted: Wanted<'a>,
     to: &'a Path,
-    depth: usize,
 ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, ControllerError>> + Send + 'a>> {
+    let Wanted { id, inner, .. } = wanted;
     Box::pin(async move {
         if inner.as_os_str().is_empty() {
             clone(source, id, to).await?;
             let tree = Tree { git_dir: to.join(".git"), work_tree: to, index: None, inner };
             filters::look(source, &tree).await?;
-            return submodules::take_all(source, id, &tree, depth).await;
+            return submodules::take_all(source, wanted, &tree).await;
         }
         let place = tempfile::Builder::new().prefix(".export-").tempdir_in(beside(to));
         let place = place.map_err(ControllerError::io("cannot make the checkout"))?;
         let tree = export(source, id, inner, place.path()).await?;
         filters::look(source, &tree).await?;
-        let uncommitted = submodules::take_all(source, id, &tree, depth).await?;
+        let uncommitted = submodules::take_all(source, wanted, &tree).await?;
         std::fs::rename(place.path().join(inner), to).map_err(ControllerError::io("cannot make the checkout"))?;
         Ok(uncommitted)
     })

@@ -116,13 +116,9 @@ struct Line<'a> {
 
 impl Line<'_> {
     fn wrong(&self, message: impl Into<String>, expected: &str) -> ControllerError {
-        invalid(self.file, self.text, self.span.clone(), message.into(), expected)
+        let error = InputError::new(self.span.clone(), message, expected);
+        ScenarioError::Invalid { path: self.file.to_owned(), text: self.text.to_owned(), error }.into()
     }
-}
-
-fn invalid(file: &Path, text: &str, span: Range<usize>, message: String, expected: &str) -> ControllerError {
-    let error = InputError { span, message, expected: Some(expected.to_owned()) };
-    ScenarioError::Invalid { path: file.to_owned(), text: text.to_owned(), error }.into()
 }
 
 impl Reader<'_> {
@@ -203,12 +199,13 @@ impl Reader<'_> {
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                let message = "this is no UTF-8".to_owned();
-                return Err(invalid(&told, &text, at..at + 1, message, "a requirements file in UTF-8"));
+                let line = Line { file: &told, text: &text, span: at..at + 1 };
+                return Err(line.wrong("this is no UTF-8", "a requirements file in UTF-8"));
             }
         };
         if let Some(at) = text.find(|c: char| c.is_control() && !"\t\r\n\u{c}".contains(c)) {
-            return Err(invalid(&told, &text, at..at + 1, "a control character stands here".into(), "plain text"));
+            let line = Line { file: &told, text: &text, span: at..at + 1 };
+            return Err(line.wrong("a control character stands here", "plain text"));
         }
         self.open.push(file.to_owned());
         for (span, line) in logical(text.trim_start_matches('\u{feff}')) {

@@ -122,6 +122,16 @@ pub(crate) struct Controller {
     addresses: Vec<Address>,
 }
 
+/// Where a controller is made.
+pub struct Workplace {
+    /// Its cache holds what outlives the run.
+    pub home: Home,
+    /// Whose run directory the controller lies in.
+    pub guard: Guard,
+    /// Is told what goes on.
+    pub progress: Progress,
+}
+
 /// What the inventory says of the real hosts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Production {
@@ -131,19 +141,14 @@ pub(crate) struct Production {
 
 impl Controller {
     /// Checks out, lays the keys beside, makes the tool's virtual environment, and reads the inventory.
-    pub(crate) async fn survey(
-        loaded: &Loaded,
-        home: &Home,
-        guard: &Guard,
-        run: &Path,
-        progress: &Progress,
-    ) -> Result<Self, ControllerError> {
-        let directory = run.join(DIRECTORY);
+    pub(crate) async fn survey(loaded: &Loaded, place: &Workplace) -> Result<Self, ControllerError> {
+        let guard = &place.guard;
+        let directory = guard.run().join(DIRECTORY);
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
         let sandbox = Sandbox::open(guard, &directory).await.map_err(ControllerError::Unsealed)?;
         let here = Surroundings::first(&directory);
         let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
-        progress(&format!("checked out {} {}", &source.commit[..12], source.title));
+        (place.progress)(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
             // One for the deploy, which may change it; one by which the next start finds secrets, should this one be killed.
             for copy in ["keys", KEYS_OF_SWEEP] {
@@ -159,10 +164,12 @@ impl Controller {
         let mut pinning = Vec::new();
         let venv = match &found.requirements {
             Some(file) => {
-                let place = venv::requirements(&here.servers, file, &directory, progress)?;
-                pinning.extend(place.remarks);
-                let wanted = venv::Wanted { servers: &place.root, requirements: &place.file };
-                Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)
+                let found = venv::requirements(&here.servers, file, &directory, &place.progress)?;
+                pinning.extend(found.remarks);
+                let wanted = venv::Wanted { servers: &found.root, requirements: &found.file };
+                let (cache, controller) = (place.home.cache.as_path(), directory.as_path());
+                let installer = venv::Installer { cache, sandbox: &sandbox, controller, progress: &place.progress };
+                Some(installer.environment(&wanted).await?)
             }
             None => None,
         };
@@ -229,14 +236,8 @@ impl Controller {
     }
 
     /// The same, with a machine for every host and a host for every machine.
-    pub(crate) async fn make(
-        loaded: &Loaded,
-        home: &Home,
-        guard: &Guard,
-        run: &Path,
-        progress: &Progress,
-    ) -> Result<Self, ControllerError> {
-        let controller = Self::survey(loaded, home, guard, run, progress).await?;
+    pub(crate) async fn make(loaded: &Loaded, place: &Workplace) -> Result<Self, ControllerError> {
+        let controller = Self::survey(loaded, place).await?;
         inventory::compare(&controller.hosts, &loaded.scenario.machines)?;
         Ok(controller)
     }

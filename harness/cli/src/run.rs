@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, ScenarioError, load};
 use redrill_machines::container;
-use redrill_machines::host::{self, Accel, Shortage, Tool};
+use redrill_machines::host::{self, Accel, HostTool, Shortage};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::{self, Qemu, Templates};
@@ -34,12 +34,12 @@ pub(crate) struct Args {
     /// Directory with a scenario.toml, or the file itself.
     scenario: PathBuf,
     #[command(flatten)]
-    options: Options,
+    options: DrillOptions,
 }
 
 /// How a drill is made, whatever is drilled.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct DrillOptions {
     /// Leave the machines running afterwards, for `redrill shell`; `redrill clean` ends them.
     #[arg(long)]
     keep: bool,
@@ -65,11 +65,11 @@ pub(crate) struct Options {
     #[arg(long, short)]
     quiet: bool,
     /// Form of the result on standard output.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
 }
 
-impl Options {
+impl DrillOptions {
     /// Whether faults are to be planted into what was restored.
     pub(crate) fn mutates(&self) -> bool {
         self.mutate
@@ -92,7 +92,7 @@ impl Options {
 
 /// Form of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum ReportFormat {
     /// For people.
     Text,
     /// For programs.
@@ -131,7 +131,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
 }
 
 /// Drills what is loaded, and tells the result. `repeat` is the command that does the same again.
-pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended {
+pub(crate) async fn run(loaded: Loaded, args: DrillOptions, repeat: Repeat) -> Ended {
     let home = home();
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
@@ -185,13 +185,13 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended 
     let report = without_secrets(report, &redactor)?;
     let written = write(&report, &path);
     // A report that finds no room on the disk is told all the same.
-    output::result(&report, args.format == Format::Json);
+    output::result(&report, args.format == ReportFormat::Json);
     written?;
     Ok(report.exit_status())
 }
 
 /// What the command line says, else the scenario; `auto` takes what the host has.
-fn choose(args: &Options, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, Failure> {
+fn choose(args: &DrillOptions, loaded: &Loaded, tools: &[HostTool]) -> Result<BackendKind, Failure> {
     match args.backend.map_or(loaded.scenario.backend, BackendKind::from) {
         BackendKind::Auto if loaded.scenario.needs.kvm => Ok(BackendKind::Qemu),
         BackendKind::Auto if doctor::missing_tools(tools).is_empty() => Ok(BackendKind::Qemu),
@@ -202,7 +202,7 @@ fn choose(args: &Options, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind
 }
 
 /// What would fail later is said now.
-fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Failure> {
+fn preflight(tools: &[HostTool], home: &Home, backend: BackendKind) -> Result<(), Failure> {
     let mut missing = doctor::missing_tools(tools);
     if backend == BackendKind::Container {
         container::engine_version().map_err(|why| {
@@ -257,7 +257,7 @@ fn short(shortage: &Shortage) -> Failure {
 }
 
 /// Waits until there is room for all machines of the drill.
-async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
+async fn admit(args: &DrillOptions, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
     let twins = backend == BackendKind::Qemu && (args.mutate || loaded.scenario.claims.contains(&Claim::Idempotent));
     let wanted = Amount::of(&loaded.scenario.machines, twins);
     let run = format!("{} (process {})", loaded.name, std::process::id());
@@ -269,7 +269,7 @@ async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKin
     }
 }
 
-fn keep(args: &Options) -> Keep {
+fn keep(args: &DrillOptions) -> Keep {
     match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (false, true) => Keep::OnFailure,
@@ -301,8 +301,9 @@ async fn drill(
         return Ok(Box::pin(making.with(machines, guard, host).run()).await);
     }
     let found = accel::acceleration(&cache, false).await?;
-    let options = qemu::Options { accel: found.choice, version: host::qemu_version().await.unwrap_or_default(), fresh };
-    let sources = qemu::Sources { catalog, images, templates: Templates::new(&cache) };
+    let options =
+        qemu::QemuOptions { accel: found.choice, version: host::qemu_version().await.unwrap_or_default(), fresh };
+    let sources = qemu::Stock { catalog, images, templates: Templates::new(&cache) };
     let machines = Qemu::new(guard.clone(), options, sources, client);
     let host =
         HostFacts { acceleration: found.choice.name().to_owned(), reason: found.reason, slowness: found.slowness };
@@ -468,13 +469,13 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         args: Args,
     }
 
     fn parsed(words: &[String]) -> Args {
-        Line::try_parse_from(words).expect("a command line").args
+        CommandLine::try_parse_from(words).expect("a command line").args
     }
 
     #[test]
@@ -486,7 +487,7 @@ mod tests {
         assert_eq!(words[..2], ["redrill", "run"]);
         let again = parsed(&words[1..]);
         assert_eq!(again.scenario, args.scenario);
-        let told = Options { keep: false, quiet: false, ..args.options };
+        let told = DrillOptions { keep: false, quiet: false, ..args.options };
         assert_eq!(format!("{:?}", again.options), format!("{told:?}"));
     }
 }

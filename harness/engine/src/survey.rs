@@ -8,7 +8,7 @@ use crate::scenario_error::ScenarioError;
 
 /// A host of the inventory and the groups that it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct RepoHost {
     /// Inventory name.
     pub name: String,
     /// Groups.
@@ -21,7 +21,7 @@ pub struct Survey {
     /// The tool that deploys it.
     pub tool: Tool,
     /// Hosts, in the order of the inventory.
-    pub hosts: Vec<Host>,
+    pub hosts: Vec<RepoHost>,
     /// Files that changed since the commit that was asked for, relative to the repo.
     pub changed: Vec<String>,
 }
@@ -55,16 +55,16 @@ pub async fn survey(loaded: &Loaded, since: Option<&str>, place: &Workplace) -> 
         Some(since) => controller::changed(&repo, since, &controller.source.commit, place.guard.run()).await?,
         None => Vec::new(),
     };
-    let hosts = controller.hosts.iter().map(|host| Host { name: host.name.clone(), groups: host.groups.clone() });
+    let hosts = controller.hosts.iter().map(|host| RepoHost { name: host.name.clone(), groups: host.groups.clone() });
     Ok(Survey { tool: controller.found.tool, hosts: hosts.collect(), changed })
 }
 
 /// The hosts that a change touches, as far as the names of its files tell, each with a file that says so. A file that
 /// may concern any host touches all of them.
-pub fn touched(changed: &[String], hosts: &[Host]) -> Vec<(String, String)> {
+pub fn touched(changed: &[String], hosts: &[RepoHost]) -> Vec<(String, String)> {
     let mut touched: Vec<(String, String)> = Vec::new();
     for file in changed.iter().filter(|file| !is_text_for_people(file)) {
-        let concerns = |host: &&Host| match scope(file) {
+        let concerns = |host: &&RepoHost| match scope(file) {
             Scope::Host(name) => host.name == name || !hosts.iter().any(|host| host.name == name),
             Scope::Group(name) => name == "all" || host.groups.contains(&name),
             Scope::All => true,
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     fn names(changed: &[&str]) -> Vec<String> {
-        let host = |name: &str, group: &str| Host { name: name.to_owned(), groups: vec![group.to_owned()] };
+        let host = |name: &str, group: &str| RepoHost { name: name.to_owned(), groups: vec![group.to_owned()] };
         let hosts = [host("web1", "web"), host("web2", "web"), host("db", "databases")];
         let changed: Vec<String> = changed.iter().map(|file| (*file).to_owned()).collect();
         touched(&changed, &hosts).into_iter().map(|(name, _)| name).collect()

@@ -46,7 +46,7 @@ pub use evidence::Witnesses;
 pub use fake::{Fake, FakeMachine};
 pub use machine::{Backend, Capabilities, Machine, Reach, find_machine};
 pub use machine_core::{Address, MachineCore};
-pub use mail::{Mail, Post};
+pub use mail::{Mail, MailNames};
 pub use needs::{Needs, Seat};
 pub use random::run_key;
 pub use relay::pump as relay_pump;

@@ -9,7 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
 use crate::MARK;
-use crate::collect::{How, Secrets};
+use crate::collect::{How, KeySecrets};
 use crate::flat::Flat;
 use crate::words::{self, FLOOR};
 use crate::{forms, public};
@@ -56,7 +56,7 @@ pub struct Redactor {
 
 impl Default for Redactor {
     fn default() -> Self {
-        Self::new(&Secrets::default(), Vec::new())
+        Self::new(&KeySecrets::default(), Vec::new())
     }
 }
 
@@ -116,7 +116,7 @@ impl Builder {
     /// Reads the keys.
     pub fn build(self) -> Result<Redactor, PatternError> {
         let regexes = self.patterns.iter().map(|pattern| check_pattern(pattern)).collect::<Result<_, _>>()?;
-        let mut secrets = Secrets::new(self.public);
+        let mut secrets = KeySecrets::new(self.public);
         self.directories.iter().for_each(|directory| secrets.directory(directory));
         self.values.iter().for_each(|value| secrets.content(value.as_bytes()));
         Ok(Redactor { own: self.own, ..Redactor::new(&secrets, regexes) })
@@ -150,7 +150,7 @@ impl Redactor {
         Builder::default()
     }
 
-    fn new(secrets: &Secrets, regexes: Vec<Regex>) -> Self {
+    fn new(secrets: &KeySecrets, regexes: Vec<Regex>) -> Self {
         let patterns = patterns(secrets);
         let bytes: usize = patterns.keys().map(Vec::len).sum();
         let longest = patterns.keys().map(Vec::len).max().unwrap_or_default();
@@ -280,7 +280,7 @@ impl Redactor {
 }
 
 /// Every form of every secret, and whether it is a word.
-fn patterns(secrets: &Secrets) -> BTreeMap<Vec<u8>, bool> {
+fn patterns(secrets: &KeySecrets) -> BTreeMap<Vec<u8>, bool> {
     let mut patterns = BTreeMap::new();
     for (value, how) in &secrets.values {
         let bound = words::is_bound(value);
@@ -300,7 +300,7 @@ fn patterns(secrets: &Secrets) -> BTreeMap<Vec<u8>, bool> {
     patterns
 }
 
-fn is_published(secrets: &Secrets, form: &[u8]) -> bool {
+fn is_published(secrets: &KeySecrets, form: &[u8]) -> bool {
     secrets.published.iter().any(|text| memchr::memmem::find(text, form).is_some())
 }
 

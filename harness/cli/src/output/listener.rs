@@ -12,7 +12,7 @@ use redrill_engine::Event;
 use redrill_model::{StageReport, Status};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::style::{self, Style};
+use super::style::{self, Colours};
 use super::{seconds, story};
 
 /// How the story is told.
@@ -36,7 +36,7 @@ impl Mode {
 /// Tells the story of one drill.
 pub(crate) struct Listener {
     mode: Mode,
-    style: Style,
+    style: Colours,
     log: Option<File>,
     /// Seconds by stage, the last time.
     last_time: BTreeMap<String, f64>,
@@ -124,12 +124,12 @@ impl Listener {
     }
 }
 
-fn check(holds: bool, name: &str, took: f64, style: Style) -> String {
+fn check(holds: bool, name: &str, took: f64, style: Colours) -> String {
     let mark = if holds { style.good("holds") } else { style.bad("FAILS") };
     format!("  {mark} {name} ({})", seconds(took))
 }
 
-fn ended(report: &StageReport, style: Style) -> String {
+fn ended(report: &StageReport, style: Colours) -> String {
     let mark = match report.status {
         Status::Done => style.good("done"),
         Status::Failed => style.bad("FAILED"),

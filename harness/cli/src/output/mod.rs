@@ -5,7 +5,6 @@ mod failure;
 mod listener;
 #[cfg(test)]
 mod reference;
-mod report;
 mod style;
 mod tables;
 mod view;
@@ -17,7 +16,7 @@ use redrill_model::Report;
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
-pub(crate) use tables::{Finding, Health, canonicalisers, doctor, images, left, plan, pruned};
+pub(crate) use tables::{Diagnosis, Health, canonicalisers, doctor, images, left, plan, pruned};
 
 /// A line of the story.
 pub(crate) fn story(line: &str) {
@@ -55,7 +54,7 @@ pub(crate) fn result(report: &Report, json: bool) {
     if json {
         result_line(&serde_json::to_string_pretty(report).unwrap_or_default());
     } else {
-        result_line(&report::text(report, style::for_stdout()));
+        result_line(&view::text::text(report, style::for_stdout()));
     }
 }
 
@@ -76,7 +75,7 @@ pub(crate) fn codes() {
 
 /// The report as a plain text file.
 pub(crate) fn report_text(report: &Report) -> String {
-    report::text(report, style::PLAIN)
+    view::text::text(report, style::PLAIN)
 }
 
 /// `95 s` or `3 min 5 s`.

@@ -22,7 +22,7 @@ pub(crate) enum Health {
 
 /// One line of the doctor's.
 #[derive(Debug)]
-pub(crate) struct Finding {
+pub(crate) struct Diagnosis {
     pub(crate) name: String,
     pub(crate) health: Health,
     pub(crate) text: String,
@@ -30,7 +30,7 @@ pub(crate) struct Finding {
 }
 
 /// The doctor's findings.
-pub(crate) fn doctor(findings: &[Finding]) {
+pub(crate) fn doctor(findings: &[Diagnosis]) {
     let style = style::for_stdout();
     for finding in findings {
         let mark = match finding.health {

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use super::certificates::{LOOPBACK, Made};
-use super::{Acme, AcmeError, Issued, Means};
+use super::certificates::{Certificates, LOOPBACK};
+use super::{Acme, AcmeError, AcmeMeans, Issued};
 use crate::process::{Guard, Guarded};
 use crate::ssh::write_private;
 
@@ -51,7 +51,7 @@ type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 pub struct Pebble {
     running: PebbleProcess,
     names: Vec<String>,
-    means: Arc<Means>,
+    means: Arc<AcmeMeans>,
 }
 
 /// Its process, whether it answers or not.
@@ -104,12 +104,12 @@ struct Launch<'a> {
 
 impl Launch<'_> {
     async fn start(&self, names: &[String], clean: Redact) -> Result<Pebble, AcmeError> {
-        let made = Made::new(names)?;
+        let made = Certificates::new(names)?;
         let (front, to_pebble) = made.ends()?;
         lay_out(self.dir, &made)?;
         let running = self.spawn(&clean)?;
         let (pebble, issued) = running.ready(&to_pebble).await?;
-        let means = Arc::new(Means { roots: [made.root, issued], front, to_pebble, pebble });
+        let means = Arc::new(AcmeMeans { roots: [made.root, issued], front, to_pebble, pebble });
         Ok(Pebble { running, names: names.to_vec(), means })
     }
 
@@ -120,7 +120,7 @@ impl Launch<'_> {
         let log = std::fs::File::create(self.dir.join(LOG)).map_err(failed("cannot write its log"))?;
         let mut process = self.guard.spawn(&mut command, self.program).map_err(AcmeError::Start)?;
         let (log, said) = (Arc::new(Mutex::new(log)), Arc::default());
-        let sink = Sink { log, said: Arc::clone(&said), clean: Arc::clone(clean) };
+        let sink = PebbleLog { log, said: Arc::clone(&said), clean: Arc::clone(clean) };
         let (out, errors) = (process.child().stdout.take(), process.child().stderr.take());
         let readers = [out.map(|out| listen(out, sink.clone())), errors.map(|errors| listen(errors, sink.clone()))];
         let readers = readers.into_iter().flatten().collect();
@@ -175,7 +175,7 @@ fn failed(what: &str) -> impl FnOnce(std::io::Error) -> AcmeError {
 }
 
 /// Writes what it starts from. Its ports are the kernel's choice.
-fn lay_out(dir: &Path, made: &Made) -> Result<(), AcmeError> {
+fn lay_out(dir: &Path, made: &Certificates) -> Result<(), AcmeError> {
     let listen = format!("{LOOPBACK}:0");
     let config = json!({ "pebble": {
         "listenAddress": listen,
@@ -198,14 +198,14 @@ fn lay_out(dir: &Path, made: &Made) -> Result<(), AcmeError> {
 
 /// Where what it prints goes.
 #[derive(Clone)]
-struct Sink {
+struct PebbleLog {
     log: Arc<Mutex<std::fs::File>>,
     /// The end of it.
     said: Arc<Mutex<VecDeque<String>>>,
     clean: Redact,
 }
 
-impl Sink {
+impl PebbleLog {
     fn take(&self, line: &[u8]) {
         let line = (self.clean)(&String::from_utf8_lossy(line));
         // What cannot be written down is remembered all the same.
@@ -218,7 +218,7 @@ impl Sink {
     }
 }
 
-fn listen(from: impl AsyncRead + Unpin + Send + 'static, sink: Sink) -> JoinHandle<()> {
+fn listen(from: impl AsyncRead + Unpin + Send + 'static, sink: PebbleLog) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(from).split(b'\n');
         while let Ok(Some(line)) = lines.next_segment().await {

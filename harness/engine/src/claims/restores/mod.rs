@@ -30,7 +30,7 @@ use crate::deploy::controller::Controller;
 use crate::problem::Problem;
 pub(crate) use mid_deploy::Between;
 pub(crate) use mutate::Mutation;
-use oracle::{Judged, Known};
+use oracle::{Judgement, KnownData};
 pub(crate) use redeploy::{look_after, look_before};
 pub(crate) use remote::Fetched;
 use repository::{Contents, Source};
@@ -58,7 +58,7 @@ pub(crate) struct Restores {
     /// Planted faults.
     pub(crate) mutants: Vec<Mutant>,
     /// Made in this drill, by backup.
-    pub(crate) made: BTreeMap<String, round_trip::Made>,
+    pub(crate) made: BTreeMap<String, round_trip::MadeBackup>,
     /// Fetched from backup hosts, by backup.
     pub(crate) fetched: BTreeMap<String, Fetched>,
     /// All tables of a machine when its backup was made, and every path of its packages.
@@ -188,7 +188,7 @@ impl<M: Machine> Restorer<'_, M> {
             ..RestoreReport::default()
         };
         report.last = given.last.and_then(|last| last_time(last, &backup.name));
-        let mut judged = Judged::default();
+        let mut judged = Judgement::default();
         if let Err(fault) = self.through(backup, given, (&mut report, &mut judged)).await {
             judged.faults.push(fault);
         }
@@ -202,7 +202,7 @@ impl<M: Machine> Restorer<'_, M> {
         &self,
         backup: &Backup,
         given: Given<'_>,
-        (report, judged): (&mut RestoreReport, &mut Judged),
+        (report, judged): (&mut RestoreReport, &mut Judgement),
     ) -> Result<(), Problem> {
         let (context, machine) = (self.context, machine_of(self.machines, backup)?);
         let source = self.opened(backup, given, report).await?;
@@ -252,13 +252,13 @@ impl<M: Machine> Restorer<'_, M> {
         backup: &Backup,
         (machine, found): (&M, &Manifest),
         last: Option<&Report>,
-        judged: &mut Judged,
+        judged: &mut Judgement,
     ) {
         let last = last.and_then(|last| found_last(last, &backup.name));
         let made = self.restores.made.get(&backup.name).map(|made| &made.manifest);
         let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&self.context.file(path)));
         let ephemeral = &self.context.scenario().ephemeral;
-        let known = Known { manifest: manifest.as_ref(), made, last, ephemeral };
+        let known = KnownData { manifest: manifest.as_ref(), made, last, ephemeral };
         let early = std::mem::take(&mut judged.faults);
         *judged = oracle::judge(backup, &known, found);
         judged.faults.splice(0..0, early);

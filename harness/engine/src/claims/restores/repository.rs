@@ -57,7 +57,7 @@ impl Source {
     }
 
     /// The same as a tar stream in pieces, each an archive of its own but for the middles of large files.
-    fn each(&self, mut send: impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
+    fn each(&self, mut send: impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
         let mut packer = Packer::default();
         match self {
             Self::Tree(root) => {
@@ -96,7 +96,7 @@ impl Source {
 }
 
 /// What is sent to a machine at once.
-enum Part {
+enum Piece {
     /// An archive to be unpacked.
     Archive(Vec<u8>),
     /// More of this file.
@@ -121,7 +121,7 @@ impl Packer {
         path: &Path,
         mut header: tar::Header,
         content: &mut impl Read,
-        send: &mut impl FnMut(Part) -> io::Result<()>,
+        send: &mut impl FnMut(Piece) -> io::Result<()>,
     ) -> io::Result<()> {
         let (size, modified) = (header.size()?, header.mtime()?);
         let first = size.min(PIECE);
@@ -145,9 +145,9 @@ impl Packer {
                 return Err(io::Error::other(format!("`{}` changed while it was read", path.display())));
             }
             left -= bytes.len() as u64;
-            send(Part::More(path.to_owned(), bytes))?;
+            send(Piece::More(path.to_owned(), bytes))?;
         }
-        if size > first { send(Part::Whole(path.to_owned(), modified)) } else { Ok(()) }
+        if size > first { send(Piece::Whole(path.to_owned(), modified)) } else { Ok(()) }
     }
 
     fn other(
@@ -155,7 +155,7 @@ impl Packer {
         path: &Path,
         mut header: tar::Header,
         link: Option<&Path>,
-        send: &mut impl FnMut(Part) -> io::Result<()>,
+        send: &mut impl FnMut(Piece) -> io::Result<()>,
     ) -> io::Result<()> {
         header.set_size(0);
         match link {
@@ -166,16 +166,16 @@ impl Packer {
     }
 
     /// Sends what is packed, if it is larger than this.
-    fn flush(&mut self, over: u64, send: &mut impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
+    fn flush(&mut self, over: u64, send: &mut impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
         if self.archive.as_ref().is_some_and(|archive| archive.get_ref().len() as u64 >= over)
             && let Some(archive) = self.archive.take()
         {
-            send(Part::Archive(archive.into_inner()?))?;
+            send(Piece::Archive(archive.into_inner()?))?;
         }
         Ok(())
     }
 
-    fn finish(mut self, send: &mut impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
+    fn finish(mut self, send: &mut impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
         self.flush(0, send)
     }
 }
@@ -307,12 +307,12 @@ pub(crate) async fn unpack<M: Machine>(
     while let Some(part) = parts.recv().await {
         let limit = deadline.child("a piece of the repository", SENDING);
         let (words, bytes) = match part {
-            Part::Archive(bytes) => (Exec::new(["tar", "-x", "-p", "--numeric-owner", "-C", into]), bytes),
-            Part::More(path, bytes) => {
+            Piece::Archive(bytes) => (Exec::new(["tar", "-x", "-p", "--numeric-owner", "-C", into]), bytes),
+            Piece::More(path, bytes) => {
                 let path = format!("{into}/{}", path.display());
                 (Exec::new(["sh", "-c", "cat >> \"$1\"", "sh", &path]), bytes)
             }
-            Part::Whole(path, modified) => {
+            Piece::Whole(path, modified) => {
                 let (path, time) = (format!("{into}/{}", path.display()), format!("@{modified}"));
                 (Exec::new(["touch", "-m", "-d", &time, "--", &path]), Vec::new())
             }

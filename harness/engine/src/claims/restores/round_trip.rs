@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use redrill_machines::{Deadline, Exec, Machine, Output, find_machine};
-use redrill_model::{Backup, Code, Moment, Origin, Run, Site, Target};
+use redrill_model::{Backup, Code, Moment, Origin, RepoCommand, Site, Target};
 use redrill_state::Manifest;
 
 use super::loss::{self, Lives};
@@ -37,7 +37,7 @@ const ACCOUNTS: &str = "command -v psql >/dev/null && runuser -u postgres -- psq
 
 /// A backup that was made in this drill.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct MadeBackup {
     pub(super) source: Source,
     /// What was in the targets when the job had run.
     pub(super) manifest: Manifest,
@@ -64,7 +64,7 @@ pub(crate) struct Jobs<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct BackedUp {
     /// By backup.
-    made: BTreeMap<String, Made>,
+    made: BTreeMap<String, MadeBackup>,
     /// By machine.
     lived: BTreeMap<String, Lived>,
 }
@@ -72,12 +72,12 @@ pub(crate) struct BackedUp {
 impl BackedUp {
     /// A note.
     pub(crate) fn note(&self) -> String {
-        let size = |made: &Made| std::fs::metadata(made.source.path()).map(|metadata| metadata.len());
+        let size = |made: &MadeBackup| std::fs::metadata(made.source.path()).map(|metadata| metadata.len());
         let bytes: u64 = self.made.values().filter_map(|made| size(made).ok()).sum();
         format!("{} backups made, {} KiB", self.made.len(), bytes / 1024)
     }
 
-    pub(super) fn into_parts(self) -> (BTreeMap<String, Made>, BTreeMap<String, Lived>) {
+    pub(super) fn into_parts(self) -> (BTreeMap<String, MadeBackup>, BTreeMap<String, Lived>) {
         (self.made, self.lived)
     }
 }
@@ -109,7 +109,7 @@ impl Jobs<'_> {
     }
 
     /// Runs the job; what was backed up is looked at.
-    async fn made<M: Machine>(&self, machine: &M, backup: &Backup) -> Result<Made, Problem> {
+    async fn made<M: Machine>(&self, machine: &M, backup: &Backup) -> Result<MadeBackup, Problem> {
         let source = self.back_up(machine, backup, "repository.tar").await?;
         let limit = self.deadline.child("looking at what was backed up", JOB);
         let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
@@ -117,7 +117,7 @@ impl Jobs<'_> {
             let text = "there was nothing to back up: the seed left the targets empty";
             return Err(Problem::new(Code::NothingSeeded, text));
         }
-        Ok(Made { source, manifest })
+        Ok(MadeBackup { source, manifest })
     }
 
     /// Runs the job of a backup; what it leaves goes to the host, with its owners, into `file` of the backup's directory.
@@ -137,7 +137,7 @@ impl Jobs<'_> {
         fetch(machine, leaves, &dir.join(file), &limit).await
     }
 
-    async fn run<M: Machine>(&self, machine: &M, run: &Run, (code, what): (Code, &str)) -> Result<(), Problem> {
+    async fn run<M: Machine>(&self, machine: &M, run: &RepoCommand, (code, what): (Code, &str)) -> Result<(), Problem> {
         let limit = self.deadline.child(what, JOB);
         let output: Output = match run.on {
             Site::Machine => {

@@ -2,12 +2,12 @@
 //! environment variables, and a sandbox with no way to any host but the drill's machines.
 
 mod checkout;
+mod environment;
 mod environment_key;
 mod index;
 mod inventory;
 mod sandbox;
 mod ssh_home;
-mod surroundings;
 mod venv;
 mod ways;
 
@@ -28,10 +28,10 @@ use crate::keys::{self, KeysError};
 use crate::loaded::Loaded;
 use crate::scenario_error::ScenarioError;
 pub(crate) use checkout::changed;
+use environment::ControllerEnvironment;
 pub(crate) use inventory::InventoryHost;
 use sandbox::Sandbox;
 pub(crate) use sandbox::{Sealed, ledgers, lost};
-use surroundings::Surroundings;
 use venv::Environment;
 use ways::{SSH, Ways};
 
@@ -95,9 +95,9 @@ impl From<KeysError> for ControllerError {
 #[derive(Debug)]
 pub(crate) struct Controller {
     /// Where it deploys from now.
-    here: Surroundings,
+    here: ControllerEnvironment,
     /// Where it deploys from first, and for the second time.
-    places: [Surroundings; 2],
+    places: [ControllerEnvironment; 2],
     /// Where it came from.
     pub(crate) source: SourceReport,
     /// What deploys it, and with which files.
@@ -146,7 +146,7 @@ impl Controller {
         let directory = guard.run().join(DIRECTORY);
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
         let sandbox = Sandbox::open(guard, &directory).await.map_err(ControllerError::Unsealed)?;
-        let here = Surroundings::first(&directory);
+        let here = ControllerEnvironment::first(&directory);
         let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
         (place.progress)(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
@@ -483,10 +483,10 @@ async fn elsewhere(
     loaded: &Loaded,
     directory: &Path,
     commit: &str,
-    first: &Surroundings,
-) -> Result<Surroundings, ControllerError> {
+    first: &ControllerEnvironment,
+) -> Result<ControllerEnvironment, ControllerError> {
     let deploy = &loaded.scenario.deploy;
-    let there = Surroundings::second(directory, deploy, SystemTime::now());
+    let there = ControllerEnvironment::second(directory, deploy, SystemTime::now());
     std::fs::create_dir_all(&there.home).map_err(ControllerError::io("cannot make the second controller"))?;
     if there.servers != first.servers {
         if let Some(above) = there.servers.parent() {

@@ -29,7 +29,7 @@ pub(super) struct Wanted<'a> {
 
 /// A requirements file that pip reads.
 #[derive(Debug)]
-pub(super) struct Requirements {
+pub(super) struct RequirementsFile {
     /// What it may lead to lies in here.
     pub(super) root: PathBuf,
     /// The file, relative to it.
@@ -45,15 +45,15 @@ pub(super) fn requirements(
     file: &Path,
     controller: &Path,
     progress: &Progress,
-) -> Result<Requirements, ControllerError> {
+) -> Result<RequirementsFile, ControllerError> {
     if !file.ends_with(pyproject::FILE) {
-        return Ok(Requirements { root: servers.to_owned(), file: file.to_owned(), remarks: Vec::new() });
+        return Ok(RequirementsFile { root: servers.to_owned(), file: file.to_owned(), remarks: Vec::new() });
     }
     let found = pyproject::read(servers, file)?;
     progress(&format!("the Python environment comes from {}", found.from));
     let root = controller.join("pyproject");
     let file = pyproject::write(&found, &root).map_err(ControllerError::io("cannot write the requirements"))?;
-    Ok(Requirements { root, file, remarks: found.remarks })
+    Ok(RequirementsFile { root, file, remarks: found.remarks })
 }
 
 /// An environment.
@@ -254,9 +254,9 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
     wheel.writestr(about + 'RECORD', '')
 ";
 
-    struct Place(tempfile::TempDir);
+    struct Workshop(tempfile::TempDir);
 
-    impl Place {
+    impl Workshop {
         fn new() -> Self {
             let place = Self(tempfile::tempdir().expect("a directory"));
             fs::create_dir_all(place.servers()).expect("made");
@@ -340,7 +340,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
 
     #[tokio::test]
     async fn another_content_of_a_local_project_is_another_environment_and_a_failed_one_leaves_nothing() {
-        let place = Place::new();
+        let place = Workshop::new();
         let requirements = "--no-index\n./mylib-1.0-py3-none-any.whl\n";
         place.wheel("one");
         let one = place.make(requirements).await.expect("made");
@@ -359,7 +359,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
 
     #[tokio::test]
     async fn a_lock_pins_a_version_that_is_not_the_newest_and_another_one_is_another_environment() {
-        let place = Place::new();
+        let place = Workshop::new();
         place.wheel_of("1.0", "old");
         place.wheel_of("2.0", "new");
         let lock = |version: &str| {
@@ -377,7 +377,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
 
     #[tokio::test]
     async fn of_several_versions_that_a_lock_has_pip_takes_the_one_for_this_interpreter() {
-        let place = Place::new();
+        let place = Workshop::new();
         place.wheel_of("1.0", "old");
         place.wheel_of("2.0", "new");
         let one = |version: &str, about: &str| format!("[[package]]\nname = 'mylib'\nversion = '{version}'\n{about}\n");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Value;
 
-use super::line::{self, Line, normal};
+use super::line::{self, Requirement, normal};
 use super::{FILE, Requirements, lies_in_checkout};
 use crate::scenario_error::ScenarioError;
 
@@ -112,7 +112,7 @@ struct Version<'a> {
 impl Lock {
     /// Pins what was `found` by the lock `file`, which `command` brings up to date.
     pub(super) fn pin(&self, found: &mut Requirements, (file, command): (&str, &str)) -> Result<(), ScenarioError> {
-        for name in found.lines.iter().map(|line| Line::of(line).name()) {
+        for name in found.lines.iter().map(|line| Requirement::of(line).name()) {
             let mut locked = self.package.iter().filter(|locked| normal(&locked.name) == name).peekable();
             if locked.peek().is_none() {
                 let message = format!("`{file}` does not have `{name}`, which `{FILE}` depends on");
@@ -169,7 +169,7 @@ fn by_markers(name: &str, versions: &[Version<'_>]) -> Option<Vec<String>> {
 fn take_from(place: &str, name: &str, found: &mut Requirements) {
     let mut asked = false;
     for line in &mut found.lines {
-        let parts = Line::of(line);
+        let parts = Requirement::of(line);
         if parts.name() == name {
             *line = parts.at(place);
             asked = true;

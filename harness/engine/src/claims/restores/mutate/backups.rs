@@ -123,7 +123,7 @@ impl<B: Backend> Mutation<'_, B> {
             ..now.clone()
         };
         let faults = |found| -> BTreeSet<(Code, String)> {
-            let known = oracle::Known { manifest: None, made: None, last: None, ephemeral: &[] };
+            let known = oracle::KnownData { manifest: None, made: None, last: None, ephemeral: &[] };
             oracle::judge(backup, &known, found).faults.into_iter().map(|fault| (fault.code, fault.text)).collect()
         };
         let before: BTreeSet<Code> = faults(&now).into_iter().map(|(code, _)| code).collect();

@@ -13,7 +13,7 @@ use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, find_mach
 use redrill_model::{Backup, Check, Code, Moment, Mutant};
 use redrill_state::Manifest;
 
-use super::oracle::{self, Known};
+use super::oracle::{self, KnownData};
 use super::{Restores, declared, targets};
 use crate::captures::Captures;
 use crate::claims::serves::checks::{self, Place, Seen};
@@ -134,7 +134,7 @@ impl<B: Backend> Mutation<'_, B> {
     }
 
     /// Asks all checks and oracles. `before` shortens the patience of the checks to what they needed then.
-    async fn red(&self, machines: &[B::Machine], before: Option<&Look>) -> Result<Look, Problem> {
+    async fn red(&self, machines: &[B::Machine], before: Option<&Asked>) -> Result<Asked, Problem> {
         let scenario = self.context.scenario();
         let patience = |check: &Check| {
             let Some(took) = before.and_then(|before| before.took.get(&check.name)) else { return check.within };
@@ -163,14 +163,14 @@ impl<B: Backend> Mutation<'_, B> {
                 Err(problem) => return Err(problem),
             }
         }
-        Ok(Look { red, took })
+        Ok(Asked { red, took })
     }
 
     async fn red_oracles(&self, backup: &Backup, machine: &B::Machine, found: &Manifest) -> Vec<Noticed> {
         let made = self.restores.made.get(&backup.name).map(|made| &made.manifest);
         let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&self.context.file(path)));
         let ephemeral = &self.context.scenario().ephemeral;
-        let known = Known { manifest: manifest.as_ref(), made, last: None, ephemeral };
+        let known = KnownData { manifest: manifest.as_ref(), made, last: None, ephemeral };
         let mut judged = oracle::judge(backup, &known, found);
         oracle::ask(backup, machine, self.deadline, &mut judged).await;
         let red = judged.oracles.into_iter().filter(|oracle| oracle.holds != Some(true));
@@ -245,7 +245,7 @@ fn told(plant: &Plant, noticed: &[Noticed]) -> Mutant {
 }
 
 /// Checks and oracles of machines.
-struct Look {
+struct Asked {
     /// Names of all that are red.
     red: BTreeSet<Noticed>,
     /// Seconds that each check took.

@@ -29,7 +29,7 @@ const PRIVATE: u32 = 0o700;
 const FILE: u32 = 0o600;
 
 /// Where files come from.
-pub(super) trait Far: Sync {
+pub(super) trait RemoteStore: Sync {
     /// Appends `path` from an offset on, up to `size`. Tells how many bytes came.
     fn fetch(
         &self,
@@ -41,7 +41,7 @@ pub(super) trait Far: Sync {
 
 /// The copy of one repository. It is nobody else's while this lives.
 #[derive(Debug)]
-pub(super) struct Mirror {
+pub(super) struct RepositoryMirror {
     directory: PathBuf,
     _lock: File,
 }
@@ -55,7 +55,7 @@ pub(super) struct Brought {
     pub(super) bytes: u64,
 }
 
-impl Mirror {
+impl RepositoryMirror {
     /// The copy of the repository at `place`; `None` while another drill uses it.
     pub(super) fn open(cache: &Path, place: &str) -> io::Result<Option<Self>> {
         let name = blake3::hash(place.as_bytes()).to_hex();
@@ -81,7 +81,7 @@ impl Mirror {
     }
 
     /// Makes it what `listing` says.
-    pub(super) async fn bring(&self, far: &impl Far, listing: &Listing) -> Result<Brought, Problem> {
+    pub(super) async fn bring(&self, far: &impl RemoteStore, listing: &Listing) -> Result<Brought, Problem> {
         let (tree, partial, listed) = (self.tree(), self.partial(), listing.clone());
         let missing = blocking(move || lay_out(&tree, &partial, &listed)).await?;
         let wanted: u64 = missing.iter().map(|file| file.size).sum();
@@ -96,7 +96,7 @@ impl Mirror {
     }
 
     /// Once one is cut no other is begun; those on their way keep what they have got.
-    async fn fetch_all(&self, far: &impl Far, missing: &[Missing]) -> Result<u64, Problem> {
+    async fn fetch_all(&self, far: &impl RemoteStore, missing: &[Missing]) -> Result<u64, Problem> {
         let cut = AtomicBool::new(false);
         let coming = missing.iter().map(async |file| {
             if cut.load(Ordering::Relaxed) {
@@ -113,7 +113,7 @@ impl Mirror {
     }
 
     /// One file, whole in `partial/`.
-    async fn one(&self, far: &impl Far, missing: &Missing) -> Result<u64, Problem> {
+    async fn one(&self, far: &impl RemoteStore, missing: &Missing) -> Result<u64, Problem> {
         let (path, size) = (missing.path.as_path(), missing.size);
         let file = self.partial().join(name_of(missing));
         let there = tokio::fs::metadata(&file).await.map_or(0, |found| found.len());

@@ -21,7 +21,7 @@ use futures_util::future::join_all;
 use redrill_machines::host::{self, Acceleration};
 use redrill_machines::image::{Catalog, Store};
 use redrill_machines::process::Guard;
-use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
+use redrill_machines::qemu::{Qemu, QemuMachine, QemuOptions, Stock, Templates};
 use redrill_machines::{Backend, ClientKey, Containers, Deadline, Home, Machine, Needs, RunDir};
 use redrill_model::{MachineSpec, Scenario};
 use redrill_tests::{processes_of, program, root};
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        let world = World::new(!options.is_empty()).await;
+        let world = Bench::new(!options.is_empty()).await;
         match mode {
             "fork" => Box::pin(forks(&world, count)).await,
             "fresh" => Box::pin(fresh(&world, count)).await,
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-async fn forks(world: &World, count: u8) {
+async fn forks(world: &Bench, count: u8) {
     let qemu = world.warm().await;
     for number in 0..count {
         if !world.turn() {
@@ -73,7 +73,7 @@ async fn forks(world: &World, count: u8) {
     }
 }
 
-async fn fresh(world: &World, count: u8) {
+async fn fresh(world: &Bench, count: u8) {
     let (qemu, about) = world.qemu(true).await;
     tell(&about);
     for number in 0..count {
@@ -87,12 +87,12 @@ async fn fresh(world: &World, count: u8) {
 }
 
 /// Times of a clean machine: `ssh` to its first login, `ready` to the end of what it is told afterwards.
-fn login(made: &Made<QemuMachine>) -> Value {
+fn login(made: &Booted<QemuMachine>) -> Value {
     let login = made.machine.login_seconds().expect("a clean machine");
     json!({ "first_answer": made.machine.boot_seconds(), "ssh": login, "ready": made.seconds })
 }
 
-async fn freeze(world: &World, count: u8) {
+async fn freeze(world: &Bench, count: u8) {
     let qemu = world.warm().await;
     for number in 0..count {
         if !world.turn() {
@@ -122,7 +122,7 @@ async fn freeze(world: &World, count: u8) {
     }
 }
 
-async fn many(world: &World, count: u8) {
+async fn many(world: &Bench, count: u8) {
     let qemu = world.warm().await;
     if !world.turn() {
         return;
@@ -141,7 +141,7 @@ async fn many(world: &World, count: u8) {
     }
 }
 
-async fn containers(world: &World, count: u8) {
+async fn containers(world: &Bench, count: u8) {
     if let Err(why) = redrill_machines::container::engine_version() {
         tell(&json!({ "unable": why }));
         return;
@@ -166,7 +166,7 @@ async fn containers(world: &World, count: u8) {
 }
 
 /// Places, a guard, a client's key.
-struct World {
+struct Bench {
     _place: tempfile::TempDir,
     home: Home,
     run: RunDir,
@@ -177,19 +177,19 @@ struct World {
 }
 
 /// A machine, and seconds to the end of its boot.
-struct Made<M> {
+struct Booted<M> {
     machine: M,
     dir: PathBuf,
     seconds: f64,
 }
 
-impl<M: Machine> Made<M> {
+impl<M: Machine> Booted<M> {
     fn times(&self) -> Value {
         json!({ "first_answer": self.machine.boot_seconds(), "ssh": self.seconds })
     }
 }
 
-impl World {
+impl Bench {
     async fn new(paced: bool) -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
         let own = Home::from_environment(|name| std::env::var_os(name).map(PathBuf::from));
@@ -211,10 +211,10 @@ impl World {
         let accel = acceleration(&self.guard, &self.home.cache).await.choice;
         let version = host::qemu_version().await.expect("QEMU");
         let about = json!({ "acceleration": accel.name(), "qemu": version });
-        let options = Options { accel, version, fresh };
-        let stores = (Store::new(&self.home.cache), Templates::new(&self.home.cache));
-        let catalog = Catalog::near(&[&root()]);
-        let mut qemu = Qemu::new(self.guard.clone(), options, catalog, stores, self.client.clone());
+        let options = QemuOptions { accel, version, fresh };
+        let (images, templates) = (Store::new(&self.home.cache), Templates::new(&self.home.cache));
+        let sources = Stock { catalog: Catalog::near(&[&root()]), images, templates };
+        let mut qemu = Qemu::new(self.guard.clone(), options, sources, self.client.clone());
         qemu.prepare(&[IMAGE.to_owned()], Arc::new(note)).await.expect("an image");
         (qemu, about)
     }
@@ -230,13 +230,13 @@ impl World {
         qemu
     }
 
-    async fn boot<B: Backend>(&self, backend: &B, name: &str, lease: u8, freezable: bool) -> Made<B::Machine> {
+    async fn boot<B: Backend>(&self, backend: &B, name: &str, lease: u8, freezable: bool) -> Booted<B::Machine> {
         let (spec, dir) = (spec(&format!("{name}.example.org")), self.dir(name));
         let needs = Needs { lease, freezable, ..Needs::default() };
         let limit = self.deadline.child("a boot", BOOT);
         let began = Instant::now();
         let machine = Box::pin(backend.boot(&spec, &needs, &dir, &limit)).await.expect("boots");
-        Made { machine, dir, seconds: began.elapsed().as_secs_f64() }
+        Booted { machine, dir, seconds: began.elapsed().as_secs_f64() }
     }
 
     fn dir(&self, name: &str) -> PathBuf {

@@ -35,15 +35,23 @@ fn pages() -> Vec<PathBuf> {
     pages
 }
 
-/// The fenced blocks of a page: what stands behind the fence, the line it is on, the text.
-fn blocks(text: &str) -> Vec<(String, usize, String)> {
-    let mut blocks: Vec<(String, usize, String)> = Vec::new();
+/// A fenced block of a page.
+struct Block {
+    /// What stands behind the fence.
+    kind: String,
+    /// Where the fence is.
+    line: usize,
+    text: String,
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
     let mut open = false;
     for (number, line) in text.lines().enumerate() {
         match (line.strip_prefix("```"), open) {
-            (Some(kind), false) => blocks.push((kind.to_owned(), number + 1, String::new())),
+            (Some(kind), false) => blocks.push(Block { kind: kind.to_owned(), line: number + 1, text: String::new() }),
             (None, true) => {
-                let (_, _, text) = blocks.last_mut().expect("an open block");
+                let Block { text, .. } = blocks.last_mut().expect("an open block");
                 text.push_str(line);
                 text.push('\n');
             }
@@ -88,7 +96,9 @@ fn every_toml_snippet_is_read_as_a_drill_reads_it() {
     let (scenario, image) = (scenario_schema(), image_schema());
     let mut seen = 0;
     for page in pages() {
-        for (kind, line, text) in blocks(&read(&page)).into_iter().filter(|(kind, ..)| kind.starts_with("toml")) {
+        for Block { kind, line, text } in
+            blocks(&read(&page)).into_iter().filter(|block| block.kind.starts_with("toml"))
+        {
             let place = format!("{}:{line}", page.display());
             let (text, schema) = match kind.as_str() {
                 "toml" => (text, &scenario),
@@ -225,7 +235,7 @@ fn files_that_the_architecture_names_exist() {
         .iter()
         .map(|path| format!("/{}", path.strip_prefix(&root).expect("below the root").display()))
         .collect();
-    let text = read(&root.join("ARCHITECTURE.md"));
+    let text = read(&root.join("ARCHITECTURE.md")) + &read(&root.join("docs/explanation/inside.md"));
     let words = text.split(|c: char| c.is_whitespace() || "`(),;|".contains(c)).map(|word| word.trim_end_matches('.'));
     let mut seen = 0;
     for word in words.filter(|word| !word.contains(['*', ':', '<'])) {
@@ -236,10 +246,16 @@ fn files_that_the_architecture_names_exist() {
             (_, true) => there.iter().any(|path| path.contains(&format!("/{word}"))),
             _ => continue,
         };
-        assert!(known, "ARCHITECTURE.md names `{word}`, which is not there");
+        assert!(known, "the map or what explains it names `{word}`, which is not there");
         seen += 1;
     }
     assert!(seen > 60, "only {seen} names were found");
+}
+
+#[test]
+fn the_map_is_short() {
+    let lines = read(&root().join("ARCHITECTURE.md")).lines().count();
+    assert!(lines <= 280, "ARCHITECTURE.md has {lines} lines: what explains goes to docs/explanation/inside.md");
 }
 
 #[test]
@@ -249,7 +265,7 @@ fn the_readme_is_short_and_keeps_what_ci_calls() {
     assert!(lines <= 130, "README.md has {lines} lines");
     for command in ["ci/drill scenarios/web", "ci/test"] {
         let there =
-            blocks(&text).iter().any(|(kind, _, text)| kind == "sh" && text.lines().any(|l| l.starts_with(command)));
+            blocks(&text).iter().any(|block| block.kind == "sh" && block.text.lines().any(|l| l.starts_with(command)));
         assert!(there, "README.md lacks the command `{command}`");
     }
 }
@@ -258,7 +274,7 @@ fn the_readme_is_short_and_keeps_what_ci_calls() {
 fn commands_in_the_documents_are_commands_of_redrill() {
     let mut commands = BTreeSet::new();
     for page in pages() {
-        for (_, _, text) in blocks(&read(&page)).into_iter().filter(|(kind, ..)| kind == "sh") {
+        for Block { text, .. } in blocks(&read(&page)).into_iter().filter(|block| block.kind == "sh") {
             let words = text.lines().filter_map(|line| line.strip_prefix("redrill ")?.split_whitespace().next());
             commands.extend(words.map(str::to_owned));
         }

@@ -158,14 +158,14 @@ enum Repo {
 }
 
 /// A scenario that tries ways, laid out beside a production and a host.
-struct Case {
+struct WayCase {
     place: Option<TempDir>,
     ways: Vec<Way>,
     host: Host,
     production: Production,
 }
 
-impl Case {
+impl WayCase {
     fn new(name: &str) -> Self {
         Self::within(name, Repo::Servers)
     }
@@ -284,7 +284,7 @@ impl Case {
     }
 }
 
-impl Drop for Case {
+impl Drop for WayCase {
     /// Each run makes environments that no other can use: they would fill the cache.
     fn drop(&mut self) {
         for environment in fs::read_dir(cache().join("venvs")).into_iter().flatten().flatten() {
@@ -373,7 +373,7 @@ impl Came {
 
 /// The same ways on the host itself, without redrill: each leads out, or the trial of the same name shows nothing.
 fn control(name: &str) -> Result<(), Failed> {
-    let case = Case::new(name);
+    let case = WayCase::new(name);
     let mut command = Command::new("bash");
     let script = Some(case.path("control.sh")).filter(|own| own.exists());
     command.arg(script.unwrap_or_else(|| case.path("servers/deploy.sh"))).current_dir(case.path("servers"));
@@ -398,15 +398,15 @@ fn control(name: &str) -> Result<(), Failed> {
 
 /// The ways of a case in a drill: each is tried, none leads out, and the report tells of them.
 fn sealed(name: &str, backend: &str, least: usize) -> Result<(), Failed> {
-    drill(&format!("isolation {name}"), Case::new(name), backend, least)
+    drill(&format!("isolation {name}"), WayCase::new(name), backend, least)
 }
 
 /// A repository whose servers are a directory inside is not cloned, but taken out of an archive.
 fn inner_checkout() -> Result<(), Failed> {
-    drill("isolation checkout, inner", Case::within("checkout", Repo::Around), "container", 15)
+    drill("isolation checkout, inner", WayCase::within("checkout", Repo::Around), "container", 15)
 }
 
-fn drill(title: &str, case: Case, backend: &str, least: usize) -> Result<(), Failed> {
+fn drill(title: &str, case: WayCase, backend: &str, least: usize) -> Result<(), Failed> {
     let place = case.place().display().to_string();
     let came = case.run(&redrill(&case, &["run", &place, "--format", "json", "--backend", backend]));
     if came.report.is_null() {
@@ -417,7 +417,7 @@ fn drill(title: &str, case: Case, backend: &str, least: usize) -> Result<(), Fai
 
 /// A script found by its name alone says not where it is meant to run: it is asked for, and nothing runs.
 fn unasked() -> Result<(), Failed> {
-    let case = Case::new("unasked");
+    let case = WayCase::new("unasked");
     let servers = case.path("servers").display().to_string();
     let came = case.run(&redrill(&case, &["idempotence", &servers, "--backend", "container"]));
     if came.status != 2 || !came.story.contains("install.sh") {
@@ -426,14 +426,14 @@ fn unasked() -> Result<(), Failed> {
     judge("isolation install.sh, found by name", case, &came, 2)
 }
 
-fn redrill(case: &Case, words: &[&str]) -> Command {
+fn redrill(case: &WayCase, words: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(words).current_dir(root());
     command.env("REDRILL_STATE_DIR", case.path("state")).env("REDRILL_CACHE_DIR", cache()).env("NO_COLOR", "1");
     command
 }
 
-fn judge(title: &str, case: Case, came: &Came, least: usize) -> Result<(), Failed> {
+fn judge(title: &str, case: WayCase, came: &Came, least: usize) -> Result<(), Failed> {
     let lines = came.named();
     let named: BTreeSet<&str> = case
         .ways
@@ -488,7 +488,7 @@ fn by_target(packets: &[Packet]) -> Vec<String> {
     counts.into_iter().map(|(target, count)| format!("{count} to {target}")).collect()
 }
 
-fn not_tried(case: &Case, came: &Came) -> String {
+fn not_tried(case: &WayCase, came: &Came) -> String {
     let left = case.ways.iter().filter(|way| !came.tried(way));
     let why = |way: &Way| format!("{} ({})", way.id, came.lines(way).next().unwrap_or("never begun").to_owned());
     let left: Vec<String> = left.map(why).collect();

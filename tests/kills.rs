@@ -45,7 +45,7 @@ enum Victim {
 
 fn kills(backend: &str, count: u32) -> Result<(), Failed> {
     let sandbox = Sandbox::new();
-    let case = Case::new(&sandbox);
+    let case = FailingCase::new(&sandbox);
     let (mut leaks, mut stayed) = (0, 0);
     let victims = [Victim::Redrill, Victim::Starter, Victim::Group];
     // A drill of this case takes 6 s with containers and 20 s with QEMU.
@@ -88,13 +88,13 @@ fn tell(line: &str) {
 }
 
 /// `cases/fails`, with daemons that its inventory and its deploy start.
-struct Case {
+struct FailingCase {
     path: PathBuf,
     /// An argument that no other process has: the daemons' environment is empty.
     mark: String,
 }
 
-impl Case {
+impl FailingCase {
     fn new(sandbox: &Sandbox) -> Self {
         let (from, path) = (root().join("tests/cases/fails"), sandbox.path().join("fails"));
         let mark = format!("98765.{:010}", random(u32::MAX));
@@ -140,7 +140,7 @@ impl Case {
 }
 
 /// A starter with a `redrill` below it, in a process group of their own.
-fn start(sandbox: &Sandbox, case: &Case, backend: &str) -> Child {
+fn start(sandbox: &Sandbox, case: &FailingCase, backend: &str) -> Child {
     let redrill = sandbox.command(&[]);
     let script = format!(
         "{} run {} --backend {backend} --leash < \"$0\" & wait",

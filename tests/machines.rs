@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use redrill_machines::host::{self, Accel};
 use redrill_machines::image::{Catalog, Progress, Store};
 use redrill_machines::process::Guard;
-use redrill_machines::qemu::{Options, Qemu, QemuMachine, Templates};
+use redrill_machines::qemu::{Qemu, QemuMachine, QemuOptions, Stock, Templates};
 use redrill_machines::{
     Backend, ClientKey, Containers, Deadline, Exec, Home, Machine, MachineError, Needs, PROBE, RunDir,
 };
@@ -118,8 +118,9 @@ impl World {
     /// With the images beside `place`, none of which is prepared.
     async fn backend(&self, accel: Accel, place: &Path, stores: (Store, Templates)) -> Qemu {
         let version = host::qemu_version().await.expect("QEMU");
-        let options = Options { accel, version, fresh: false };
-        Qemu::new(self.guard.clone(), options, Catalog::near(&[place]), stores, self.client.clone())
+        let options = QemuOptions { accel, version, fresh: false };
+        let sources = Stock { catalog: Catalog::near(&[place]), images: stores.0, templates: stores.1 };
+        Qemu::new(self.guard.clone(), options, sources, self.client.clone())
     }
 
     fn tell(&self) -> Progress {

@@ -57,11 +57,12 @@ fn drilled(case: &str, status: i32, more: &[&str]) -> Value {
 }
 
 fn drilled_in(sandbox: &Sandbox, path: &str, status: i32, more: &[&str]) -> Value {
-    drilled_by("container", sandbox, path, status, more)
+    judged(sandbox, status, &[&["run", path, "--backend", "container"], more].concat())
 }
 
-fn drilled_by(backend: &str, sandbox: &Sandbox, path: &str, status: i32, more: &[&str]) -> Value {
-    sandbox.run(&[&["run", path, "--backend", backend, "--quiet"], more].concat()).expect(status);
+/// The same of a whole command.
+fn judged(sandbox: &Sandbox, status: i32, words: &[&str]) -> Value {
+    sandbox.run(&[words, &["--quiet"]].concat()).expect(status);
     assert_eq!(processes_of(&sandbox.state()), [0_u32; 0]);
     let report = sandbox.report();
     for restored in list(&report, "restores") {
@@ -194,7 +195,7 @@ fn all_noticed(report: &Value, kinds: &[&str]) {
 
 /// A scenario as it is shipped notices what is planted, by what its own repo and checks look at.
 fn mutants_forge(backend: &str) {
-    let report = drilled_by(backend, &Sandbox::new(), "scenarios/forge", 0, &["--mutate"]);
+    let report = judged(&Sandbox::new(), 0, &["run", "scenarios/forge", "--backend", backend, "--mutate"]);
     assert!(verdicts(&report).iter().all(|(_, verdict)| verdict == "PROVEN"), "{:?}", verdicts(&report));
     let kinds =
         ["port closed: 2222", "timer stopped", "service stopped", "emptied directories in place of the real one"];
@@ -233,7 +234,7 @@ fn losses() {
 
 /// A restored copy writes to people: the sink has it all, and what was told to keep quiet first says nothing.
 fn mail(backend: &str) {
-    let report = drilled_by(backend, &Sandbox::new(), "tests/cases/restore-mail", 0, &[]);
+    let report = judged(&Sandbox::new(), 0, &["run", "tests/cases/restore-mail", "--backend", backend]);
     assert_eq!(verdicts(&report), [("restores".to_owned(), "PROVEN".to_owned())], "{:#}", restores(&report));
     let mail = &report["mail"];
     assert_eq!((&mail["caught"], &mail["restored"], &mail["copies"]), (&2.into(), &2.into(), &0.into()), "{mail:#}");

@@ -181,10 +181,11 @@ impl RestHost {
     pub fn start(root: &Path, login: &str) -> Self {
         let (budget, told) = (Budget::of(u64::MAX), Arc::<Mutex<Vec<String>>>::default());
         let (through, tell) = (budget.clone(), Arc::clone(&told));
-        let (root, login) = (root.to_owned(), format!("Basic {}", base64(login.as_bytes())));
+        let login = format!("Basic {}", base64(login.as_bytes()));
+        let rest = Rest { root: root.to_owned(), login, budget: through, told: tell };
         let address = serve(move |stream| {
             // Whoever does not read to the end does so on purpose.
-            let _ = answer(stream, &root, &login, &through, &tell);
+            let _ = rest.answer(stream);
         });
         Self { address, budget, told }
     }
@@ -207,53 +208,61 @@ impl RestHost {
 
 const VERSION_2: &str = "application/vnd.x.restic.rest.v2";
 
-fn answer(
-    mut stream: TcpStream,
-    root: &Path,
-    login: &str,
-    budget: &Budget,
-    told: &Mutex<Vec<String>>,
-) -> std::io::Result<()> {
-    let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-    let first = lines.next().unwrap_or_default();
-    let headers: Vec<(String, String)> = lines
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())))
-        .collect();
-    let header = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
-    let (method, path) = first.split_once(' ').unwrap_or_default();
-    let path = path.split(' ').next().unwrap_or_default();
-    told.lock().expect("no panic").push(format!("{method} {path}"));
-    let mut status = |line: &str| write!(stream, "HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    if method != "GET" && method != "HEAD" {
-        return status("405 Method Not Allowed");
-    }
-    if header("authorization") != Some(login) {
-        return status("401 Unauthorized");
-    }
-    let narrow = path.strip_prefix("/narrow");
-    let Some((body, kind)) = found(root, narrow.unwrap_or(path)) else { return status("404 Not Found") };
-    let range =
-        header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
-    let (line, from) = match range {
-        Some(from) if from < body.len() => {
-            (format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}", body.len() - 1, body.len()), from)
+/// What a rest-server serves, and to whom.
+#[derive(Clone)]
+struct Rest {
+    root: PathBuf,
+    /// As the header of a request says it.
+    login: String,
+    budget: Budget,
+    told: Arc<Mutex<Vec<String>>>,
+}
+
+impl Rest {
+    fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let Self { root, login, budget, told } = self;
+        let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+        let first = lines.next().unwrap_or_default();
+        let headers: Vec<(String, String)> = lines
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())))
+            .collect();
+        let header = |name: &str| headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let (method, path) = first.split_once(' ').unwrap_or_default();
+        let path = path.split(' ').next().unwrap_or_default();
+        told.lock().expect("no panic").push(format!("{method} {path}"));
+        let mut status =
+            |line: &str| write!(stream, "HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        if method != "GET" && method != "HEAD" {
+            return status("405 Method Not Allowed");
         }
-        _ => ("200 OK".to_owned(), 0),
-    };
-    let body = &body[from..];
-    write!(
-        stream,
-        "HTTP/1.1 {line}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        body.len()
-    )?;
-    if method == "HEAD" {
-        return stream.flush();
+        if header("authorization") != Some(login.as_str()) {
+            return status("401 Unauthorized");
+        }
+        let narrow = path.strip_prefix("/narrow");
+        let Some((body, kind)) = found(root, narrow.unwrap_or(path)) else { return status("404 Not Found") };
+        let range =
+            header("range").and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
+        let (line, from) = match range {
+            Some(from) if from < body.len() => {
+                (format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}", body.len() - 1, body.len()), from)
+            }
+            _ => ("200 OK".to_owned(), 0),
+        };
+        let body = &body[from..];
+        write!(
+            stream,
+            "HTTP/1.1 {line}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+            body.len()
+        )?;
+        if method == "HEAD" {
+            return stream.flush();
+        }
+        let limited = narrow.is_some() && kind != VERSION_2;
+        let length = if limited { budget.take(body.len()) } else { body.len() };
+        stream.write_all(&body[..length])?;
+        stream.flush()
     }
-    let limited = narrow.is_some() && kind != VERSION_2;
-    let length = if limited { budget.take(body.len()) } else { body.len() };
-    stream.write_all(&body[..length])?;
-    stream.flush()
 }
 
 /// What lies at a path, and its type.

@@ -351,8 +351,21 @@ mod tests {
         (output.status.success(), serde_json::from_str(&text).expect("JSON"))
     }
 
-    fn result(id: &str, tool: &str, expected: &str, judged: Judged, second: (i32, u32, &str)) -> Value {
-        let (exit, changed, log) = second;
+    /// What the tool says of the second deploy.
+    struct Second<'a> {
+        exit: i32,
+        changed: u32,
+        log: &'a str,
+    }
+
+    fn second(exit: i32, changed: u32, log: &str) -> Second<'_> {
+        Second { exit, changed, log }
+    }
+
+    /// Of a case whose name ends with its tool.
+    fn result(id: &str, expected: &str, judged: Judged, second: &Second<'_>) -> Value {
+        let Second { exit, changed, log } = second;
+        let tool = id.rsplit('-').next();
         let deploys = json!([{ "pass": "first", "exit": 0, "changed": 1 }, { "pass": "second", "exit": exit, "changed": changed }]);
         json!({ "id": id, "fault": "F", "tool": tool, "expected": expected, "judged": judged, "second": log,
                 "report": { "seconds": 2.5, "run_dir": "/r", "deploys": deploys } })
@@ -364,10 +377,10 @@ mod tests {
             |verdict: &str, culprit| Judged { verdict: verdict.into(), right: true, culprit, complaints: vec![] };
         let recap = |changed: u32| format!("PLAY RECAP ***\nweb : ok=2    changed={changed}    unreachable=0\n");
         let (ok, counted) = counted(&[
-            result("F01-pyinfra", "pyinfra", "failed", right("failed", Some(true)), (0, 1, "")),
-            result("F02-ansible", "ansible", "failed", right("failed", Some(true)), (0, 0, &recap(0))),
-            result("F21-ansible", "ansible", "failed", right("failed", Some(true)), (2, 0, "")),
-            result("C6-ansible", "ansible", "proven", right("proven", None), (0, 2, &recap(2))),
+            result("F01-pyinfra", "failed", right("failed", Some(true)), &second(0, 1, "")),
+            result("F02-ansible", "failed", right("failed", Some(true)), &second(0, 0, &recap(0))),
+            result("F21-ansible", "failed", right("failed", Some(true)), &second(2, 0, "")),
+            result("C6-ansible", "proven", right("proven", None), &second(0, 2, &recap(2))),
         ]);
         let total = &counted["total"];
         assert!(ok, "{counted:#}");
@@ -381,7 +394,7 @@ mod tests {
     fn a_missed_fault_a_false_alarm_and_wrong_culprits_fail_the_table() {
         let judged =
             |verdict: &str, right, culprit| Judged { verdict: verdict.into(), right, culprit, complaints: vec![] };
-        let of = |id: &str, expected: &str, judged| result(id, "pyinfra", expected, judged, (0, 0, ""));
+        let of = |id: &str, expected: &str, judged| result(id, expected, judged, &second(0, 0, ""));
         assert!(!counted(&[of("F01-pyinfra", "failed", judged("proven", false, None))]).0, "missed");
         assert!(!counted(&[of("C1-pyinfra", "proven", judged("failed", false, None))]).0, "a false alarm");
         assert!(!counted(&[of("C1-pyinfra", "proven", judged("unproven", false, None))]).0, "could not tell");

@@ -26,8 +26,8 @@ impl FileServer {
     pub fn start(content: Vec<u8>, manner: Manner) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port of loopback");
         let address = listener.local_addr().expect("it listens");
-        let (sent, ranges) = (Arc::<AtomicU64>::default(), Arc::<Mutex<Vec<String>>>::default());
-        let server = Self { address, sent: Arc::clone(&sent), ranges: Arc::clone(&ranges) };
+        let server = Self { address, sent: Arc::default(), ranges: Arc::default() };
+        let (answers, ranges) = (Answers { content, sent: Arc::clone(&server.sent) }, Arc::clone(&server.ranges));
         std::thread::spawn(move || {
             let mut cuts = manner.cuts.into_iter();
             for stream in listener.incoming().flatten() {
@@ -35,7 +35,10 @@ impl FileServer {
                 ranges.lock().expect("no panic").push(range.clone());
                 let range = if manner.plain { String::new() } else { range };
                 // Whoever does not read to the end does so on purpose.
-                let _ = answer(stream, &path, &range, &content, cuts.next(), &sent);
+                let _ = match path.as_str() {
+                    "/missing" => missing(stream),
+                    _ => answers.send(stream, &range, cuts.next()),
+                };
             }
         });
         server
@@ -70,36 +73,39 @@ fn request(stream: &TcpStream) -> Option<(String, String)> {
     Some((path, range))
 }
 
-fn answer(
-    mut stream: TcpStream,
-    path: &str,
-    range: &str,
-    content: &[u8],
-    cut: Option<u64>,
-    sent: &AtomicU64,
-) -> std::io::Result<()> {
-    if path == "/missing" {
-        return stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-    }
-    let from = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')?.parse::<usize>().ok());
-    let total = content.len();
-    let (head, body) = match from {
-        Some(from) if from >= total => {
-            let head = format!("416 Range Not Satisfiable\r\nContent-Range: bytes */{total}");
-            (head, &content[..0])
+fn missing(mut stream: TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+}
+
+/// What is sent, and how much of it was.
+struct Answers {
+    content: Vec<u8>,
+    sent: Arc<AtomicU64>,
+}
+
+impl Answers {
+    fn send(&self, mut stream: TcpStream, range: &str, cut: Option<u64>) -> std::io::Result<()> {
+        let content = self.content.as_slice();
+        let from = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')?.parse::<usize>().ok());
+        let total = content.len();
+        let (head, body) = match from {
+            Some(from) if from >= total => {
+                let head = format!("416 Range Not Satisfiable\r\nContent-Range: bytes */{total}");
+                (head, &content[..0])
+            }
+            Some(from) => {
+                let head = format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{total}", total - 1);
+                (head, &content[from..])
+            }
+            None => ("200 OK".to_owned(), content),
+        };
+        let length = body.len();
+        let going = cut.and_then(|cut| usize::try_from(cut).ok()).unwrap_or(length).min(length);
+        write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
+        for piece in body[..going].chunks(64 * 1024) {
+            stream.write_all(piece)?;
+            self.sent.fetch_add(u64::try_from(piece.len()).expect("small"), Ordering::SeqCst);
         }
-        Some(from) => {
-            let head = format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{total}", total - 1);
-            (head, &content[from..])
-        }
-        None => ("200 OK".to_owned(), content),
-    };
-    let length = body.len();
-    let going = cut.and_then(|cut| usize::try_from(cut).ok()).unwrap_or(length).min(length);
-    write!(stream, "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")?;
-    for piece in body[..going].chunks(64 * 1024) {
-        stream.write_all(piece)?;
-        sent.fetch_add(u64::try_from(piece.len()).expect("small"), Ordering::SeqCst);
+        stream.flush()
     }
-    stream.flush()
 }

@@ -22,14 +22,14 @@ A canary is one line, `redrill-canary NAME 2026-11-24T03:00:00Z`: plant it befor
 `[[backup]]`, whose `canary` under `[backup.oracle]` looks for it in a drill.")]
 pub(crate) enum Args {
     /// Write it to a file, or hand it to a command; print it if neither is named.
-    Plant(Plant),
+    Plant(Planting),
     /// Say how old the newest one is; standard input by default. Exit status 1: none, or too old.
     Find(Find),
 }
 
 /// How to plant it.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Plant {
+pub(crate) struct Planting {
     /// The backup's name in the scenario.
     name: String,
     /// A file that will hold nothing else.
@@ -60,7 +60,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
     }
 }
 
-fn plant(args: &Plant) -> Ended {
+fn plant(args: &Planting) -> Ended {
     if args.name.contains(char::is_whitespace) || args.name.is_empty() {
         return Err(Failure::usage("the name of a canary is one word"));
     }

@@ -3,13 +3,13 @@
 use std::time::SystemTime;
 
 use redrill_machines::container;
-use redrill_machines::host::{self, Accel, Tool};
+use redrill_machines::host::{self, Accel, HostTool};
 use redrill_machines::image::Mirror;
 use redrill_machines::process::Guard;
 use redrill_machines::{Home, RunDir, Sealing};
 use redrill_sandbox::Unable;
 
-use crate::output::{self, Failure, Finding, Health};
+use crate::output::{self, Diagnosis, Failure, Health};
 use crate::{Ended, accel, home, program};
 
 /// Find out what this host can do, by trying; says what mends what it can't.
@@ -29,7 +29,7 @@ const WANTED_MEMORY_MIB: u64 = 2 * (1024 + 192);
 pub(crate) async fn exec(_args: Args) -> Ended {
     let home = home();
     output::swept(&redrill_engine::sweep_home(&home));
-    let mut findings: Vec<Finding> = host::find_tools().await.iter().map(tool).collect();
+    let mut findings: Vec<Diagnosis> = host::find_tools().await.iter().map(tool).collect();
     let usable = findings.iter().all(|finding| finding.health != Health::Missing);
     if usable {
         findings.push(acceleration(&home.cache).await?);
@@ -51,8 +51,8 @@ pub(crate) async fn exec(_args: Args) -> Ended {
 }
 
 /// What is missing or unusable, in words.
-pub(crate) fn missing_tools(tools: &[Tool]) -> Vec<String> {
-    let findings: Vec<Finding> = tools.iter().map(tool).collect();
+pub(crate) fn missing_tools(tools: &[HostTool]) -> Vec<String> {
+    let findings: Vec<Diagnosis> = tools.iter().map(tool).collect();
     let missing = findings.into_iter().filter(|finding| finding.health == Health::Missing);
     missing.map(|finding| format!("{}: {} ({})", finding.name, finding.text, finding.mend)).collect()
 }
@@ -60,7 +60,7 @@ pub(crate) fn missing_tools(tools: &[Tool]) -> Vec<String> {
 /// An engine may seal too: what is missing of the sandbox is told with it.
 const SEALING: [&str; 2] = ["bwrap", "ip"];
 
-fn tool(tool: &Tool) -> Finding {
+fn tool(tool: &HostTool) -> Diagnosis {
     let mend = match tool.package {
         // A plain install would bring Debian 12's old QEMU and remove newer tools.
         package if package.starts_with("qemu-") => {
@@ -76,10 +76,10 @@ fn tool(tool: &Tool) -> Finding {
         (Some(_), Some(trouble)) => (Health::Missing, trouble.clone(), "ci/setup".to_owned()),
         (Some(version), None) => (Health::Good, version.clone(), String::new()),
     };
-    Finding { name: tool.name.to_owned(), health, text, mend }
+    Diagnosis { name: tool.name.to_owned(), health, text, mend }
 }
 
-async fn acceleration(cache: &std::path::Path) -> Result<Finding, Failure> {
+async fn acceleration(cache: &std::path::Path) -> Result<Diagnosis, Failure> {
     let found = accel::acceleration(cache, true).await?;
     let text = format!("{}: {}; limits are stretched {:.1} times", found.choice.name(), found.reason, found.slowness);
     let (health, mend) = match found.choice {
@@ -88,12 +88,12 @@ async fn acceleration(cache: &std::path::Path) -> Result<Finding, Failure> {
             (Health::Limited, "drills work, several times slower; a host with KVM runs them faster".to_owned())
         }
     };
-    Ok(Finding { name: "acceleration".to_owned(), health, text, mend })
+    Ok(Diagnosis { name: "acceleration".to_owned(), health, text, mend })
 }
 
 /// What a repo's programs are sealed with, tried in a run directory of its own: what the trial of an engine leaves, if we
 /// are killed, is found there.
-async fn sandbox(home: &Home) -> Result<Finding, Failure> {
+async fn sandbox(home: &Home) -> Result<Diagnosis, Failure> {
     let failed = |error| Failure::unknown("cannot try the sandbox", &error);
     let run = RunDir::create(home, "doctor", SystemTime::now()).map_err(failed)?;
     let path = run.path().to_owned();
@@ -120,27 +120,27 @@ async fn sandbox(home: &Home) -> Result<Finding, Failure> {
             (Health::Missing, text, unable.mend())
         }
     };
-    Ok(Finding { name, health, text, mend })
+    Ok(Diagnosis { name, health, text, mend })
 }
 
 /// Optional: without it every machine is QEMU's.
-fn engine() -> Finding {
+fn engine() -> Diagnosis {
     let name = "container engine".to_owned();
     match container::engine_version() {
         Ok(version) => {
             let text = format!("{version}; for drills with --backend container");
-            Finding { name, health: Health::Good, text, mend: String::new() }
+            Diagnosis { name, health: Health::Good, text, mend: String::new() }
         }
         Err(why) => {
             let text = format!("none answers, so that every machine is QEMU's ({why})");
             let mend = "apt-get install docker.io, and a user in the group docker".to_owned();
-            Finding { name, health: Health::Limited, text, mend }
+            Diagnosis { name, health: Health::Limited, text, mend }
         }
     }
 }
 
 /// Optional: without it no scenario can name ACME servers.
-async fn pebble() -> Finding {
+async fn pebble() -> Diagnosis {
     let (health, text, mend) = match host::pebble().await {
         Ok(version) => (Health::Good, format!("{version}; for scenarios with `[network] acme`"), String::new()),
         Err(why) => {
@@ -148,35 +148,35 @@ async fn pebble() -> Finding {
             (Health::Limited, text, format!("apt-get install {}", host::PEBBLE))
         }
     };
-    Finding { name: host::PEBBLE.to_owned(), health, text, mend }
+    Diagnosis { name: host::PEBBLE.to_owned(), health, text, mend }
 }
 
-fn user_namespaces() -> Finding {
+fn user_namespaces() -> Diagnosis {
     let name = "image builds".to_owned();
     let root = rustix::process::geteuid().is_root();
     if root {
-        return Finding { name, health: Health::Good, text: "as root".to_owned(), mend: String::new() };
+        return Diagnosis { name, health: Health::Good, text: "as root".to_owned(), mend: String::new() };
     }
     let allowed = std::process::Command::new("unshare")
         .args(["--map-root-user", "--map-auto", "true"])
         .output()
         .is_ok_and(|output| output.status.success());
     if allowed {
-        Finding { name, health: Health::Good, text: "in a user namespace".to_owned(), mend: String::new() }
+        Diagnosis { name, health: Health::Good, text: "in a user namespace".to_owned(), mend: String::new() }
     } else {
         let mend = "apt-get install uidmap, or build images as root: sudo redrill image build".to_owned();
-        Finding { name, health: Health::Limited, text: "this user may make no user namespace".to_owned(), mend }
+        Diagnosis { name, health: Health::Limited, text: "this user may make no user namespace".to_owned(), mend }
     }
 }
 
-async fn mirror() -> Finding {
+async fn mirror() -> Diagnosis {
     let name = "package mirror".to_owned();
     match Mirror::find(None, "trixie").await {
         Ok(mirror) => {
             let uri = mirror.sources.first().map(|source| source.uri.clone()).unwrap_or_default();
-            Finding { name, health: Health::Good, text: uri, mend: String::new() }
+            Diagnosis { name, health: Health::Good, text: uri, mend: String::new() }
         }
-        Err(error) => Finding {
+        Err(error) => Diagnosis {
             name,
             health: Health::Limited,
             text: error.to_string(),
@@ -185,8 +185,8 @@ async fn mirror() -> Finding {
     }
 }
 
-fn enough(name: &str, free_mib: u64, wanted_mib: u64, mend: &str) -> Finding {
+fn enough(name: &str, free_mib: u64, wanted_mib: u64, mend: &str) -> Diagnosis {
     let health = if free_mib >= wanted_mib { Health::Good } else { Health::Missing };
     let mend = if health == Health::Good { String::new() } else { mend.to_owned() };
-    Finding { name: name.to_owned(), health, text: format!("{free_mib} MiB free, {wanted_mib} MiB wanted"), mend }
+    Diagnosis { name: name.to_owned(), health, text: format!("{free_mib} MiB free, {wanted_mib} MiB wanted"), mend }
 }

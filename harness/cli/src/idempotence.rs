@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use redrill_engine::{Host, Loaded, Survey, SurveyError, survey, touched};
+use redrill_engine::{Loaded, RepoHost, Survey, SurveyError, Workplace, survey, touched};
 use redrill_machines::RunDir;
 use redrill_machines::process::Guard;
 use redrill_model::Tool;
@@ -57,7 +57,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = MEMORY_MIB)]
     memory_mib: u64,
     #[command(flatten)]
-    options: run::Options,
+    options: run::DrillOptions,
 }
 
 /// Of each machine, where nobody says otherwise.
@@ -71,11 +71,11 @@ pub(crate) async fn exec(args: Args) -> Ended {
         });
     }
     output::swept(&redrill_engine::sweep_home(&home()));
-    let place = Place::of(&args)?;
+    let place = RepoPlace::of(&args)?;
     let surveyed = look(&args, &place).await?;
     let chosen = match choose(&args, &surveyed) {
-        Choice::Hosts(hosts) => hosts,
-        Choice::None(why) => {
+        HostChoice::Hosts(hosts) => hosts,
+        HostChoice::None(why) => {
             output::result_line(&why);
             return Ok(0);
         }
@@ -85,12 +85,12 @@ pub(crate) async fn exec(args: Args) -> Ended {
 }
 
 /// The repo, and the deploy's file if one was named.
-struct Place {
+struct RepoPlace {
     repo: PathBuf,
     script: Option<PathBuf>,
 }
 
-impl Place {
+impl RepoPlace {
     fn of(args: &Args) -> Result<Self, Failure> {
         let path = args.path.canonicalize().map_err(|error| Failure::Usage {
             message: format!("cannot find `{}`: {error}", args.path.display()),
@@ -171,7 +171,7 @@ impl Place {
 }
 
 /// Asks the repo for its hosts, in a directory that is gone afterwards.
-async fn look(args: &Args, place: &Place) -> Result<Survey, Failure> {
+async fn look(args: &Args, place: &RepoPlace) -> Result<Survey, Failure> {
     // A name that stands for all hosts: only a shell script without an inventory takes it for one.
     let names = if args.host.is_empty() { vec!["machine".to_owned()] } else { args.host.clone() };
     let loaded = Loaded::from_text(&place.name(), &place.repo, &place.scenario(args, &names, &[])?, &home().cache)?;
@@ -179,9 +179,9 @@ async fn look(args: &Args, place: &Place) -> Result<Survey, Failure> {
     let run_dir = RunDir::create(&home, &format!("{}-survey", place.name()), SystemTime::now())
         .map_err(|error| Failure::unknown("cannot make a run directory", &error))?;
     let guard = Guard::new(program()?, run_dir.path().to_owned());
-    let tell: Arc<dyn Fn(&str) + Send + Sync> =
+    let progress: Arc<dyn Fn(&str) + Send + Sync> =
         if args.options.quiet() { Arc::new(|_| ()) } else { Arc::new(|text: &str| output::story(text)) };
-    let surveyed = survey(&loaded, args.since.as_deref(), &home, &guard, run_dir.path(), tell).await;
+    let surveyed = survey(&loaded, args.since.as_deref(), &Workplace { home, guard, progress }).await;
     let path = run_dir.path().to_owned();
     run_dir.close();
     let _ = std::fs::remove_dir_all(path);
@@ -191,21 +191,21 @@ async fn look(args: &Args, place: &Place) -> Result<Survey, Failure> {
     })
 }
 
-enum Choice {
+enum HostChoice {
     Hosts(Vec<String>),
     /// None, and why.
     None(String),
 }
 
-fn choose(args: &Args, survey: &Survey) -> Choice {
-    let all = || survey.hosts.iter().map(|host: &Host| host.name.clone()).collect::<Vec<_>>();
+fn choose(args: &Args, survey: &Survey) -> HostChoice {
+    let all = || survey.hosts.iter().map(|host: &RepoHost| host.name.clone()).collect::<Vec<_>>();
     let Some(since) = &args.since else {
-        return Choice::Hosts(if args.host.is_empty() { all() } else { args.host.clone() });
+        return HostChoice::Hosts(if args.host.is_empty() { all() } else { args.host.clone() });
     };
     let touched = touched(&survey.changed, &survey.hosts);
     if touched.is_empty() {
         let files = survey.changed.len();
-        return Choice::None(format!(
+        return HostChoice::None(format!(
             "Nothing was looked at: of {files} files changed since {since} none concerns a host. No claim was made."
         ));
     }
@@ -214,9 +214,9 @@ fn choose(args: &Args, survey: &Survey) -> Choice {
     }
     if survey.tool == Tool::Shell {
         output::story("a shell script deploys to all hosts: all of them are looked at");
-        return Choice::Hosts(all());
+        return HostChoice::Hosts(all());
     }
-    Choice::Hosts(touched.into_iter().map(|(host, _)| host).collect())
+    HostChoice::Hosts(touched.into_iter().map(|(host, _)| host).collect())
 }
 
 #[cfg(test)]
@@ -227,18 +227,18 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         args: Args,
     }
 
     fn args(words: &[&str]) -> Args {
-        Line::try_parse_from([&["x"], words].concat()).expect("a valid line").args
+        CommandLine::try_parse_from([&["x"], words].concat()).expect("a valid line").args
     }
 
     #[test]
     fn a_scenario_is_written_for_every_host() {
-        let place = Place { repo: PathBuf::from("/srv/our \"servers\""), script: Some("deploy.py".into()) };
+        let place = RepoPlace { repo: PathBuf::from("/srv/our \"servers\""), script: Some("deploy.py".into()) };
         let hosts = ["web".to_owned(), "db".to_owned()];
         let text = place.scenario(&args(&["--inventory", "hosts.py", "--image", "debian-12"]), &hosts, &hosts[..1]);
         let scenario = Scenario::parse(&text.expect("written")).expect("valid");
@@ -253,15 +253,15 @@ mod tests {
 
     #[test]
     fn only_touched_hosts_are_looked_at() {
-        let host = |name: &str| Host { name: name.to_owned(), groups: Vec::new() };
+        let host = |name: &str| RepoHost { name: name.to_owned(), groups: Vec::new() };
         let survey = |changed: &[&str]| Survey {
             tool: Tool::Pyinfra,
             hosts: vec![host("web"), host("db")],
             changed: changed.iter().map(|file| (*file).to_owned()).collect(),
         };
         let chosen = |words: &[&str], changed: &[&str]| match choose(&args(words), &survey(changed)) {
-            Choice::Hosts(hosts) => hosts.join(" "),
-            Choice::None(why) => why,
+            HostChoice::Hosts(hosts) => hosts.join(" "),
+            HostChoice::None(why) => why,
         };
         assert_eq!(chosen(&[], &[]), "web db");
         assert_eq!(chosen(&["--host", "db"], &[]), "db");

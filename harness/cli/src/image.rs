@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use redrill_machines::container::{self, Copy};
 use redrill_machines::host;
-use redrill_machines::image::{BuildError, Builder, Catalog, CatalogError, Store};
+use redrill_machines::image::{BuildError, Catalog, CatalogError, ImageBuilder, Store};
 use redrill_machines::qemu::Templates;
 
 use crate::output::{self, Failure};
@@ -83,7 +83,7 @@ async fn build(store: Store, names: Vec<String>, refresh: bool, mirror: Option<S
         return Err(Failure::usage("no images: there is no directory `images` here or above"));
     }
     let progress = Arc::new(|text: &str| output::story(&format!("  {text}")));
-    let builder = Builder { store, program: program()?, mirror, progress };
+    let builder = ImageBuilder { store, program: program()?, mirror, progress };
     let recipes = names.iter().map(|name| catalog.get(name)).collect::<Result<Vec<_>, CatalogError>>()?;
     for recipe in recipes {
         output::story(&format!("{}:", recipe.name));

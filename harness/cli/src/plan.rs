@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use redrill_engine::{canonicalisers, load};
 use redrill_machines::Amount;
 
-use crate::run::Format;
+use crate::run::ReportFormat;
 use crate::{Ended, Failure, home, output};
 
 /// Print the stages of a drill; boots nothing and builds nothing.
@@ -25,12 +25,12 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "scenario")]
     canonicalisers: bool,
     /// Form of the plan.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
 }
 
 pub(crate) fn exec(args: &Args) -> Ended {
-    let json = args.format == Format::Json;
+    let json = args.format == ReportFormat::Json;
     match &args.scenario {
         Some(scenario) => {
             let loaded = load(scenario)?;

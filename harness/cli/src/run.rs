@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use clap::ValueEnum;
 use redrill_engine::{Drill, Events, Keep, Loaded, Redactor, ScenarioError, load};
 use redrill_machines::container;
-use redrill_machines::host::{self, Accel, Shortage, Tool};
+use redrill_machines::host::{self, Accel, HostTool, Shortage};
 use redrill_machines::image::Store;
 use redrill_machines::process::Guard;
 use redrill_machines::qemu::{self, Qemu, Templates};
@@ -34,12 +34,12 @@ pub(crate) struct Args {
     /// Directory with a scenario.toml, or the file itself.
     scenario: PathBuf,
     #[command(flatten)]
-    options: Options,
+    options: DrillOptions,
 }
 
 /// How a drill is made, whatever is drilled.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct DrillOptions {
     /// Leave the machines running afterwards, for `redrill shell`; `redrill clean` ends them.
     #[arg(long)]
     keep: bool,
@@ -65,11 +65,11 @@ pub(crate) struct Options {
     #[arg(long, short)]
     quiet: bool,
     /// Form of the result on standard output.
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    format: Format,
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
 }
 
-impl Options {
+impl DrillOptions {
     /// Whether faults are to be planted into what was restored.
     pub(crate) fn mutates(&self) -> bool {
         self.mutate
@@ -92,7 +92,7 @@ impl Options {
 
 /// Form of a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum ReportFormat {
     /// For people.
     Text,
     /// For programs.
@@ -131,7 +131,7 @@ pub(crate) async fn exec(args: Args) -> Ended {
 }
 
 /// Drills what is loaded, and tells the result. `repeat` is the command that does the same again.
-pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended {
+pub(crate) async fn run(loaded: Loaded, args: DrillOptions, repeat: Repeat) -> Ended {
     let home = home();
     let tools = host::find_tools().await;
     let backend = choose(&args, &loaded, &tools)?;
@@ -151,8 +151,18 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended 
     let mode = if args.quiet { Mode::Quiet } else { Mode::of_terminal() };
     let listener = tokio::spawn(Listener::new(mode, &path, last_time).listen(receiver));
     let events = Events::new(sender, Arc::clone(&redactor));
-    let means = (tools, backend, ticket.path());
-    let drilled = drill(&args, loaded, home, run_dir, means, events, repeat).await;
+    let making = Making {
+        loaded,
+        run_dir,
+        home,
+        tools: tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect(),
+        events,
+        keep: keep(&args),
+        mutate: args.mutate,
+        leash: args.leash,
+        repeat: args.onto(repeat).to_string(),
+    };
+    let drilled = drill(making, backend, ticket.path(), args.fresh).await;
     // The drill has dropped its end of the channel: the listener comes to its end too.
     let _ = listener.await;
     let report = match drilled {
@@ -175,13 +185,13 @@ pub(crate) async fn run(loaded: Loaded, args: Options, repeat: Repeat) -> Ended 
     let report = without_secrets(report, &redactor)?;
     let written = write(&report, &path);
     // A report that finds no room on the disk is told all the same.
-    output::result(&report, args.format == Format::Json);
+    output::result(&report, args.format == ReportFormat::Json);
     written?;
     Ok(report.exit_status())
 }
 
 /// What the command line says, else the scenario; `auto` takes what the host has.
-fn choose(args: &Options, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind, Failure> {
+fn choose(args: &DrillOptions, loaded: &Loaded, tools: &[HostTool]) -> Result<BackendKind, Failure> {
     match args.backend.map_or(loaded.scenario.backend, BackendKind::from) {
         BackendKind::Auto if loaded.scenario.needs.kvm => Ok(BackendKind::Qemu),
         BackendKind::Auto if doctor::missing_tools(tools).is_empty() => Ok(BackendKind::Qemu),
@@ -192,7 +202,7 @@ fn choose(args: &Options, loaded: &Loaded, tools: &[Tool]) -> Result<BackendKind
 }
 
 /// What would fail later is said now.
-fn preflight(tools: &[Tool], home: &Home, backend: BackendKind) -> Result<(), Failure> {
+fn preflight(tools: &[HostTool], home: &Home, backend: BackendKind) -> Result<(), Failure> {
     let mut missing = doctor::missing_tools(tools);
     if backend == BackendKind::Container {
         container::engine_version().map_err(|why| {
@@ -247,7 +257,7 @@ fn short(shortage: &Shortage) -> Failure {
 }
 
 /// Waits until there is room for all machines of the drill.
-async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
+async fn admit(args: &DrillOptions, loaded: &Loaded, home: &Home, backend: BackendKind) -> Result<Ticket, Failure> {
     let twins = backend == BackendKind::Qemu && (args.mutate || loaded.scenario.claims.contains(&Claim::Idempotent));
     let wanted = Amount::of(&loaded.scenario.machines, twins);
     let run = format!("{} (process {})", loaded.name, std::process::id());
@@ -259,65 +269,45 @@ async fn admit(args: &Options, loaded: &Loaded, home: &Home, backend: BackendKin
     }
 }
 
-/// Makes the backend, and walks the plan with it.
-async fn drill(
-    args: &Options,
-    loaded: Loaded,
-    home: Home,
-    run_dir: RunDir,
-    (tools, backend, place): (Vec<Tool>, BackendKind, &Path),
-    events: Events,
-    repeat: Repeat,
-) -> Result<Result<Report, ScenarioError>, Failure> {
-    let versions: BTreeMap<String, String> =
-        tools.into_iter().filter_map(|tool| Some((tool.name.to_owned(), tool.version?))).collect();
-    let guard = Guard::new(program()?, run_dir.path().to_owned()).holding(place);
-    let client = ClientKey::make(run_dir.path().join("client.key")).await;
-    let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
-    let (store, catalog) = (Store::new(&home.cache), loaded.catalog());
-    let keep = match (args.keep, args.keep_on_failure) {
+fn keep(args: &DrillOptions) -> Keep {
+    match (args.keep, args.keep_on_failure) {
         (true, _) => Keep::Always,
         (false, true) => Keep::OnFailure,
         (false, false) => Keep::Never,
-    };
-    let repeat = args.onto(repeat).to_string();
-    let make = |host: HostFacts| Making {
-        loaded,
-        run_dir,
-        home,
-        host,
-        tools: versions,
-        events,
-        keep,
-        mutate: args.mutate,
-        leash: args.leash,
-        repeat,
-    };
+    }
+}
+
+/// Makes the backend, and walks the plan with it. `place` is the drill's in the budget; a `fresh` machine is booted cold.
+async fn drill(
+    making: Making,
+    backend: BackendKind,
+    place: &Path,
+    fresh: bool,
+) -> Result<Result<Report, ScenarioError>, Failure> {
+    let run = making.run_dir.path().to_owned();
+    let guard = Guard::new(program()?, run.clone()).holding(place);
+    let client = ClientKey::make(run.join("client.key")).await;
+    let client = client.map_err(|error| Failure::unknown("cannot make a key for this run", &error))?;
+    let cache = making.home.cache.clone();
+    let (images, catalog) = (Store::new(&cache), making.loaded.catalog());
     if backend == BackendKind::Container {
-        let machines = Containers::new(guard.clone(), guard.run().to_owned(), catalog, store, client).await;
+        let machines = Containers::new(guard.clone(), run, catalog, images, client).await;
         let machines = machines.map_err(|error| Failure::unknown("cannot use the container engine", &error))?;
         let host = HostFacts {
             acceleration: "container".to_owned(),
             reason: "machines are containers: they share the host's kernel".to_owned(),
             slowness: 1.0,
         };
-        return Ok(Box::pin(make(host).with(machines, guard).run()).await);
+        return Ok(Box::pin(making.with(machines, guard, host).run()).await);
     }
-    let found = accel::acceleration(&home_cache(), false).await?;
-    let options = qemu::Options {
-        accel: found.choice,
-        version: host::qemu_version().await.unwrap_or_default(),
-        fresh: args.fresh,
-    };
-    let stores = (store, Templates::new(&home_cache()));
-    let machines = Qemu::new(guard.clone(), options, catalog, stores, client);
+    let found = accel::acceleration(&cache, false).await?;
+    let options =
+        qemu::QemuOptions { accel: found.choice, version: host::qemu_version().await.unwrap_or_default(), fresh };
+    let sources = qemu::Stock { catalog, images, templates: Templates::new(&cache) };
+    let machines = Qemu::new(guard.clone(), options, sources, client);
     let host =
         HostFacts { acceleration: found.choice.name().to_owned(), reason: found.reason, slowness: found.slowness };
-    Ok(Box::pin(make(host).with(machines, guard).run()).await)
-}
-
-fn home_cache() -> PathBuf {
-    home().cache
+    Ok(Box::pin(making.with(machines, guard, host).run()).await)
 }
 
 /// A drill without its backend.
@@ -325,7 +315,7 @@ struct Making {
     loaded: Loaded,
     run_dir: RunDir,
     home: Home,
-    host: HostFacts,
+    /// Versions by name.
     tools: BTreeMap<String, String>,
     events: Events,
     keep: Keep,
@@ -335,8 +325,8 @@ struct Making {
 }
 
 impl Making {
-    fn with<B>(self, backend: B, guard: Guard) -> Drill<B> {
-        let Self { loaded, run_dir, home, host, tools, events, keep, mutate, leash, repeat } = self;
+    fn with<B>(self, backend: B, guard: Guard, host: HostFacts) -> Drill<B> {
+        let Self { loaded, run_dir, home, tools, events, keep, mutate, leash, repeat } = self;
         Drill {
             loaded,
             backend,
@@ -400,7 +390,7 @@ fn last_seconds(home: &Home, scenario: &str) -> BTreeMap<String, f64> {
     });
     let stages = report.map(|report| report.stages).unwrap_or_default();
     let done = stages.into_iter().filter(|stage| stage.status == redrill_model::Status::Done);
-    done.map(|stage| (output::stage_name(stage.stage), stage.seconds)).collect()
+    done.map(|stage| (stage.stage.name().to_owned(), stage.seconds)).collect()
 }
 
 /// What does not fit may name what is secret.
@@ -479,13 +469,13 @@ mod tests {
     use super::*;
 
     #[derive(Debug, Parser)]
-    struct Line {
+    struct CommandLine {
         #[command(flatten)]
         args: Args,
     }
 
     fn parsed(words: &[String]) -> Args {
-        Line::try_parse_from(words).expect("a command line").args
+        CommandLine::try_parse_from(words).expect("a command line").args
     }
 
     #[test]
@@ -497,7 +487,7 @@ mod tests {
         assert_eq!(words[..2], ["redrill", "run"]);
         let again = parsed(&words[1..]);
         assert_eq!(again.scenario, args.scenario);
-        let told = Options { keep: false, quiet: false, ..args.options };
+        let told = DrillOptions { keep: false, quiet: false, ..args.options };
         assert_eq!(format!("{:?}", again.options), format!("{told:?}"));
     }
 }

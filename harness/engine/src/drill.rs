@@ -21,7 +21,7 @@ use crate::outside;
 use crate::problem::Problem;
 use crate::scenario_error::ScenarioError;
 use crate::services::Services;
-use crate::stages::{self, Outcome};
+use crate::stages::{self, StageOutcome};
 
 /// Whether machines stay when the drill is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,29 +167,29 @@ impl<B: Backend> Walk<B> {
         let began = Instant::now();
         let mut stop = self.stop.clone();
         let witnesses = self.fleet.witnesses();
-        let cut = |code, text: String| Outcome::Unknown(Problem::new(code, text));
+        let cut = |code, text: String| StageOutcome::Unknown(Problem::new(code, text));
         let mut work = Box::pin(stages::run(self, stage, deadline));
         let outcome = tokio::select! {
             outcome = &mut work => outcome,
             () = tokio::time::sleep(deadline.left()) => cut(Code::TimedOut, deadline.error().to_string()),
             () = interrupted(&mut stop) => cut(Code::Interrupted, "interrupted by the user".to_owned()),
         };
-        if matches!(outcome, Outcome::Unknown(_)) {
+        if matches!(outcome, StageOutcome::Unknown(_)) {
             // Whatever the stage had started dies with its future.
             witnesses.take().await;
         }
         drop(work);
-        let outcome = self.lost(stage).await.map_or(outcome, Outcome::Unknown);
+        let outcome = self.lost(stage).await.map_or(outcome, StageOutcome::Unknown);
         let seconds = began.elapsed().as_secs_f64();
         let (status, note) = match outcome {
-            Outcome::Done(note) => (Status::Done, note),
-            Outcome::Failed(note) => (Status::Failed, note),
-            Outcome::Unknown(problem) => {
+            StageOutcome::Done(note) => (Status::Done, note),
+            StageOutcome::Failed(note) => (Status::Failed, note),
+            StageOutcome::Unknown(problem) => {
                 let note = problem.text.clone();
                 self.facts.stop(self.clean(problem));
                 (Status::Unknown, note)
             }
-            Outcome::Wrong(error) => return Err(error),
+            StageOutcome::Wrong(error) => return Err(error),
         };
         Ok(StageReport { stage, status, seconds, note: self.context.events.redactor().clean(&note) })
     }

@@ -1,59 +1,12 @@
-//! What a drill has learnt, for the verdicts. A slot that is empty was not looked at.
+//! What deploys and checks leave for the verdicts of several claims.
 
 use std::collections::BTreeMap;
 
-use redrill_model::{After, DeployRun, Finding, Pass, Stage};
+use redrill_model::{After, DeployRun, Pass};
 
-use crate::claims::idempotent::Comparison;
-use crate::claims::restores::Restores;
-use crate::claims::resumes::Cuts;
+pub(crate) use crate::claims::Facts;
 use crate::claims::serves::checks::Checked;
 use crate::deploy::tools::{Deployed, Ended};
-use crate::problem::Problem;
-
-/// Everything that verdicts are made of.
-#[derive(Debug, Default)]
-pub(crate) struct Facts {
-    pub(crate) deploys: Deploys,
-    pub(crate) checks: Checks,
-    /// What the captures say of the second deploy.
-    pub(crate) compared: Comparison,
-    pub(crate) restores: Restores,
-    /// Cuts; none where the stage never ran.
-    pub(crate) cuts: Option<Cuts>,
-    /// What the repo's programs wanted of the world, as findings.
-    pub(crate) wanted: Vec<Finding>,
-    /// What a reader must know of the sandbox beside that.
-    pub(crate) sandbox: Vec<String>,
-    /// Why the drill did not get to its end.
-    pub(crate) stopped: Option<Problem>,
-    /// How long each stage took, in seconds.
-    pub(crate) took: Vec<(Stage, f64)>,
-}
-
-impl Facts {
-    /// The first reason is the one that counts.
-    pub(crate) fn stop(&mut self, problem: Problem) {
-        self.stopped.get_or_insert(problem);
-    }
-
-    /// Seconds that a stage took; 0 if it did not run.
-    pub(crate) fn seconds(&self, wanted: Stage) -> f64 {
-        self.took.iter().find(|(stage, _)| *stage == wanted).map_or(0.0, |(_, seconds)| *seconds)
-    }
-
-    /// Something that a stage relied on was lost meanwhile: whatever came of the stage may have come of that.
-    pub(crate) fn discard(&mut self, stage: Stage, why: &str) {
-        self.stopped = None;
-        match stage {
-            Stage::Deploy(pass) => self.deploys.discard(pass, why),
-            Stage::Check => self.checks.discard(None),
-            Stage::CheckAgain(after) => self.checks.discard(Some(after)),
-            Stage::Resume => self.cuts.iter_mut().for_each(|cuts| cuts.done.clear()),
-            _ => {}
-        }
-    }
-}
 
 /// Deploys of whole plans, by what they are for.
 #[derive(Debug, Default)]
@@ -77,7 +30,7 @@ impl Deploys {
         self.all().map(|deployed| deployed.run.clone()).collect()
     }
 
-    fn discard(&mut self, pass: Pass, why: &str) {
+    pub(crate) fn discard(&mut self, pass: Pass, why: &str) {
         if let Some(deployed) = self.0.get_mut(&pass) {
             deployed.ended = Ended::Unclear(why.to_owned());
         }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use futures_util::future::join_all;
-use redrill_machines::{Backend, Capabilities, Deadline, Machine, MachineError, Needs, Seat, Witnesses};
+use redrill_machines::{Backend, Capabilities, Deadline, Machine, MachineError, Needs, Seat, Witnesses, find_machine};
 use redrill_model::{Claim, Code, ImageUsed, MachineSpec};
 
 use crate::claims::serves::checks;
@@ -47,7 +47,7 @@ impl<B: Backend> Fleet<B> {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&B::Machine> {
-        self.machines.iter().find(|machine| machine.name() == name)
+        find_machine(&self.machines, name)
     }
 
     pub(crate) fn names(&self) -> Vec<String> {

@@ -37,7 +37,7 @@ impl KeysError {
 
 /// Looks at all of it.
 pub(crate) fn check(keys: &Path) -> Result<(), ScenarioError> {
-    Walk::new(keys, None)?.directory(Path::new("")).map_err(|error| match error {
+    KeyWalk::new(keys, None)?.directory(Path::new("")).map_err(|error| match error {
         KeysError::Scenario(error) => error,
         other => wrong(&keys.display().to_string(), &other.to_string()),
     })
@@ -45,14 +45,14 @@ pub(crate) fn check(keys: &Path) -> Result<(), ScenarioError> {
 
 /// Copies it: a deploy that changed the keys would change the user's own. Links stay links, and lead into the copy.
 pub(crate) fn copy(from: &Path, to: &Path) -> Result<(), KeysError> {
-    Walk::new(from, Some(to))?.directory(Path::new(""))
+    KeyWalk::new(from, Some(to))?.directory(Path::new(""))
 }
 
 fn wrong(what: &str, why: &str) -> ScenarioError {
     ScenarioError::mismatch(format!("the keys cannot be used: `{what}` {why}"), EXPECTED)
 }
 
-struct Walk<'a> {
+struct KeyWalk<'a> {
     root: PathBuf,
     to: Option<&'a Path>,
     /// Directories that are being looked at, links to them resolved.
@@ -60,7 +60,7 @@ struct Walk<'a> {
     seen: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> KeyWalk<'a> {
     fn new(keys: &Path, to: Option<&'a Path>) -> Result<Self, ScenarioError> {
         let root = keys.canonicalize();
         let root = root.map_err(|error| wrong(&keys.display().to_string(), &format!("cannot be found: {error}")))?;

@@ -25,6 +25,7 @@ mod stages;
 mod survey;
 mod sweep;
 
+pub use deploy::controller::Workplace;
 pub use deploy::tools::{Found, Undecided, detect};
 pub use drill::{Drill, Keep};
 pub use drill_state::Stop;
@@ -33,5 +34,5 @@ pub use loaded::{Loaded, load};
 pub use redact::Redactor;
 pub use redrill_state::{Canonicaliser, canonicalisers};
 pub use scenario_error::ScenarioError;
-pub use survey::{Host, Survey, SurveyError, survey, touched};
+pub use survey::{RepoHost, Survey, SurveyError, survey, touched};
 pub use sweep::{Cleaned, sweep_home, without_secrets};

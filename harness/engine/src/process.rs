@@ -29,13 +29,13 @@ pub(crate) async fn output(
 }
 
 /// It was more than anybody will read.
-pub(crate) struct TooMuch;
+pub(crate) struct OutputTooLarge;
 
 /// How it ended, once all is read; one that printed too much is ended.
 async fn finish(
     process: &mut Guarded,
     name: &str,
-    read: impl Future<Output = Result<(), TooMuch>>,
+    read: impl Future<Output = Result<(), OutputTooLarge>>,
 ) -> Result<ExitStatus, MachineError> {
     let failed = |source| MachineError::Spawn { program: name.to_owned(), source };
     if read.await.is_err() {
@@ -45,13 +45,13 @@ async fn finish(
 }
 
 /// Reads to the end, or until it is too much. A broken pipe ends the output: the exit status tells the rest.
-async fn fill(pipe: Option<impl AsyncReadExt + Unpin>, to: &mut Bounded) -> Result<(), TooMuch> {
+async fn fill(pipe: Option<impl AsyncReadExt + Unpin>, to: &mut Bounded) -> Result<(), OutputTooLarge> {
     let Some(mut pipe) = pipe else { return Ok(()) };
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = pipe.read(&mut buffer).await {
         to.feed(&buffer[..length]);
         if to.is_over() {
-            return Err(TooMuch);
+            return Err(OutputTooLarge);
         }
     }
     Ok(())

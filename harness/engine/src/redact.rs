@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use redrill_model::{InputError, Scenario};
+use redrill_model::{InputError, Scenario, report_words};
 pub use redrill_redact::Redactor;
 use redrill_redact::{PatternError, check_pattern};
 
@@ -11,7 +11,7 @@ pub(crate) fn redactor(scenario: &Scenario, file: &Path, keys: Option<&Path>) ->
     let text = std::fs::read_to_string(file).unwrap_or_default();
     let rules = &scenario.redaction;
     let patterns: Vec<String> = rules.patterns.iter().map(|pattern| pattern.get_ref().clone()).collect();
-    let builder = Redactor::builder().scenario(&text).public(&rules.public).patterns(&patterns);
+    let builder = Redactor::builder().scenario(&text).public(&rules.public).patterns(&patterns).own(report_words());
     keys.into_iter().fold(builder, |builder, keys| builder.keys(keys)).build()
 }
 
@@ -88,7 +88,8 @@ mod tests {
         let parts: Vec<String> =
             all.filter(|word| word.len() > 8).map(|word| word[..word.len() - 1].to_owned()).collect();
         assert!(parts.len() > 5, "{parts:?}");
-        let builder = parts.iter().fold(Redactor::builder(), |builder, part| builder.value(part));
+        let own = Redactor::builder().own(report_words());
+        let builder = parts.iter().fold(own, |builder, part| builder.value(part));
         let redactor = builder.value("severity").value("findings").build().expect("no patterns");
         for word in words {
             let mut cleaned = word.clone();

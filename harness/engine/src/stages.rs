@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use redrill_machines::{Backend, Deadline, Machine};
+use redrill_machines::{Backend, Deadline, Machine, find_machine};
 use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
 use redrill_state::Section;
 
@@ -15,7 +15,7 @@ use crate::claims::restores::{self, Jobs, Mutation, Restorer};
 use crate::claims::resumes::{Cuts, Cutting};
 use crate::claims::serves::checks::{self, Checked, Place, Seen};
 use crate::context::Context;
-use crate::deploy::controller::{Controller, ControllerError};
+use crate::deploy::controller::{Controller, ControllerError, Workplace};
 use crate::deploy::tools::{Deployed, Ended};
 use crate::deploy::{self, Deployer, told};
 use crate::drill_state::Walk;
@@ -25,7 +25,7 @@ use crate::problem::Problem;
 use crate::scenario_error::ScenarioError;
 
 /// What came of a stage.
-pub(crate) enum Outcome {
+pub(crate) enum StageOutcome {
     /// It did what it is for; a line about it.
     Done(String),
     /// It gave an answer that makes the rest pointless.
@@ -36,13 +36,13 @@ pub(crate) enum Outcome {
     Wrong(ScenarioError),
 }
 
-impl From<Result<String, Problem>> for Outcome {
+impl From<Result<String, Problem>> for StageOutcome {
     fn from(result: Result<String, Problem>) -> Self {
         result.map_or_else(Self::Unknown, Self::Done)
     }
 }
 
-pub(crate) async fn run<B: Backend>(walk: &mut Walk<B>, stage: Stage, deadline: &Deadline) -> Outcome {
+pub(crate) async fn run<B: Backend>(walk: &mut Walk<B>, stage: Stage, deadline: &Deadline) -> StageOutcome {
     match stage {
         Stage::Controller => controller(walk).await,
         Stage::Images => images(walk).await.into(),
@@ -60,26 +60,25 @@ pub(crate) async fn run<B: Backend>(walk: &mut Walk<B>, stage: Stage, deadline: 
         Stage::Mutate => mutate(walk, deadline).await.into(),
         Stage::Reboot => reboot(walk, deadline).await.into(),
         Stage::Resume => resume(walk, deadline).await.into(),
-        Stage::Teardown => Outcome::Done(String::new()),
+        Stage::Teardown => StageOutcome::Done(String::new()),
     }
 }
 
-async fn controller<B: Backend>(walk: &mut Walk<B>) -> Outcome {
+async fn controller<B: Backend>(walk: &mut Walk<B>) -> StageOutcome {
     let context = &walk.context;
-    let made =
-        Controller::make(&context.loaded, &context.home, &context.guard, context.path(), &context.teller()).await;
-    match made {
-        Err(ControllerError::Scenario(error)) => Outcome::Wrong(error),
+    let (home, guard) = (context.home.clone(), context.guard.clone());
+    match Controller::make(&context.loaded, &Workplace { home, guard, progress: context.teller() }).await {
+        Err(ControllerError::Scenario(error)) => StageOutcome::Wrong(error),
         Err(ControllerError::Unsealed(why)) => {
             let text = ControllerError::Unsealed(why.clone()).to_string();
-            Outcome::Unknown(Problem { evidence: vec![why.mend()], ..Problem::new(Code::Unsealed, text) })
+            StageOutcome::Unknown(Problem { evidence: vec![why.mend()], ..Problem::new(Code::Unsealed, text) })
         }
-        Err(error) => Outcome::Unknown(Problem::of(Code::NoController, &error)),
+        Err(error) => StageOutcome::Unknown(Problem::of(Code::NoController, &error)),
         Ok(controller) => {
             walk.remarks.extend(remarks(&controller, context.scenario()));
             let note = format!("{} {}", &controller.source.commit[..12], controller.source.title);
             walk.controller = Some(controller);
-            Outcome::Done(note)
+            StageOutcome::Done(note)
         }
     }
 }
@@ -146,26 +145,26 @@ fn connect<B: Backend>(controller: Option<&mut Controller>, fleet: &Fleet<B>) ->
     connected.transpose().map(drop).map_err(|error| Problem::of(Code::NoController, &error))
 }
 
-async fn deploy<B: Backend>(walk: &mut Walk<B>, pass: Pass, deadline: &Deadline) -> Outcome {
+async fn deploy<B: Backend>(walk: &mut Walk<B>, pass: Pass, deadline: &Deadline) -> StageOutcome {
     let deployed = match run_deploy(walk, pass, deadline).await {
         Ok(deployed) => deployed,
-        Err(problem) => return Outcome::Unknown(problem),
+        Err(problem) => return StageOutcome::Unknown(problem),
     };
     if pass == Pass::Second && matches!(deployed.ended, Ended::Failed { .. }) {
         ask_the_first_controller(walk, deadline).await;
     }
     let note = told(&deployed);
     let outcome = match &deployed.ended {
-        Ended::Well => Outcome::Done(note),
-        Ended::Unclear(why) => Outcome::Unknown(Problem::new(Code::NotProven, format!("{}: {why}", pass.name()))),
+        Ended::Well => StageOutcome::Done(note),
+        Ended::Unclear(why) => StageOutcome::Unknown(Problem::new(Code::NotProven, format!("{}: {why}", pass.name()))),
         Ended::Failed { operation, .. } => {
             let stop = deploy::stops(&walk.context, &walk.fleet.machines, (pass, operation.as_ref()), deadline).await;
             if stop.code == Code::NotRun {
                 walk.facts.stop(stop);
                 let at = operation.as_ref().map(|o| format!(" at `{}`", o.name)).unwrap_or_default();
-                Outcome::Failed(format!("failed{at}; {note}"))
+                StageOutcome::Failed(format!("failed{at}; {note}"))
             } else {
-                Outcome::Unknown(stop)
+                StageOutcome::Unknown(stop)
             }
         }
     };
@@ -317,14 +316,14 @@ async fn follow<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Result<S
 /// Checks made at once: more would only make an emulated machine's answers later.
 const AT_ONCE: usize = 4;
 
-async fn check<B: Backend>(walk: &mut Walk<B>, again: Option<After>, deadline: &Deadline) -> Outcome {
+async fn check<B: Backend>(walk: &mut Walk<B>, again: Option<After>, deadline: &Deadline) -> StageOutcome {
     let checks = &walk.context.scenario().checks;
     walk.context.tell(&format!("{} checks, side by side", checks.len()));
     let checked = ask(&walk.context, &walk.fleet.machines, walk.services.trusted(), deadline).await;
     let green = checked.iter().filter(|checked| matches!(checked.seen, Ok(Seen::Holds))).count();
     let (note, all) = (format!("{green} of {} checks hold", checks.len()), green == checks.len());
     walk.facts.checks.add(again, checked);
-    if all { Outcome::Done(note) } else { Outcome::Failed(note) }
+    if all { StageOutcome::Done(note) } else { StageOutcome::Failed(note) }
 }
 
 /// Makes every check of the scenario; the answers are in its order.
@@ -335,7 +334,7 @@ async fn ask<M: Machine>(
     deadline: &Deadline,
 ) -> Vec<Checked> {
     let tries = context.scenario().checks.iter().map(|check| async move {
-        let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
+        let machine = find_machine(machines, &check.machine)?;
         let place = Place { machine, machines, directory: &context.loaded.directory, trusted };
         let checked = checks::check(check, &place, deadline).await;
         let holds = matches!(checked.seen, Ok(Seen::Holds));
@@ -362,15 +361,15 @@ async fn renew<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Result<St
     boot_in(walk, "new", deadline).await
 }
 
-async fn restore<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Outcome {
+async fn restore<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> StageOutcome {
     if walk.context.mutate {
         let still = walk.fleet.freeze_all(&walk.context, "pre", deadline).await;
         match still.map_err(|error| Problem::of(Code::MachineLost, &error)) {
             Ok(still) => walk.unrestored = still,
-            Err(problem) => return Outcome::Unknown(problem),
+            Err(problem) => return StageOutcome::Unknown(problem),
         }
         if let Err(problem) = connect(walk.controller.as_mut(), &walk.fleet) {
-            return Outcome::Unknown(problem);
+            return StageOutcome::Unknown(problem);
         }
     }
     let last = restores::last_report(&walk.context);
@@ -387,7 +386,7 @@ async fn restore<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Outcome
         walk.facts.restores.take(done);
     }
     let (note, all) = walk.facts.restores.counted(backups);
-    if all { Outcome::Done(note) } else { Outcome::Failed(note) }
+    if all { StageOutcome::Done(note) } else { StageOutcome::Failed(note) }
 }
 
 async fn look_before<B: Backend>(walk: &mut Walk<B>, deadline: &Deadline) -> Result<(), Problem> {

@@ -1,19 +1,14 @@
 //! What a servers repo says of itself before anything is booted: its tool, its hosts, and which of them a change touches.
 
-use std::path::Path;
-use std::sync::Arc;
-
-use redrill_machines::Home;
-use redrill_machines::process::Guard;
 use redrill_model::Tool;
 
-use crate::deploy::controller::{self, Controller, ControllerError};
+use crate::deploy::controller::{self, Controller, ControllerError, Workplace};
 use crate::loaded::Loaded;
 use crate::scenario_error::ScenarioError;
 
 /// A host of the inventory and the groups that it is in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Host {
+pub struct RepoHost {
     /// Inventory name.
     pub name: String,
     /// Groups.
@@ -26,7 +21,7 @@ pub struct Survey {
     /// The tool that deploys it.
     pub tool: Tool,
     /// Hosts, in the order of the inventory.
-    pub hosts: Vec<Host>,
+    pub hosts: Vec<RepoHost>,
     /// Files that changed since the commit that was asked for, relative to the repo.
     pub changed: Vec<String>,
 }
@@ -51,32 +46,25 @@ impl From<ControllerError> for SurveyError {
     }
 }
 
-/// Asks the deploy tool of `loaded`, whose machines do not matter yet. `since` is a commit to compare with. Works in
-/// `run`, and leaves a controller there.
-pub async fn survey(
-    loaded: &Loaded,
-    since: Option<&str>,
-    home: &Home,
-    guard: &Guard,
-    run: &Path,
-    tell: Arc<dyn Fn(&str) + Send + Sync>,
-) -> Result<Survey, SurveyError> {
-    let controller = Controller::survey(loaded, home, guard, run, &tell).await?;
+/// Asks the deploy tool of `loaded`, whose machines do not matter yet. `since` is a commit to compare with. Leaves a
+/// controller at `place`.
+pub async fn survey(loaded: &Loaded, since: Option<&str>, place: &Workplace) -> Result<Survey, SurveyError> {
+    let controller = Controller::survey(loaded, place).await?;
     let repo = loaded.directory.join(&loaded.scenario.servers.path);
     let changed = match since {
-        Some(since) => controller::changed(&repo, since, &controller.source.commit, run).await?,
+        Some(since) => controller::changed(&repo, since, &controller.source.commit, place.guard.run()).await?,
         None => Vec::new(),
     };
-    let hosts = controller.hosts.iter().map(|host| Host { name: host.name.clone(), groups: host.groups.clone() });
+    let hosts = controller.hosts.iter().map(|host| RepoHost { name: host.name.clone(), groups: host.groups.clone() });
     Ok(Survey { tool: controller.found.tool, hosts: hosts.collect(), changed })
 }
 
 /// The hosts that a change touches, as far as the names of its files tell, each with a file that says so. A file that
 /// may concern any host touches all of them.
-pub fn touched(changed: &[String], hosts: &[Host]) -> Vec<(String, String)> {
+pub fn touched(changed: &[String], hosts: &[RepoHost]) -> Vec<(String, String)> {
     let mut touched: Vec<(String, String)> = Vec::new();
     for file in changed.iter().filter(|file| !is_text_for_people(file)) {
-        let concerns = |host: &&Host| match scope(file) {
+        let concerns = |host: &&RepoHost| match scope(file) {
             Scope::Host(name) => host.name == name || !hosts.iter().any(|host| host.name == name),
             Scope::Group(name) => name == "all" || host.groups.contains(&name),
             Scope::All => true,
@@ -123,7 +111,7 @@ mod tests {
     use super::*;
 
     fn names(changed: &[&str]) -> Vec<String> {
-        let host = |name: &str, group: &str| Host { name: name.to_owned(), groups: vec![group.to_owned()] };
+        let host = |name: &str, group: &str| RepoHost { name: name.to_owned(), groups: vec![group.to_owned()] };
         let hosts = [host("web1", "web"), host("web2", "web"), host("db", "databases")];
         let changed: Vec<String> = changed.iter().map(|file| (*file).to_owned()).collect();
         touched(&changed, &hosts).into_iter().map(|(name, _)| name).collect()

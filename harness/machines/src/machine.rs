@@ -122,6 +122,11 @@ pub trait Machine: Send + Sync + Sized {
     }
 }
 
+/// The one of this name.
+pub fn find_machine<'a, M: Machine>(machines: &'a [M], name: &str) -> Option<&'a M> {
+    machines.iter().find(|machine| machine.name() == name)
+}
+
 fn unable(machine: &impl Machine, what: &str) -> MachineError {
     MachineError::Unable { machine: machine.name().to_owned(), what: what.to_owned() }
 }

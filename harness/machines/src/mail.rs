@@ -51,42 +51,42 @@ type OnMail = Arc<dyn Fn(Mail) + Send + Sync>;
 
 /// The names whose mail is caught, and who is told of it.
 #[derive(Clone)]
-pub struct Post {
+pub struct MailNames {
     /// Host names of mail servers.
     pub names: Vec<String>,
     taken: OnMail,
 }
 
-impl Post {
+impl MailNames {
     /// `taken` is called for each message, from any thread.
     pub fn new(names: Vec<String>, taken: impl Fn(Mail) + Send + Sync + 'static) -> Self {
         Self { names, taken: Arc::new(taken) }
     }
 }
 
-impl fmt::Debug for Post {
+impl fmt::Debug for MailNames {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Post").field("names", &self.names).finish_non_exhaustive()
+        f.debug_struct("MailNames").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
-impl PartialEq for Post {
+impl PartialEq for MailNames {
     fn eq(&self, other: &Self) -> bool {
         self.names == other.names && Arc::ptr_eq(&self.taken, &other.taken)
     }
 }
 
-impl Eq for Post {}
+impl Eq for MailNames {}
 
 /// Answers on [`SOCKET`] in `at` until the returned task is dropped. What comes is that of the machine in `dir`.
-pub(crate) fn serve(at: &Path, dir: &Path, post: &Post) -> io::Result<tokio::task::JoinHandle<()>> {
+pub(crate) fn serve(at: &Path, dir: &Path, names: &MailNames) -> io::Result<tokio::task::JoinHandle<()>> {
     let listener = relay::listen(at, SOCKET)?;
-    let (dir, post) = (dir.to_owned(), post.clone());
+    let (dir, names) = (dir.to_owned(), names.clone());
     Ok(tokio::spawn(async move {
         while let Ok((client, _)) = listener.accept().await {
-            let (dir, post) = (dir.clone(), post.clone());
+            let (dir, names) = (dir.clone(), names.clone());
             // A broken connection is the client's to notice: it sees the end of the stream.
-            tokio::spawn(async move { converse(client, &dir, &post).await });
+            tokio::spawn(async move { converse(client, &dir, &names).await });
         }
     }))
 }
@@ -100,7 +100,7 @@ struct Envelope {
 }
 
 /// One client, from greeting to farewell.
-async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, dir: &Path, post: &Post) -> io::Result<()> {
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, dir: &Path, names: &MailNames) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     let mut envelope = Envelope::default();
     say(&mut stream, "220 redrill ESMTP: mail is caught here, and goes nowhere").await?;
@@ -131,7 +131,7 @@ async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, dir: &Path, post:
                 let (subject, bytes) = message(&mut stream).await?;
                 let Envelope { sender, recipients, addressed } = std::mem::take(&mut envelope);
                 let (from, at, sender) = (dir.to_owned(), Some(SystemTime::now()), sender.unwrap_or_default());
-                (post.taken)(Mail { from, at, sender, recipients, addressed, subject, bytes });
+                (names.taken)(Mail { from, at, sender, recipients, addressed, subject, bytes });
                 say(&mut stream, "250 2.0.0 caught, and delivered to nobody").await?;
             }
             "RCPT" | "DATA" => say(&mut stream, "503 5.5.1 not yet").await?,
@@ -235,7 +235,7 @@ mod tests {
     async fn said(client: &str) -> (Vec<String>, Vec<Mail>) {
         let (mut ours, theirs) = tokio::io::duplex(1 << 20);
         let caught: Arc<Mutex<Vec<Mail>>> = Arc::default();
-        let post = Post::new(vec!["smtp.example.org".into()], {
+        let post = MailNames::new(vec!["smtp.example.org".into()], {
             let caught = Arc::clone(&caught);
             move |mail| caught.lock().expect("no panic").push(mail)
         });

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use redrill_model::Network;
 
 use crate::acme::Acme;
-use crate::mail::Post;
+use crate::mail::MailNames;
 
 /// What a machine must be able to do beyond its [`MachineSpec`](redrill_model::MachineSpec).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,7 +23,7 @@ pub struct Needs {
     /// So may forks of it: each costs a copy of the memory where it would share it.
     pub forks_freezable: bool,
     /// Where its mail goes, if it is caught.
-    pub mail: Option<Post>,
+    pub mail: Option<MailNames>,
     /// Who gives it certificates, if ACME servers are stood in for.
     pub acme: Option<Acme>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::MachineError;
-use crate::image::{Builder, Catalog, Image, Recipe, Store};
+use crate::image::{Catalog, Image, ImageBuilder, Recipe, Store};
 use crate::progress::Progress;
 
 /// Images by name, each there once it has been prepared.
@@ -32,7 +32,7 @@ impl Prepared {
         let failed =
             |source: Box<dyn std::error::Error + Send + Sync>| MachineError::Image { image: name.to_owned(), source };
         let (store, program, progress) = (self.store.clone(), self.program.clone(), progress.clone());
-        let builder = Builder { store, program, mirror: None, progress };
+        let builder = ImageBuilder { store, program, mirror: None, progress };
         let recipe = self.catalog.get(name).map_err(|error| failed(error.into()))?;
         usable(&recipe).map_err(|why| failed(why.into()))?;
         let image = builder.image(&recipe, false).await.map_err(|error| failed(error.into()))?;

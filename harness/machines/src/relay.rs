@@ -70,9 +70,9 @@ pub fn serve(dir: &Path, name: &str, rules: Rules) -> io::Result<tokio::task::Jo
 
 async fn answer(mut client: UnixStream, rules: &Rules) -> io::Result<()> {
     let (head, rest) = match read_strictly(&mut client).await? {
-        Head::Whole(head, rest) => (head, rest),
-        Head::None => return Ok(()),
-        Head::Wrong(head, why) => return refuse(client, &head, why, rules).await,
+        RequestHead::Whole(head, rest) => (head, rest),
+        RequestHead::None => return Ok(()),
+        RequestHead::Wrong(head, why) => return refuse(client, &head, why, rules).await,
     };
     match Request::parse(&head) {
         Err(why) => refuse(client, &head, why, rules).await,
@@ -127,7 +127,19 @@ async fn forward(mut client: UnixStream, request: &Request, rest: &[u8], rules: 
     } else {
         client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     }
-    tunnel(client, server, request, rest, rules).await
+    let first = said_first(&mut client, rest).await?;
+    match first.first() {
+        None => Ok(()),
+        Some(&HANDSHAKE) => {
+            server.write_all(&first).await?;
+            tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+        }
+        // A tunnel is for TLS: who speaks anything else in it is not heard.
+        Some(_) => {
+            let line = format!("refused {} ({:?} is no TLS)", request.target(), asked(&first));
+            log(&rules.log, &line).await
+        }
+    }
 }
 
 /// The answer to the one request that was judged. What else the client sends goes nowhere; it is told to ask again.
@@ -169,30 +181,15 @@ fn not_allowed(mut more: &[u8], rules: &Rules) -> Vec<String> {
     found
 }
 
-/// A tunnel is for TLS: who speaks anything else in it is not heard.
-async fn tunnel(
-    mut client: UnixStream,
-    mut server: TcpStream,
-    request: &Request,
-    rest: &[u8],
-    rules: &Rules,
-) -> io::Result<()> {
+/// What a client says first in a tunnel: what came with its request, or what comes then. Nothing if it says nothing.
+async fn said_first(client: &mut UnixStream, rest: &[u8]) -> io::Result<Vec<u8>> {
     let mut first = rest.to_vec();
     if first.is_empty() {
         first.resize(16 * 1024, 0);
         let length = client.read(&mut first).await?;
         first.truncate(length);
     }
-    match first.first() {
-        None => return Ok(()),
-        Some(&HANDSHAKE) => {}
-        Some(_) => {
-            let line = format!("refused {} ({:?} is no TLS)", request.target(), asked(&first));
-            return log(&rules.log, &line).await;
-        }
-    }
-    server.write_all(&first).await?;
-    tokio::io::copy_bidirectional(&mut client, &mut server).await.map(drop)
+    Ok(first)
 }
 
 pub(crate) async fn log(path: &Path, line: &str) -> io::Result<()> {
@@ -215,7 +212,7 @@ fn escaped(line: &str) -> String {
 }
 
 /// What a client sent before its request.
-enum Head {
+enum RequestHead {
     /// The head, and what came after it.
     Whole(Vec<u8>, Vec<u8>),
     /// Nothing.
@@ -225,21 +222,21 @@ enum Head {
 }
 
 /// Does not wait for the end of a head whose lines end otherwise: it might never come.
-async fn read_strictly(client: &mut UnixStream) -> io::Result<Head> {
+async fn read_strictly(client: &mut UnixStream) -> io::Result<RequestHead> {
     let mut read = Vec::new();
     let mut buffer = [0; 4096];
     loop {
         if let Some(end) = read.windows(END.len()).position(|window| window == END) {
             let rest = read.split_off(end + END.len());
-            return Ok(Head::Whole(read, rest));
+            return Ok(RequestHead::Whole(read, rest));
         }
         if read.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || read[at - 1] != b'\r')) {
-            return Ok(Head::Wrong(read, "a line that ends otherwise than with CR LF"));
+            return Ok(RequestHead::Wrong(read, "a line that ends otherwise than with CR LF"));
         }
         match client.read(&mut buffer).await? {
-            0 if read.is_empty() => return Ok(Head::None),
-            0 => return Ok(Head::Wrong(read, "no end of the head")),
-            _ if read.len() > LONGEST_HEAD => return Ok(Head::Wrong(read, "a head without an end")),
+            0 if read.is_empty() => return Ok(RequestHead::None),
+            0 => return Ok(RequestHead::Wrong(read, "no end of the head")),
+            _ if read.len() > LONGEST_HEAD => return Ok(RequestHead::Wrong(read, "a head without an end")),
             length => read.extend_from_slice(&buffer[..length]),
         }
     }
@@ -344,13 +341,13 @@ mod tests {
         (address, count)
     }
 
-    struct Place {
+    struct RelayPlace {
         _dir: tempfile::TempDir,
         dir: PathBuf,
         task: tokio::task::JoinHandle<()>,
     }
 
-    impl Place {
+    impl RelayPlace {
         fn new(allowed: &[&str], upstream: Option<&str>) -> Self {
             let place = tempfile::tempdir().expect("a directory");
             let dir = place.path().join("a run directory of a longer path than a socket can have".repeat(3));
@@ -371,7 +368,7 @@ mod tests {
         }
     }
 
-    impl Drop for Place {
+    impl Drop for RelayPlace {
         fn drop(&mut self) {
             self.task.abort();
         }
@@ -380,7 +377,7 @@ mod tests {
     #[tokio::test]
     async fn the_mirror_is_reached_and_nothing_else() {
         let (address, _) = server("HTTP/1.1 200 OK").await;
-        let place = Place::new(&[&address], None);
+        let place = RelayPlace::new(&[&address], None);
         let request = format!("GET http://{address}/pool/a.deb HTTP/1.1\r\nHost: {address}\r\n\r\n");
         let allowed = ask(&place.dir, request.as_bytes()).await;
         assert!(allowed.contains("\r\n\r\nGET /pool/a.deb HTTP/1.1\r\n"), "{allowed}");
@@ -398,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_of_a_request_that_names_another_host_reaches_the_server() {
         let (address, count) = server("HTTP/1.1 200 OK").await;
-        let place = Place::new(&[&address], None);
+        let place = RelayPlace::new(&[&address], None);
         for (line, rest) in [
             (format!("GET http://{address}/ HTTP/1.1"), "Host: 10.99.0.2"),
             (format!("GET http://{address}/ HTTP/1.1"), "X: \x1b[2J\nHost: 10.99.0.2"),
@@ -423,7 +420,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_request_on_a_connection_goes_nowhere() {
         let (address, count) = server("HTTP/1.1 200 OK").await;
-        let place = Place::new(&[&address], None);
+        let place = RelayPlace::new(&[&address], None);
         let get = |host: &str, path: &str| format!("GET http://{host}/{path} HTTP/1.1\r\nHost: {host}\r\n\r\n");
         let three = [get(&address, "first"), get("10.99.0.2", "pipelined"), get(&address, "third")].concat();
         let answer = ask(&place.dir, three.as_bytes()).await;
@@ -440,7 +437,7 @@ mod tests {
     #[tokio::test]
     async fn a_tunnel_carries_tls_and_nothing_else() {
         let (address, count) = server("hello").await;
-        let place = Place::new(&[&address], None);
+        let place = RelayPlace::new(&[&address], None);
         let connect = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
         let answer = ask(&place.dir, &[connect.as_bytes(), b"\x16\x03\x01 client hello"].concat()).await;
         assert!(answer.starts_with("HTTP/1.1 200 Connection established\r\n\r\nhello"), "{answer}");
@@ -454,14 +451,14 @@ mod tests {
     #[tokio::test]
     async fn another_proxy_on_the_way_is_asked_the_same() {
         let (proxy, _) = server("HTTP/1.1 200 OK").await;
-        let place = Place::new(&["pypi.test:443", "mirror.test:80"], Some(&proxy));
+        let place = RelayPlace::new(&["pypi.test:443", "mirror.test:80"], Some(&proxy));
         let request = b"GET http://mirror.test/x HTTP/1.1\r\nHost: mirror.test\r\n\r\n";
         let answer = ask(&place.dir, request).await;
         assert!(answer.contains("GET http://mirror.test:80/x HTTP/1.1\r\nHost: mirror.test\r\n"), "{answer}");
         let answer = ask(&place.dir, b"CONNECT pypi.test:443 HTTP/1.1\r\nHost: pypi.test:443\r\n\r\n\x16").await;
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n\r\nCONNECT pypi.test:443 HTTP/1.1\r\n"), "{answer}");
         let (proxy, _) = server("HTTP/1.1 407 Who are you").await;
-        let place = Place::new(&["pypi.test:443"], Some(&proxy));
+        let place = RelayPlace::new(&["pypi.test:443"], Some(&proxy));
         let answer = ask(&place.dir, b"CONNECT pypi.test:443 HTTP/1.1\r\n\r\n\x16").await;
         assert!(answer.starts_with("HTTP/1.1 407 Who are you"), "{answer}");
     }

@@ -57,13 +57,13 @@ pub(crate) fn serve(at: &Path, dir: &Path, needs: &Needs) -> Result<Vec<JoinHand
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::Post;
+    use crate::mail::MailNames;
 
     #[test]
     fn a_name_that_is_two_servers_leads_there_once_and_is_both() {
         let names = || vec!["one.test".to_owned(), "two.test".to_owned()];
         let acme = acme::tests::nobody_behind(names());
-        let post = Post::new(vec!["one.test".to_owned()], drop);
+        let post = MailNames::new(vec!["one.test".to_owned()], drop);
         let needs = Needs { mail: Some(post), acme: Some(acme.clone()), ..Needs::default() };
         assert_eq!(leads(&needs).into_iter().map(|(_, name)| name).collect::<Vec<_>>(), names());
         assert_eq!(wanted(&needs).map(|(port, _)| port).collect::<Vec<_>>(), [25, 587, 443]);

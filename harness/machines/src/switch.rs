@@ -17,7 +17,7 @@ const LARGEST: usize = 70_000;
 type Hardware = [u8; 6];
 
 #[derive(Debug, Default)]
-struct Table {
+struct Cables {
     next: u64,
     cables: HashMap<u64, Arc<Cable>>,
     /// Behind which cable an address was last seen.
@@ -43,14 +43,14 @@ impl Cable {
 /// A switch. Machines that are plugged into the same one hear each other.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Switch {
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<Cables>>,
 }
 
 /// A machine's cable. Dropping it pulls the plug.
 #[derive(Debug)]
 pub(crate) struct Plug {
     number: u64,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<Cables>>,
     task: JoinHandle<()>,
 }
 
@@ -82,7 +82,7 @@ impl Drop for Plug {
     }
 }
 
-async fn carry(table: Arc<Mutex<Table>>, number: u64, cable: Arc<Cable>) {
+async fn carry(table: Arc<Mutex<Cables>>, number: u64, cable: Arc<Cable>) {
     let mut buffer = vec![0; LARGEST];
     while let Ok((length, _)) = cable.socket.recv_from(&mut buffer).await {
         let frame = &buffer[..length];
@@ -93,7 +93,7 @@ async fn carry(table: Arc<Mutex<Table>>, number: u64, cable: Arc<Cable>) {
 }
 
 /// The cable behind which the receiver was last seen, else all but the sender's own.
-fn targets(table: &Mutex<Table>, from: u64, frame: &[u8]) -> Vec<Arc<Cable>> {
+fn targets(table: &Mutex<Cables>, from: u64, frame: &[u8]) -> Vec<Arc<Cable>> {
     let (Some(to), Some(sender)) = (frame.get(..6), frame.get(6..12)) else { return Vec::new() };
     let (Ok(to), Ok(sender)) = (Hardware::try_from(to), Hardware::try_from(sender)) else { return Vec::new() };
     let mut table = table.lock().unwrap_or_else(PoisonError::into_inner);

@@ -62,32 +62,30 @@ impl fmt::Display for Checksum {
     }
 }
 
-pub(crate) fn from_keys(
+/// The one checksum of an image.
+pub(crate) fn checksum_of(
     url: &Spanned<String>,
     sha256: Option<Spanned<String>>,
     sha512: Option<Spanned<String>>,
-    disk_mib: Option<u64>,
-    mirror: Option<String>,
-) -> Result<Elsewhere, InputError> {
-    check_url(url)?;
-    let checksum = match (sha256, sha512) {
+) -> Result<Checksum, InputError> {
+    match (sha256, sha512) {
         (Some(_), Some(second)) => {
-            return Err(InputError::new(second.span(), "one checksum is enough", "`sha256` or `sha512`"));
+            Err(InputError::new(second.span(), "one checksum is enough", "`sha256` or `sha512`"))
         }
-        (Some(sum), None) => checksum(Algorithm::Sha256, &sum)?,
-        (None, Some(sum)) => checksum(Algorithm::Sha512, &sum)?,
+        (Some(sum), None) => checksum(Algorithm::Sha256, &sum),
+        (None, Some(sum)) => checksum(Algorithm::Sha512, &sum),
         (None, None) => {
             let message = "an image from elsewhere needs a checksum";
             let directory = url.get_ref().rsplit_once('/').map_or(url.get_ref().as_str(), |(directory, _)| directory);
             let expected =
                 format!("`sha256` or `sha512` as its publisher lists it, such as: curl -fsS {directory}/SHA512SUMS");
-            return Err(InputError::new(url.span(), message, expected));
+            Err(InputError::new(url.span(), message, expected))
         }
-    };
-    Ok(Elsewhere { url: url.get_ref().clone(), checksum, disk_mib, mirror })
+    }
 }
 
-fn check_url(url: &Spanned<String>) -> Result<(), InputError> {
+/// Whether an image may come from there.
+pub(crate) fn check_url(url: &Spanned<String>) -> Result<(), InputError> {
     let text = url.get_ref();
     let wrong = |message: String, expected: &str| Err(InputError::new(url.span(), message, expected));
     let path = match text.split_once("://") {

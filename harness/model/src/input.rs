@@ -29,7 +29,8 @@ pub struct Position {
 }
 
 impl InputError {
-    pub(crate) fn new(span: Range<usize>, message: impl Into<String>, expected: impl Into<String>) -> Self {
+    /// What is wrong at `span`, and what would be right there.
+    pub fn new(span: Range<usize>, message: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { span, message: message.into(), expected: Some(expected.into()) }
     }
 

@@ -39,8 +39,8 @@ pub use restore_report::{
 pub use scenario::{
     BackendKind, Backup, BackupKind, Canary, Check, CheckKind, CommandCheck, Deploy, Ephemeral, Expect, FileCheck,
     FileType, From, HostNeeds, HttpCheck, Limits, MachineSpec, Network, Oracle, Origin, Perturbation, Point, Query,
-    Remote, Rest, Run, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
+    Remote, RepoCommand, Rest, RunsOn, Scenario, Servers, Sftp, Site, Target, TcpCheck, Tool, UnitCheck, View, WayOut,
     is_below, is_host_name,
 };
-pub use schema::{image_schema, report_schema, scenario_schema};
+pub use schema::{image_schema, report_schema, report_words, scenario_schema};
 pub use waiver::{Waived, Waiver, apply_waivers};

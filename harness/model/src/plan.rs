@@ -137,6 +137,46 @@ pub enum Stage {
     Teardown,
 }
 
+impl Stage {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Controller => "checkout and deploy tool",
+            Self::Images => "base images",
+            Self::Boot => "boot clean machines",
+            Self::Deploy(Pass::First) => "first deploy",
+            Self::Deploy(Pass::Second) => "second deploy",
+            Self::Deploy(Pass::Third) => "third deploy",
+            Self::Deploy(Pass::Rebuilt) => "deploy into the clean machines",
+            Self::Deploy(Pass::Restored) => "deploy after the restore",
+            Self::Deploy(Pass::Fourth) => "fourth deploy",
+            Self::Capture(Moment::Clean) => "capture the clean state",
+            Self::Capture(Moment::Deployed) => "capture after the first deploy",
+            Self::Capture(Moment::Redeployed) => "capture after the second deploy",
+            Self::Capture(Moment::Idled) => "capture after idling, compare",
+            Self::Capture(Moment::BackedUp) => "capture with the data that was backed up",
+            Self::Capture(Moment::Restored) => "capture after the restore",
+            Self::Capture(Moment::Settled) => "capture after that deploy, compare the data",
+            Self::Twin => "freeze, fork twins",
+            Self::Idle => "idle",
+            Self::Trend => "follow what differs",
+            Self::Capture(Moment::Third) => "capture after the third deploy",
+            Self::Capture(Moment::Fourth) => "capture after the fourth deploy",
+            Self::Check => "checks",
+            Self::BackUp => "fill the service, run its backup job",
+            Self::Renew => "clean machines in place of the old",
+            Self::Restore => "restore",
+            Self::Reboot => "reboot",
+            Self::Resume => "cut deploys off, deploy again",
+            Self::Deploy(Pass::Resumed) => "deploy after a cut",
+            Self::Mutate => "plant faults",
+            Self::CheckAgain(After::Redeploy) => "checks after that deploy",
+            Self::CheckAgain(After::Reboot) => "checks after the reboot",
+            Self::Teardown => "end machines",
+        }
+    }
+}
+
 /// What came before checks that are made again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]

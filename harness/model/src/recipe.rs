@@ -100,37 +100,29 @@ impl ImageSource {
         let of_recipe =
             [("suite", span(&file.suite)), ("packages", list(&file.packages)), ("enable", list(&file.enable))];
         let checksums = [("sha256", span(&file.sha256)), ("sha512", span(&file.sha512)), ("", None)];
-        let Some(url) = file.url else {
+        let Some(url) = &file.url else {
             if let Some(error) = stray(checksums, "is for an image from elsewhere, and there is no `url`") {
                 return Err(error);
             }
-            let recipe = (file.suite, file.packages, file.enable, file.disk_mib, file.mirror);
-            return ImageRecipe::from_keys(recipe, expected).map(Self::Recipe);
+            return ImageRecipe::from_file(file, expected).map(Self::Recipe);
         };
         if let Some(error) = stray(of_recipe, "is for a recipe, and `url` names an image that is not built here") {
             return Err(error);
         }
         let (disk_mib, mirror) = (file.disk_mib.map(Spanned::into_inner), file.mirror.map(Spanned::into_inner));
-        elsewhere::from_keys(&url, file.sha256, file.sha512, disk_mib, mirror).map(Self::Elsewhere)
+        elsewhere::check_url(url)?;
+        let checksum = elsewhere::checksum_of(url, file.sha256, file.sha512)?;
+        Ok(Self::Elsewhere(Elsewhere { url: url.get_ref().clone(), checksum, disk_mib, mirror }))
     }
 }
 
-/// The keys of a recipe as written: suite, packages, units, size, mirror.
-type RecipeKeys = (
-    Option<Spanned<String>>,
-    Option<Spanned<Vec<Spanned<String>>>>,
-    Option<Spanned<Vec<Spanned<String>>>>,
-    Option<Spanned<u64>>,
-    Option<Spanned<String>>,
-);
-
 impl ImageRecipe {
-    fn from_keys((suite, packages, enable, disk_mib, mirror): RecipeKeys, expected: &str) -> Result<Self, InputError> {
+    fn from_file(file: ImageFile, expected: &str) -> Result<Self, InputError> {
         let missing = |key: &str| InputError::new(0..0, format!("missing field `{key}`"), expected);
-        let suite = suite.ok_or_else(|| missing("suite"))?;
-        let packages = packages.ok_or_else(|| missing("packages"))?.into_inner();
-        let disk_mib = disk_mib.ok_or_else(|| missing("disk-mib"))?.into_inner();
-        let enable = enable.map(Spanned::into_inner).unwrap_or_default();
+        let suite = file.suite.ok_or_else(|| missing("suite"))?;
+        let packages = file.packages.ok_or_else(|| missing("packages"))?.into_inner();
+        let disk_mib = file.disk_mib.ok_or_else(|| missing("disk-mib"))?.into_inner();
+        let enable = file.enable.map(Spanned::into_inner).unwrap_or_default();
         let plain = |word: &Spanned<String>| is_plain_name(word.get_ref());
         let words = packages.iter().chain(&enable).chain([&suite]);
         if let Some(odd) = words.into_iter().find(|word| !plain(word)) {
@@ -144,7 +136,7 @@ impl ImageRecipe {
             suite: suite.into_inner(),
             packages: sorted(packages),
             disk_mib,
-            mirror: mirror.map(Spanned::into_inner),
+            mirror: file.mirror.map(Spanned::into_inner),
             enable: sorted(enable),
         })
     }

@@ -1,5 +1,7 @@
 //! JSON Schemas of what people write and of what a drill reports, drawn from the types that read and write them.
 
+use std::collections::BTreeSet;
+
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
@@ -24,6 +26,26 @@ pub fn report_schema() -> Value {
         SchemaSettings::draft07().for_serialize().into_generator().into_root_schema_for::<Report>(),
         "report.json of redrill",
     )
+}
+
+/// Words of which a report is made: claims, verdicts, stages, kinds.
+pub fn report_words() -> BTreeSet<String> {
+    let (mut words, schema) = (BTreeSet::new(), report_schema());
+    gather_words(&schema, &mut words);
+    words
+}
+
+fn gather_words(schema: &Value, words: &mut BTreeSet<String>) {
+    let word = |value: &Value| value.as_str().map(str::to_owned);
+    match schema {
+        Value::Object(map) => {
+            words.extend(map.get("const").and_then(word));
+            words.extend(map.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(word));
+            map.values().for_each(|inner| gather_words(inner, words));
+        }
+        Value::Array(all) => all.iter().for_each(|inner| gather_words(inner, words)),
+        _ => {}
+    }
 }
 
 /// Draft 7 is what editors of TOML understand.
@@ -81,6 +103,7 @@ fn children(schema: &mut Value, each: fn(&mut Value)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::claim::Claim;
     use crate::recipe::ImageSource;
     use crate::scenario::Scenario;
 
@@ -95,6 +118,17 @@ mod tests {
             |one: &Value| one.get("$ref").and_then(Value::as_str).map(|name| name.trim_start_matches('#').to_owned());
         let target = of(key).or_else(|| of(&key["allOf"][0])).or_else(|| of(&key["items"]));
         target.is_some_and(|pointer| schema.pointer(&pointer).is_some_and(|table| table.get("properties").is_some()))
+    }
+
+    #[test]
+    fn words_of_a_report_are_those_of_its_claims_stages_and_verdicts() {
+        let words = report_words();
+        let claims = Claim::ALL.map(|claim| claim.name().to_owned());
+        assert!(claims.iter().all(|claim| words.contains(claim)), "{words:?}");
+        assert!(
+            ["check-again", "UNPROVEN", "not-run", "warning"].iter().all(|word| words.contains(*word)),
+            "{words:?}"
+        );
     }
 
     #[test]

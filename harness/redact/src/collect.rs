@@ -45,7 +45,7 @@ pub(crate) enum How {
 
 /// The secrets of a directory of keys.
 #[derive(Debug, Default)]
-pub(crate) struct Secrets {
+pub(crate) struct KeySecrets {
     pub(crate) values: BTreeMap<Vec<u8>, How>,
     /// Public keys and certificates: what stands in them gives nothing away.
     pub(crate) published: Vec<Vec<u8>>,
@@ -61,7 +61,7 @@ pub(crate) struct Secrets {
     too_many: BTreeSet<String>,
 }
 
-impl Secrets {
+impl KeySecrets {
     pub(crate) fn new(public: BTreeSet<String>) -> Self {
         Self { public, ..Self::default() }
     }

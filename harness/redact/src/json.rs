@@ -6,7 +6,6 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value};
 
 use crate::redactor::{Redactor, Style};
-use crate::words;
 
 /// Fields in which redrill says one of its own words, or of a capture's: such a word is never a secret there, not even
 /// in part.
@@ -81,7 +80,7 @@ impl Redactor {
 
     fn walk(&self, name: &str, value: &mut Value, style: Style<'_>) -> bool {
         match value {
-            Value::String(text) if WORDS.contains(&name) && is_fixed(name, text) => false,
+            Value::String(text) if WORDS.contains(&name) && self.is_fixed(name, text) => false,
             Value::String(text) => match self.changed(text.as_bytes(), style) {
                 Some(clean) => {
                     *text = String::from_utf8_lossy(&clean).into_owned();
@@ -96,6 +95,12 @@ impl Redactor {
             Value::Object(members) => self.members(members, style),
             Value::Null | Value::Bool(_) | Value::Number(_) => false,
         }
+    }
+
+    /// Whether a field says one of redrill's words. Codes are capital letters, whatever they say.
+    fn is_fixed(&self, name: &str, text: &str) -> bool {
+        let code = |c: char| c.is_ascii_uppercase() || c == '_';
+        self.is_own(text) || (name == "code" && !text.is_empty() && text.chars().all(code))
     }
 
     /// A list of nothing but texts, as one.
@@ -141,12 +146,6 @@ fn free(members: &Map<String, Value>, name: String) -> String {
     other.unwrap_or(name)
 }
 
-/// Whether a field says one of redrill's words. Codes are capital letters, whatever they say.
-fn is_fixed(name: &str, text: &str) -> bool {
-    let code = |c: char| c.is_ascii_uppercase() || c == '_';
-    words::is_own(text) || (name == "code" && !text.is_empty() && text.chars().all(code))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -175,6 +174,15 @@ mod tests {
         });
         assert_eq!(report, expected);
         assert!(!redactor.finds_in_json(&report));
+    }
+
+    #[test]
+    fn a_word_that_the_caller_calls_its_own_stays_in_the_structure_alone() {
+        let own = Redactor::builder().own(["frobnicates".to_owned()]);
+        let redactor = own.value("frobnicate").build().expect("no patterns");
+        let mut report = json!({"claim": "frobnicates", "note": "frobnicates"});
+        redactor.clean_json(&mut report);
+        assert_eq!(report, json!({"claim": "frobnicates", "note": "[redacted]s"}));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::collect::{How, Secrets};
+use crate::collect::{How, KeySecrets};
 use crate::{pairs, public, words};
 
 /// `host:port:database:user:password`.
@@ -13,7 +13,7 @@ static PGPASS: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// Every line of a text. Of `data` only what looks like a secret, or has a name that says so.
-pub(crate) fn text(secrets: &mut Secrets, text: &str, data: bool, depth: usize) {
+pub(crate) fn text(secrets: &mut KeySecrets, text: &str, data: bool, depth: usize) {
     let mut block: Option<(&str, Vec<&str>)> = None;
     for line in text.lines().map(str::trim) {
         let begins = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.strip_suffix("-----"));
@@ -35,13 +35,13 @@ pub(crate) fn text(secrets: &mut Secrets, text: &str, data: bool, depth: usize) 
 
 /// Whether all of a text is a public key or certificates.
 pub(crate) fn is_public(text: &str) -> bool {
-    let mut secrets = Secrets::default();
+    let mut secrets = KeySecrets::default();
     self::text(&mut secrets, text, false, 0);
     !secrets.published.is_empty() && secrets.values.is_empty()
 }
 
 /// A block of PEM or age, line by line, and what it says in base64.
-fn pem(secrets: &mut Secrets, (label, body): (&str, Vec<&str>)) {
+fn pem(secrets: &mut KeySecrets, (label, body): (&str, Vec<&str>)) {
     let text = body.join("\n");
     if public::is_public_block(label, &text) {
         return secrets.publish(&text);
@@ -53,7 +53,7 @@ fn pem(secrets: &mut Secrets, (label, body): (&str, Vec<&str>)) {
     }
 }
 
-fn line(secrets: &mut Secrets, line: &str, data: bool, depth: usize) {
+fn line(secrets: &mut KeySecrets, line: &str, data: bool, depth: usize) {
     if let Some(key) = public::ssh_key(line) {
         secrets.publish(key);
         // Its options may hold a command with a secret; what follows the key is a name.
@@ -86,7 +86,7 @@ fn line(secrets: &mut Secrets, line: &str, data: bool, depth: usize) {
 }
 
 /// `- value`, as lists of YAML and Markdown have it.
-fn item(secrets: &mut Secrets, line: &str, depth: usize) {
+fn item(secrets: &mut KeySecrets, line: &str, depth: usize) {
     if let Some(value) = line.strip_prefix("- ").or_else(|| line.strip_prefix("* ")) {
         secrets.value("", value, depth + 1);
         value.find(" #").into_iter().for_each(|at| secrets.value("", &value[..at], depth + 1));
@@ -96,7 +96,7 @@ fn item(secrets: &mut Secrets, line: &str, depth: usize) {
     }
 }
 
-fn values(secrets: &mut Secrets, pair: &pairs::Pair, depth: usize) {
+fn values(secrets: &mut KeySecrets, pair: &pairs::Pair, depth: usize) {
     pair.values.iter().for_each(|value| secrets.value(&pair.name, value, depth + 1));
 }
 
@@ -107,7 +107,7 @@ fn is_comment(line: &str) -> bool {
 }
 
 /// Comments tell what a public key is, and now and then the last password.
-fn comment(secrets: &mut Secrets, line: &str, depth: usize) {
+fn comment(secrets: &mut KeySecrets, line: &str, depth: usize) {
     let said = line.trim_start_matches(|c: char| !c.is_alphanumeric());
     if said.to_ascii_lowercase().starts_with("public key") {
         return;
@@ -118,7 +118,7 @@ fn comment(secrets: &mut Secrets, line: &str, depth: usize) {
 }
 
 /// Words that look like secrets, those that a word before them announces, and fields between colons.
-pub(crate) fn words(secrets: &mut Secrets, line: &str, depth: usize) {
+pub(crate) fn words(secrets: &mut KeySecrets, line: &str, depth: usize) {
     let mut announced = false;
     for word in line.split_whitespace() {
         let bare = word.trim_matches(|c: char| "\"'`,;()<>[]{}".contains(c));
@@ -137,7 +137,7 @@ pub(crate) fn words(secrets: &mut Secrets, line: &str, depth: usize) {
 }
 
 /// `name=value` and `a:b:c` within a word.
-fn parts(secrets: &mut Secrets, word: &str, depth: usize) {
+fn parts(secrets: &mut KeySecrets, word: &str, depth: usize) {
     if word.contains("://") || depth > 4 {
         return;
     }

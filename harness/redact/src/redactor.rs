@@ -1,6 +1,6 @@
 //! Finds the secrets of one drill in texts, and takes them out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use thiserror::Error;
 
 use crate::MARK;
-use crate::collect::{How, Secrets};
+use crate::collect::{How, KeySecrets};
 use crate::flat::Flat;
 use crate::words::{self, FLOOR};
 use crate::{forms, public};
@@ -50,11 +50,13 @@ pub struct Redactor {
     regexes: Vec<Regex>,
     values: usize,
     left_out: Vec<String>,
+    /// Words beside ours that stay in the structure of a document.
+    own: HashSet<String>,
 }
 
 impl Default for Redactor {
     fn default() -> Self {
-        Self::new(&Secrets::default(), Vec::new())
+        Self::new(&KeySecrets::default(), Vec::new())
     }
 }
 
@@ -65,6 +67,7 @@ pub struct Builder {
     directories: Vec<std::path::PathBuf>,
     values: Vec<String>,
     patterns: Vec<String>,
+    own: HashSet<String>,
 }
 
 impl Builder {
@@ -89,6 +92,13 @@ impl Builder {
         self
     }
 
+    /// Words of which the structure of documents is made: where they stand as such they are no secrets, not even in part.
+    #[must_use]
+    pub fn own(mut self, words: impl IntoIterator<Item = String>) -> Self {
+        self.own.extend(words);
+        self
+    }
+
     /// One more secret, as if it were a file of the keys.
     #[must_use]
     pub fn value(mut self, value: &str) -> Self {
@@ -106,10 +116,10 @@ impl Builder {
     /// Reads the keys.
     pub fn build(self) -> Result<Redactor, PatternError> {
         let regexes = self.patterns.iter().map(|pattern| check_pattern(pattern)).collect::<Result<_, _>>()?;
-        let mut secrets = Secrets::new(self.public);
+        let mut secrets = KeySecrets::new(self.public);
         self.directories.iter().for_each(|directory| secrets.directory(directory));
         self.values.iter().for_each(|value| secrets.content(value.as_bytes()));
-        Ok(Redactor::new(&secrets, regexes))
+        Ok(Redactor { own: self.own, ..Redactor::new(&secrets, regexes) })
     }
 }
 
@@ -140,7 +150,7 @@ impl Redactor {
         Builder::default()
     }
 
-    fn new(secrets: &Secrets, regexes: Vec<Regex>) -> Self {
+    fn new(secrets: &KeySecrets, regexes: Vec<Regex>) -> Self {
         let patterns = patterns(secrets);
         let bytes: usize = patterns.keys().map(Vec::len).sum();
         let longest = patterns.keys().map(Vec::len).max().unwrap_or_default();
@@ -152,7 +162,12 @@ impl Redactor {
         // Its own limits (billions of bytes of patterns) are out of reach: values are counted and cut.
         let search = (!patterns.is_empty()).then(|| search.expect("patterns within its limits"));
         let left_out = secrets.left_out.iter().cloned().collect();
-        Self { search, patterns, bound, longest, regexes, values: secrets.values.len(), left_out }
+        Self { search, patterns, bound, longest, regexes, values: secrets.values.len(), left_out, own: HashSet::new() }
+    }
+
+    /// Whether a text is a word of the structure.
+    pub(crate) fn is_own(&self, text: &str) -> bool {
+        words::is_own(text) || self.own.contains(text)
     }
 
     /// How many values it looks for.
@@ -265,7 +280,7 @@ impl Redactor {
 }
 
 /// Every form of every secret, and whether it is a word.
-fn patterns(secrets: &Secrets) -> BTreeMap<Vec<u8>, bool> {
+fn patterns(secrets: &KeySecrets) -> BTreeMap<Vec<u8>, bool> {
     let mut patterns = BTreeMap::new();
     for (value, how) in &secrets.values {
         let bound = words::is_bound(value);
@@ -285,7 +300,7 @@ fn patterns(secrets: &Secrets) -> BTreeMap<Vec<u8>, bool> {
     patterns
 }
 
-fn is_published(secrets: &Secrets, form: &[u8]) -> bool {
+fn is_published(secrets: &KeySecrets, form: &[u8]) -> bool {
     secrets.published.iter().any(|text| memchr::memmem::find(text, form).is_some())
 }
 

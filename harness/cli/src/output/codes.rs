@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use redrill_model::{Code, Severity};
 
-use super::style::Style;
+use super::style::Colours;
 
 /// What a finding of this severity makes of its claim.
 fn effect(code: Code) -> &'static str {
@@ -22,7 +22,7 @@ fn claims(code: Code) -> String {
 }
 
 /// One code: meaning, effect, remedy, example.
-pub(super) fn one(code: Code, style: Style) -> String {
+pub(super) fn one(code: Code, style: Colours) -> String {
     let mut out = format!("{}\n\n{}\n\n", style.bold(code.word()), code.meaning());
     let _ = writeln!(out, "Claims     {}", claims(code));
     let _ = writeln!(out, "Verdict    {}", effect(code));
@@ -34,7 +34,7 @@ pub(super) fn one(code: Code, style: Style) -> String {
 }
 
 /// All codes, a line each.
-pub(super) fn list(style: Style) -> String {
+pub(super) fn list(style: Colours) -> String {
     let widest = Code::ALL.iter().map(|code| code.word().len()).max().unwrap_or_default();
     let line = |code: &Code| format!("{}  {}", style.bold(&format!("{code:<widest$}")), code.meaning());
     Code::ALL.iter().map(line).collect::<Vec<_>>().join("\n")

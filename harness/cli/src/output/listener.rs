@@ -12,8 +12,8 @@ use redrill_engine::Event;
 use redrill_model::{StageReport, Status};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::style::{self, Style};
-use super::{seconds, stage_name, story};
+use super::style::{self, Colours};
+use super::{seconds, story};
 
 /// How the story is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Mode {
 /// Tells the story of one drill.
 pub(crate) struct Listener {
     mode: Mode,
-    style: Style,
+    style: Colours,
     log: Option<File>,
     /// Seconds by stage, the last time.
     last_time: BTreeMap<String, f64>,
@@ -83,7 +83,7 @@ impl Listener {
         let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
         let line = match event {
             Event::Started { scenario, run_dir } => format!("drill of {scenario}, run directory {run_dir}"),
-            Event::StageStarted { stage } => format!("{} ...{}", stage_name(*stage), self.took_last_time(*stage)),
+            Event::StageStarted { stage } => format!("{} ...{}", stage.name(), self.took_last_time(*stage)),
             Event::Progress { text } => format!("  {text}"),
             Event::Output { text } if text.is_empty() => return,
             Event::Output { text } => format!("  | {text}"),
@@ -100,7 +100,7 @@ impl Listener {
             }
             Event::StageStarted { stage } => {
                 self.bar.reset();
-                self.bar.set_prefix(format!("{}{}", stage_name(*stage), self.took_last_time(*stage)));
+                self.bar.set_prefix(format!("{}{}", stage.name(), self.took_last_time(*stage)));
                 self.bar.set_message(String::new());
                 self.bar.enable_steady_tick(Duration::from_millis(120));
             }
@@ -119,23 +119,23 @@ impl Listener {
     }
 
     fn took_last_time(&self, stage: redrill_model::Stage) -> String {
-        let last = self.last_time.get(&stage_name(stage)).filter(|last| **last >= 1.0);
+        let last = self.last_time.get(stage.name()).filter(|last| **last >= 1.0);
         last.map(|last| format!(" (last time {})", seconds(*last))).unwrap_or_default()
     }
 }
 
-fn check(holds: bool, name: &str, took: f64, style: Style) -> String {
+fn check(holds: bool, name: &str, took: f64, style: Colours) -> String {
     let mark = if holds { style.good("holds") } else { style.bad("FAILS") };
     format!("  {mark} {name} ({})", seconds(took))
 }
 
-fn ended(report: &StageReport, style: Style) -> String {
+fn ended(report: &StageReport, style: Colours) -> String {
     let mark = match report.status {
         Status::Done => style.good("done"),
         Status::Failed => style.bad("FAILED"),
         Status::Unknown => style.open("unknown"),
-        Status::NotRun => return style.dim(&format!("not run: {}", stage_name(report.stage))),
+        Status::NotRun => return style.dim(&format!("not run: {}", report.stage.name())),
     };
     let note = if report.note.is_empty() { String::new() } else { format!(": {}", report.note) };
-    format!("{mark} {} in {}{note}", stage_name(report.stage), seconds(report.seconds))
+    format!("{mark} {} in {}{note}", report.stage.name(), seconds(report.seconds))
 }

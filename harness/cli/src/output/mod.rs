@@ -5,7 +5,6 @@ mod failure;
 mod listener;
 #[cfg(test)]
 mod reference;
-mod report;
 mod style;
 mod tables;
 mod view;
@@ -13,11 +12,11 @@ mod view;
 use std::io::Write;
 
 use redrill_machines::Swept;
-use redrill_model::{After, Moment, Pass, Report, Stage};
+use redrill_model::Report;
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
-pub(crate) use tables::{Finding, Health, canonicalisers, doctor, images, left, plan, pruned};
+pub(crate) use tables::{Diagnosis, Health, canonicalisers, doctor, images, left, plan, pruned};
 
 /// A line of the story.
 pub(crate) fn story(line: &str) {
@@ -55,7 +54,7 @@ pub(crate) fn result(report: &Report, json: bool) {
     if json {
         result_line(&serde_json::to_string_pretty(report).unwrap_or_default());
     } else {
-        result_line(&report::text(report, style::for_stdout()));
+        result_line(&view::text::text(report, style::for_stdout()));
     }
 }
 
@@ -76,46 +75,7 @@ pub(crate) fn codes() {
 
 /// The report as a plain text file.
 pub(crate) fn report_text(report: &Report) -> String {
-    report::text(report, style::PLAIN)
-}
-
-/// What people call a stage.
-pub(crate) fn stage_name(stage: Stage) -> String {
-    match stage {
-        Stage::Controller => "checkout and deploy tool",
-        Stage::Images => "base images",
-        Stage::Boot => "boot clean machines",
-        Stage::Deploy(Pass::First) => "first deploy",
-        Stage::Deploy(Pass::Second) => "second deploy",
-        Stage::Deploy(Pass::Third) => "third deploy",
-        Stage::Deploy(Pass::Rebuilt) => "deploy into the clean machines",
-        Stage::Deploy(Pass::Restored) => "deploy after the restore",
-        Stage::Deploy(Pass::Fourth) => "fourth deploy",
-        Stage::Capture(Moment::Clean) => "capture the clean state",
-        Stage::Capture(Moment::Deployed) => "capture after the first deploy",
-        Stage::Capture(Moment::Redeployed) => "capture after the second deploy",
-        Stage::Capture(Moment::Idled) => "capture after idling, compare",
-        Stage::Capture(Moment::BackedUp) => "capture with the data that was backed up",
-        Stage::Capture(Moment::Restored) => "capture after the restore",
-        Stage::Capture(Moment::Settled) => "capture after that deploy, compare the data",
-        Stage::Twin => "freeze, fork twins",
-        Stage::Idle => "idle",
-        Stage::Trend => "follow what differs",
-        Stage::Capture(Moment::Third) => "capture after the third deploy",
-        Stage::Capture(Moment::Fourth) => "capture after the fourth deploy",
-        Stage::Check => "checks",
-        Stage::BackUp => "fill the service, run its backup job",
-        Stage::Renew => "clean machines in place of the old",
-        Stage::Restore => "restore",
-        Stage::Reboot => "reboot",
-        Stage::Resume => "cut deploys off, deploy again",
-        Stage::Deploy(Pass::Resumed) => "deploy after a cut",
-        Stage::Mutate => "plant faults",
-        Stage::CheckAgain(After::Redeploy) => "checks after that deploy",
-        Stage::CheckAgain(After::Reboot) => "checks after the reboot",
-        Stage::Teardown => "end machines",
-    }
-    .to_owned()
+    view::text::text(report, style::PLAIN)
 }
 
 /// `95 s` or `3 min 5 s`.

@@ -4,29 +4,29 @@ use std::io::IsTerminal;
 
 /// Control sequences, or nothing.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Style {
+pub(crate) struct Colours {
     coloured: bool,
 }
 
 /// No colours.
-pub(super) const PLAIN: Style = Style { coloured: false };
+pub(super) const PLAIN: Colours = Colours { coloured: false };
 
 /// Colours on a terminal, unless `NO_COLOR` is set to anything (no-color.org).
-pub(super) fn for_stdout() -> Style {
+pub(super) fn for_stdout() -> Colours {
     wanted(std::io::stdout().is_terminal())
 }
 
 /// The same for the story.
-pub(super) fn for_stderr() -> Style {
+pub(super) fn for_stderr() -> Colours {
     wanted(std::io::stderr().is_terminal())
 }
 
-fn wanted(terminal: bool) -> Style {
+fn wanted(terminal: bool) -> Colours {
     let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    Style { coloured: terminal && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb") }
+    Colours { coloured: terminal && !refused && std::env::var_os("TERM").is_none_or(|term| term != "dumb") }
 }
 
-impl Style {
+impl Colours {
     pub(super) fn coloured(self) -> bool {
         self.coloured
     }

@@ -7,7 +7,7 @@ use redrill_machines::Left;
 use redrill_machines::image::Image;
 use redrill_model::{BackendKind, Limits, Network, Stage, plan as plan_of};
 
-use super::{result_line, stage_name, style};
+use super::{result_line, style};
 
 /// How well a thing does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(crate) enum Health {
 
 /// One line of the doctor's.
 #[derive(Debug)]
-pub(crate) struct Finding {
+pub(crate) struct Diagnosis {
     pub(crate) name: String,
     pub(crate) health: Health,
     pub(crate) text: String,
@@ -30,7 +30,7 @@ pub(crate) struct Finding {
 }
 
 /// The doctor's findings.
-pub(crate) fn doctor(findings: &[Finding]) {
+pub(crate) fn doctor(findings: &[Diagnosis]) {
     let style = style::for_stdout();
     for finding in findings {
         let mark = match finding.health {
@@ -152,7 +152,7 @@ pub(crate) fn plan(loaded: &Loaded, json: bool) {
     result_line("\nstages");
     for (number, stage) in plan.stages.iter().enumerate() {
         let limit = limit(*stage, scenario.limits).map(|limit| format!(" (at most {limit})")).unwrap_or_default();
-        result_line(&format!("{:>4}  {}{limit}", number + 1, stage_name(*stage)));
+        result_line(&format!("{:>4}  {}{limit}", number + 1, stage.name()));
         if *stage == Stage::Check {
             for check in &scenario.checks {
                 result_line(&style.dim(&format!("        {} {}: {}", check.kind.name(), check.name, check.why)));

@@ -1,4 +1,4 @@
-//! From what a drill gathered to verdicts. Pure but for reading captures back.
+//! What a drill gathered for its claims, and the verdicts made of it. Pure but for reading captures back.
 
 pub(crate) mod idempotent;
 mod rebuilds;
@@ -9,12 +9,62 @@ mod survives_reboot;
 
 use std::collections::BTreeMap;
 
-use redrill_model::{Claim, ClaimReport, Code, Finding, HostFacts, Pass, Scenario, Severity, apply_waivers};
+use redrill_model::{Claim, ClaimReport, Code, Finding, HostFacts, Pass, Scenario, Severity, Stage, apply_waivers};
 use redrill_state::Observed;
 
 use crate::deploy::tools::{Deployed, Ended};
-use crate::facts::Facts;
-use restores::restored_summary;
+use crate::facts::{Checks, Deploys};
+use crate::problem::Problem;
+use idempotent::Comparison;
+use restores::{Restores, restored_summary};
+use resumes::Cuts;
+
+/// Everything that verdicts are made of. A slot that is empty was not looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    pub(crate) deploys: Deploys,
+    pub(crate) checks: Checks,
+    /// What the captures say of the second deploy.
+    pub(crate) compared: Comparison,
+    pub(crate) restores: Restores,
+    /// Cuts; none where the stage never ran.
+    pub(crate) cuts: Option<Cuts>,
+    /// What the repo's programs wanted of the world, as findings.
+    pub(crate) wanted: Vec<Finding>,
+    /// What a reader must know of the sandbox beside that.
+    pub(crate) sandbox: Vec<String>,
+    /// Why the drill did not get to its end.
+    pub(crate) stopped: Option<Problem>,
+    /// How long each stage took, in seconds.
+    pub(crate) took: Vec<(Stage, f64)>,
+}
+
+impl Facts {
+    /// The first reason is the one that counts.
+    pub(crate) fn stop(&mut self, problem: Problem) {
+        self.stopped.get_or_insert(problem);
+    }
+
+    /// Seconds that a stage took; 0 if it did not run.
+    pub(crate) fn seconds(&self, wanted: Stage) -> f64 {
+        self.took.iter().find(|(stage, _)| *stage == wanted).map_or(0.0, |(_, seconds)| *seconds)
+    }
+
+    /// Something that a stage relied on was lost meanwhile: whatever came of the stage may have come of that.
+    pub(crate) fn discard(&mut self, stage: Stage, why: &str) {
+        self.stopped = None;
+        match stage {
+            Stage::Deploy(pass) => self.deploys.discard(pass, why),
+            Stage::Check => self.checks.discard(None),
+            Stage::CheckAgain(after) => self.checks.discard(Some(after)),
+            Stage::Resume => self.cuts.iter_mut().for_each(|cuts| cuts.done.clear()),
+            // Named one by one: whoever adds a stage says here what of it cannot be relied on.
+            Stage::Controller | Stage::Images | Stage::Boot | Stage::Capture(_) | Stage::Twin | Stage::Idle => {}
+            Stage::Trend | Stage::BackUp | Stage::Renew | Stage::Restore | Stage::Mutate | Stage::Reboot => {}
+            Stage::Teardown => {}
+        }
+    }
+}
 
 /// Findings of one kind and operation beyond this are counted, and stand in the captures.
 const SHOWN: usize = 25;
@@ -42,7 +92,8 @@ pub(crate) fn claims(scenario: &Scenario, facts: &Facts, host: &HostFacts, today
             findings.extend(facts.wanted.iter().cloned());
         }
         let complete = counts.1 > 0 && counts.0 >= counts.1;
-        apply_waivers(claim, &scenario.waivers, today, complete, &mut findings);
+        let waivers = scenario.waivers.iter().filter(|waiver| waiver.claim == claim);
+        apply_waivers(waivers, today, complete, &mut findings);
         let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
         report.summary = summary(&report, facts);
         report.findings = shorten(report.findings);

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use toml::Value;
 
 use crate::scenario_error::ScenarioError;
-use line::{Line, normal};
+use line::{Requirement, normal};
 use lock::Lock;
 use poetry::Poetry;
 
@@ -64,7 +64,7 @@ pub(crate) fn read(checkout: &Path, file: &Path) -> Result<Requirements, Scenari
 /// Names of what `file` depends on; `None` if it cannot be read.
 pub(crate) fn names(file: &Path) -> Option<Vec<String>> {
     let project: Project = toml::from_str(&String::from_utf8(bytes(file).ok()?).ok()?).ok()?;
-    Some(project.requirements().iter().map(|line| Line::of(line).name()).collect())
+    Some(project.requirements().iter().map(|line| Requirement::of(line).name()).collect())
 }
 
 /// Writes what pip is given into `directory`; returns the name of the requirements file there.
@@ -113,8 +113,8 @@ fn invalid(file: &Path, text: &str, span: std::ops::Range<usize>, message: &str)
 /// A project of the checkout is refused: pip would look for one of its name in the index, and find a stranger's.
 fn refuse_local(lines: &[String], project: &Project) -> Result<(), ScenarioError> {
     let local = project.local();
-    let is_local = |line: &Line<'_>| line.is_path() || local.contains(&line.name());
-    match lines.iter().map(|line| Line::of(line)).find(is_local) {
+    let is_local = |line: &Requirement<'_>| line.is_path() || local.contains(&line.name());
+    match lines.iter().map(|line| Requirement::of(line)).find(is_local) {
         Some(line) => Err(lies_in_checkout(&line.name())),
         None => Ok(()),
     }
@@ -200,7 +200,7 @@ impl Project {
     fn without_itself(&self, lines: &[String]) -> Vec<String> {
         let (mut kept, mut seen, mut open) = (Vec::new(), Vec::new(), Vec::from_iter(lines.iter().rev()));
         while let Some(line) = open.pop() {
-            let parts = Line::of(line);
+            let parts = Requirement::of(line);
             if self.project.name.is_empty() || parts.name() != normal(&self.project.name) {
                 kept.push(line.clone());
                 continue;
@@ -220,7 +220,7 @@ impl Project {
 
     /// A requirement with the place that uv's table of sources has for it.
     fn with_its_source(&self, line: &str) -> String {
-        let parts = Line::of(line);
+        let parts = Requirement::of(line);
         let source = self.tool.uv.sources.iter().find(|(name, _)| normal(name) == parts.name());
         match source.and_then(|(_, source)| place(source)) {
             Some(place) => parts.at(&place),
@@ -237,7 +237,7 @@ impl Project {
 }
 
 fn brings_a_tool(lines: &[String]) -> bool {
-    lines.iter().any(|line| TOOLS.contains(&Line::of(line).name().as_str()))
+    lines.iter().any(|line| TOOLS.contains(&Requirement::of(line).name().as_str()))
 }
 
 /// Where Poetry or uv take a package from, as pip has it; `None` for a package of an index.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use redrill_machines::{Mail, Post};
+use redrill_machines::{Mail, MailNames};
 use redrill_model::{Caught, MailReport, Stage};
 
 use crate::redact::Redactor;
@@ -43,10 +43,10 @@ impl MailSink {
     }
 
     /// What machines need to send their mail here. Secrets of the keys are blanked out before anything is kept.
-    pub(crate) fn post(self: &Arc<Self>, redactor: &Arc<Redactor>) -> Post {
+    pub(crate) fn for_machines(self: &Arc<Self>, redactor: &Arc<Redactor>) -> MailNames {
         let (room, redactor) = (Arc::clone(self), Arc::clone(redactor));
         let names = self.caught.lock().expect("no panic while it is held").report.names.clone();
-        Post::new(names, move |mail| room.take(&mail, &redactor))
+        MailNames::new(names, move |mail| room.take(&mail, &redactor))
     }
 
     /// A stage begins.

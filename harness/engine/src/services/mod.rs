@@ -42,7 +42,7 @@ impl Services {
 
     /// What a machine needs to reach them.
     pub(crate) fn needs(&self, context: &Context, needs: Needs) -> Needs {
-        let mail = self.mail_sink.as_ref().map(|room| room.post(&context.events.shared_redactor()));
+        let mail = self.mail_sink.as_ref().map(|room| room.for_machines(&context.events.shared_redactor()));
         Needs { mail, acme: self.authority.as_ref().map(Authority::acme), ..needs }
     }
 

@@ -17,7 +17,7 @@ use super::AcmeError;
 pub(super) const LOOPBACK: &str = "127.0.0.1";
 
 /// What was made. The authority's key is gone: it signs once.
-pub(super) struct Made {
+pub(super) struct Certificates {
     /// The authority, as PEM.
     pub(super) root: String,
     /// The server's certificate, as PEM.
@@ -29,7 +29,7 @@ pub(super) struct Made {
     key_der: PrivateKeyDer<'static>,
 }
 
-impl Made {
+impl Certificates {
     /// For a server that goes by these names, and for Pebble on loopback. Python 3.13 and later take no certificate that
     /// does not name its issuer's key, and no authority that does not say what its key is for.
     pub(super) fn new(names: &[String]) -> Result<Self, AcmeError> {

@@ -80,12 +80,12 @@ type OnIssued = Arc<dyn Fn(Issued) + Send + Sync>;
 pub struct Acme {
     /// Host names of ACME servers.
     pub names: Vec<String>,
-    means: Arc<Means>,
+    means: Arc<AcmeMeans>,
     taken: OnIssued,
 }
 
 /// What all machines of a drill share.
-struct Means {
+struct AcmeMeans {
     /// The root of the server in front, and that of what is issued.
     roots: [String; 2],
     front: TlsAcceptor,
@@ -126,10 +126,10 @@ pub(crate) mod tests {
     }
 
     pub(super) fn in_front_of(pebble: SocketAddr, names: Vec<String>, taken: OnIssued) -> Acme {
-        let made = certificates::Made::new(&names).expect("made");
+        let made = certificates::Certificates::new(&names).expect("made");
         let roots = [made.root.clone(), String::new()];
         let (front, to_pebble) = made.ends().expect("they fit");
-        Acme { names, means: Arc::new(Means { roots, front, to_pebble, pebble }), taken }
+        Acme { names, means: Arc::new(AcmeMeans { roots, front, to_pebble, pebble }), taken }
     }
 
     /// What a machine that trusts the drill connects with.

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 
-use super::certificates::{LOOPBACK, Made};
-use super::{Acme, AcmeError, Issued, Means};
+use super::certificates::{Certificates, LOOPBACK};
+use super::{Acme, AcmeError, AcmeMeans, Issued};
 use crate::process::{Guard, Guarded};
 use crate::ssh::write_private;
 
@@ -51,7 +51,7 @@ type Redact = Arc<dyn Fn(&str) -> String + Send + Sync>;
 pub struct Pebble {
     running: PebbleProcess,
     names: Vec<String>,
-    means: Arc<Means>,
+    means: Arc<AcmeMeans>,
 }
 
 /// Its process, whether it answers or not.
@@ -70,23 +70,7 @@ impl Pebble {
         names: &[String],
         clean: impl Fn(&str) -> String + Send + Sync + 'static,
     ) -> Result<Self, AcmeError> {
-        Self::start_as(PROGRAM, guard, dir, names, Arc::new(clean)).await
-    }
-
-    async fn start_as(
-        program: &str,
-        guard: &Guard,
-        dir: &Path,
-        names: &[String],
-        clean: Redact,
-    ) -> Result<Self, AcmeError> {
-        let made = Made::new(names)?;
-        let (front, to_pebble) = made.ends()?;
-        lay_out(dir, &made)?;
-        let running = PebbleProcess::spawn(program, guard, dir, &clean)?;
-        let (pebble, issued) = running.ready(&to_pebble).await?;
-        let means = Arc::new(Means { roots: [made.root, issued], front, to_pebble, pebble });
-        Ok(Self { running, names: names.to_vec(), means })
+        Launch { program: PROGRAM, guard, dir }.start(names, Arc::new(clean)).await
     }
 
     /// What machines need to ask it. `taken` is called for each certificate, from any thread.
@@ -111,21 +95,40 @@ impl Pebble {
     }
 }
 
-impl PebbleProcess {
-    fn spawn(program: &str, guard: &Guard, dir: &Path, clean: &Redact) -> Result<Self, AcmeError> {
-        let mut command = guard.command(program);
-        command.args(["-config", CONFIG, "-strict=false"]).current_dir(dir).envs(ENVIRONMENT);
+/// What is started, and where.
+struct Launch<'a> {
+    program: &'a str,
+    guard: &'a Guard,
+    dir: &'a Path,
+}
+
+impl Launch<'_> {
+    async fn start(&self, names: &[String], clean: Redact) -> Result<Pebble, AcmeError> {
+        let made = Certificates::new(names)?;
+        let (front, to_pebble) = made.ends()?;
+        lay_out(self.dir, &made)?;
+        let running = self.spawn(&clean)?;
+        let (pebble, issued) = running.ready(&to_pebble).await?;
+        let means = Arc::new(AcmeMeans { roots: [made.root, issued], front, to_pebble, pebble });
+        Ok(Pebble { running, names: names.to_vec(), means })
+    }
+
+    fn spawn(&self, clean: &Redact) -> Result<PebbleProcess, AcmeError> {
+        let mut command = self.guard.command(self.program);
+        command.args(["-config", CONFIG, "-strict=false"]).current_dir(self.dir).envs(ENVIRONMENT);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let log = std::fs::File::create(dir.join(LOG)).map_err(failed("cannot write its log"))?;
-        let mut process = guard.spawn(&mut command, program).map_err(AcmeError::Start)?;
+        let log = std::fs::File::create(self.dir.join(LOG)).map_err(failed("cannot write its log"))?;
+        let mut process = self.guard.spawn(&mut command, self.program).map_err(AcmeError::Start)?;
         let (log, said) = (Arc::new(Mutex::new(log)), Arc::default());
-        let sink = Sink { log, said: Arc::clone(&said), clean: Arc::clone(clean) };
+        let sink = PebbleLog { log, said: Arc::clone(&said), clean: Arc::clone(clean) };
         let (out, errors) = (process.child().stdout.take(), process.child().stderr.take());
         let readers = [out.map(|out| listen(out, sink.clone())), errors.map(|errors| listen(errors, sink.clone()))];
         let readers = readers.into_iter().flatten().collect();
-        Ok(Self { process: Mutex::new(process), said, readers })
+        Ok(PebbleProcess { process: Mutex::new(process), said, readers })
     }
+}
 
+impl PebbleProcess {
     async fn lost(&self) -> Option<AcmeError> {
         let status = self.process.lock().expect("no panic while it is held").ended()?;
         let began = Instant::now();
@@ -172,7 +175,7 @@ fn failed(what: &str) -> impl FnOnce(std::io::Error) -> AcmeError {
 }
 
 /// Writes what it starts from. Its ports are the kernel's choice.
-fn lay_out(dir: &Path, made: &Made) -> Result<(), AcmeError> {
+fn lay_out(dir: &Path, made: &Certificates) -> Result<(), AcmeError> {
     let listen = format!("{LOOPBACK}:0");
     let config = json!({ "pebble": {
         "listenAddress": listen,
@@ -195,14 +198,14 @@ fn lay_out(dir: &Path, made: &Made) -> Result<(), AcmeError> {
 
 /// Where what it prints goes.
 #[derive(Clone)]
-struct Sink {
+struct PebbleLog {
     log: Arc<Mutex<std::fs::File>>,
     /// The end of it.
     said: Arc<Mutex<VecDeque<String>>>,
     clean: Redact,
 }
 
-impl Sink {
+impl PebbleLog {
     fn take(&self, line: &[u8]) {
         let line = (self.clean)(&String::from_utf8_lossy(line));
         // What cannot be written down is remembered all the same.
@@ -215,7 +218,7 @@ impl Sink {
     }
 }
 
-fn listen(from: impl AsyncRead + Unpin + Send + 'static, sink: Sink) -> JoinHandle<()> {
+fn listen(from: impl AsyncRead + Unpin + Send + 'static, sink: PebbleLog) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut lines = BufReader::new(from).split(b'\n');
         while let Ok(Some(line)) = lines.next_segment().await {
@@ -306,7 +309,8 @@ mod tests {
     async fn start(dir: &Path, text: &str) -> Result<Pebble, AcmeError> {
         let program = script(dir, "program", text);
         let clean: Redact = Arc::new(|text| text.replace("hunter2", "[redacted]"));
-        Pebble::start_as(&program, &guard(dir), &dir.join("acme"), &["acme.test".to_owned()], clean).await
+        let launch = Launch { program: &program, guard: &guard(dir), dir: &dir.join("acme") };
+        launch.start(&["acme.test".to_owned()], clean).await
     }
 
     #[tokio::test]

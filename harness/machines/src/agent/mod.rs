@@ -21,7 +21,7 @@ use crate::bounded::{self, Bounded};
 use crate::command::{Commands, Exec, Output, PROBE};
 use crate::deadline::{Deadline, TimedOut};
 use crate::error::MachineError;
-use pump::{Asked, Channels, Said};
+use pump::{Asked, Channels, Heard};
 
 /// What goes into one frame.
 const PIECE: usize = 32 * 1024;
@@ -92,12 +92,12 @@ impl Agent {
     }
 
     /// Starts a command. Dropping the session kills it.
-    pub(crate) fn start(self: &Arc<Self>, command: &Exec) -> Session {
+    pub(crate) fn start(self: &Arc<Self>, command: &Exec) -> RunningCommand {
         let channel = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, said) = mpsc::unbounded_channel();
         self.locked().insert(channel, sender);
         let _ = self.out.send(Frame::Exec(channel, command.0.clone()).encode());
-        Session { agent: Arc::clone(self), channel, said, over: false }
+        RunningCommand { agent: Arc::clone(self), channel, said, over: false }
     }
 
     /// What a command prints without an end is cut, and it is killed: see [`crate::Machine::exec`].
@@ -116,9 +116,9 @@ impl Agent {
         let run = async {
             while let Some(said) = session.next().await {
                 match said {
-                    Said::Output(data) => stdout.feed(&data),
-                    Said::Errors(data) => stderr.feed(&data),
-                    Said::Exit(status) => return Ok(status),
+                    Heard::Output(data) => stdout.feed(&data),
+                    Heard::Errors(data) => stderr.feed(&data),
+                    Heard::Exit(status) => return Ok(status),
                 }
                 if stdout.is_over() || stderr.is_over() {
                     return Ok(KILLED);
@@ -155,12 +155,12 @@ impl Agent {
         let run = async {
             while let Some(said) = session.next().await {
                 match said {
-                    Said::Output(data) => {
+                    Heard::Output(data) => {
                         written += data.len() as u64;
                         file.write_all(&data).await.map_err(failed())?;
                     }
-                    Said::Errors(data) => stderr.feed(&data),
-                    Said::Exit(status) => {
+                    Heard::Errors(data) => stderr.feed(&data),
+                    Heard::Exit(status) => {
                         file.flush().await.map_err(failed())?;
                         return Ok(status);
                     }
@@ -229,7 +229,7 @@ impl Agent {
         MachineError::TimedOut { machine: self.machine.clone(), command: command.0.join(" "), limit }
     }
 
-    fn locked(&self) -> MutexGuard<'_, HashMap<u32, mpsc::UnboundedSender<Said>>> {
+    fn locked(&self) -> MutexGuard<'_, HashMap<u32, mpsc::UnboundedSender<Heard>>> {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -275,14 +275,14 @@ impl Drop for Agent {
 
 /// A running command.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct RunningCommand {
     agent: Arc<Agent>,
     channel: u32,
-    said: mpsc::UnboundedReceiver<Said>,
+    said: mpsc::UnboundedReceiver<Heard>,
     over: bool,
 }
 
-impl Session {
+impl RunningCommand {
     fn input(&self, data: &[u8]) {
         for piece in data.chunks(PIECE) {
             let _ = self.agent.out.send(Frame::Input(self.channel, piece.to_vec()).encode());
@@ -294,9 +294,9 @@ impl Session {
     }
 
     /// `None` when the machine is gone.
-    async fn next(&mut self) -> Option<Said> {
+    async fn next(&mut self) -> Option<Heard> {
         let said = self.said.recv().await;
-        self.over |= matches!(said, Some(Said::Exit(_)));
+        self.over |= matches!(said, Some(Heard::Exit(_)));
         said
     }
 
@@ -305,9 +305,9 @@ impl Session {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             match self.next().await? {
-                Said::Output(data) => line.extend(data),
-                Said::Errors(_) => {}
-                Said::Exit(_) => return None,
+                Heard::Output(data) => line.extend(data),
+                Heard::Errors(_) => {}
+                Heard::Exit(_) => return None,
             }
         }
         String::from_utf8(line).ok()
@@ -319,9 +319,9 @@ impl Session {
         let mut start = Vec::new();
         while !start.starts_with(CONNECTED) {
             match self.next().await {
-                Some(Said::Output(data)) => start.extend(data),
-                Some(Said::Errors(_)) => {}
-                Some(Said::Exit(_)) | None => return Ok(()), // Dropping the stream tells the peer.
+                Some(Heard::Output(data)) => start.extend(data),
+                Some(Heard::Errors(_)) => {}
+                Some(Heard::Exit(_)) | None => return Ok(()), // Dropping the stream tells the peer.
             }
         }
         let (mut reading, mut writing) = stream.into_split();
@@ -336,16 +336,16 @@ impl Session {
                     _ => { open = false; self.end_input(); }
                 },
                 said = self.next() => match said {
-                    Some(Said::Output(data)) => writing.write_all(&data).await?,
-                    Some(Said::Errors(_)) => {}
-                    Some(Said::Exit(_)) | None => return writing.shutdown().await,
+                    Some(Heard::Output(data)) => writing.write_all(&data).await?,
+                    Some(Heard::Errors(_)) => {}
+                    Some(Heard::Exit(_)) | None => return writing.shutdown().await,
                 },
             }
         }
     }
 }
 
-impl Drop for Session {
+impl Drop for RunningCommand {
     fn drop(&mut self) {
         self.agent.locked().remove(&self.channel);
         if !self.over {

@@ -8,14 +8,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 /// By the number of a command: who waits for what it says.
-pub(super) type Channels = Arc<Mutex<HashMap<u32, mpsc::UnboundedSender<Said>>>>;
+pub(super) type Channels = Arc<Mutex<HashMap<u32, mpsc::UnboundedSender<Heard>>>>;
 
 /// The number of the question that is open: until its answer everything else is the rest of an earlier conversation.
 pub(super) type Asked = Arc<Mutex<Option<u64>>>;
 
 /// What a command said.
 #[derive(Debug)]
-pub(super) enum Said {
+pub(super) enum Heard {
     Output(Vec<u8>),
     Errors(Vec<u8>),
     Exit(i32),
@@ -64,9 +64,9 @@ pub(super) async fn read(
                     let _ = ready.send(Some((nonce, boot)));
                     continue;
                 }
-                Frame::Output(channel, data) => (channel, Said::Output(data)),
-                Frame::Errors(channel, data) => (channel, Said::Errors(data)),
-                Frame::Exit(channel, status) => (channel, Said::Exit(status)),
+                Frame::Output(channel, data) => (channel, Heard::Output(data)),
+                Frame::Errors(channel, data) => (channel, Heard::Errors(data)),
+                Frame::Exit(channel, status) => (channel, Heard::Exit(status)),
                 _ => continue,
             };
             let channels = channels.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,4 +6,4 @@ mod tools;
 
 pub use accel::{Accel, Acceleration, Trial, probe_acceleration};
 pub use resources::{Shortage, check_disk, free_disk_mib, free_memory_mib, total_memory_mib};
-pub use tools::{PEBBLE, Tool, find_tools, pebble, qemu_version, search_path};
+pub use tools::{HostTool, PEBBLE, find_tools, pebble, qemu_version, search_path};

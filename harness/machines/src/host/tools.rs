@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 /// A program that the harness needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tool {
+pub struct HostTool {
     /// Its name.
     pub name: &'static str,
     /// What it is for.
@@ -37,7 +37,7 @@ const TOOLS: &[(&str, &str, &str, &[&str])] = &[
 ];
 
 /// Asks every tool for its version, all at once.
-pub async fn find_tools() -> Vec<Tool> {
+pub async fn find_tools() -> Vec<HostTool> {
     join_all(TOOLS.iter().map(|(name, purpose, package, args)| async move {
         let version = first_line(name, args).await;
         let trouble = match (*name, version.as_deref()) {
@@ -45,7 +45,7 @@ pub async fn find_tools() -> Vec<Tool> {
             ("python3", Some(_)) => no_venv().await,
             _ => None,
         };
-        Tool { name, purpose, version, package, trouble }
+        HostTool { name, purpose, version, package, trouble }
     }))
     .await
 }

@@ -15,7 +15,7 @@ use tokio::process::Command;
 use super::catalog::Recipe;
 use super::download::FetchError;
 use super::mirror::{Mirror, MirrorError};
-use super::store::{DISK, INITRD, Image, KERNEL, Manifest, Store, TREE, recipe_key, remove_tree};
+use super::store::{DISK, INITRD, Image, ImageManifest, KERNEL, Store, TREE, recipe_key, remove_tree};
 use crate::error::MachineError;
 use crate::host;
 use crate::process::Guard;
@@ -67,7 +67,7 @@ fn io(what: &'static str) -> impl FnOnce(std::io::Error) -> BuildError {
 }
 
 /// Makes images.
-pub struct Builder {
+pub struct ImageBuilder {
     /// Where they go.
     pub store: Store,
     /// The `redrill` program, for guards.
@@ -110,7 +110,7 @@ rm -rf root
 chmod 644 vmlinuz initrd status disk.raw
 "#;
 
-impl Builder {
+impl ImageBuilder {
     /// The image of a recipe: from the cache, or built. With `refresh` it is built anew with today's packages.
     pub async fn image(&self, recipe: &Recipe, refresh: bool) -> Result<Image, BuildError> {
         match &recipe.source {
@@ -184,7 +184,7 @@ impl Builder {
         }
         std::fs::rename(&tar, made.join(TREE)).map_err(io("the tree is gone"))?;
         let status = std::fs::read_to_string(work.join("status")).map_err(io("the tree holds no package list"))?;
-        let manifest = Manifest {
+        let manifest = ImageManifest {
             name: name.to_owned(),
             recipe_key,
             built: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),

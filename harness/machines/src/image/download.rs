@@ -104,8 +104,8 @@ pub(super) async fn fetch(url: &str, partial: &Path, progress: &Progress) -> Res
     let mut furthest = None;
     loop {
         let cut = match download.attempt().await? {
-            Attempt::Whole => return Ok(()),
-            Attempt::Cut(source) => source,
+            Transfer::Whole => return Ok(()),
+            Transfer::Cut(source) => source,
         };
         let got = download.length();
         // Another try is worth it for as long as each gets further.
@@ -137,7 +137,7 @@ struct Download<'a> {
     progress: &'a Progress,
 }
 
-enum Attempt {
+enum Transfer {
     Whole,
     Cut(Option<reqwest::Error>),
 }
@@ -147,19 +147,19 @@ impl Download<'_> {
         std::fs::metadata(self.partial).map_or(0, |file| file.len())
     }
 
-    async fn attempt(&mut self) -> Result<Attempt, FetchError> {
+    async fn attempt(&mut self) -> Result<Transfer, FetchError> {
         let have = self.length();
         let response = match self.ask(have).await {
             Ok(response) => response,
             Err(source) if have == 0 => return Err(FetchError::Unreachable { url: self.url.to_owned(), source }),
-            Err(source) => return Ok(Attempt::Cut(Some(source))),
+            Err(source) => return Ok(Transfer::Cut(Some(source))),
         };
         let (from, total) = match (response.status(), range(&response)) {
             (StatusCode::OK, _) => (0, response.content_length()),
             (StatusCode::PARTIAL_CONTENT, Some((Some(from), total))) if from == have => (have, total),
             // Nothing comes after what we have: it is whole already, or of something else.
             (StatusCode::RANGE_NOT_SATISFIABLE, Some((None, Some(total)))) if total == have => {
-                return Ok(Attempt::Whole);
+                return Ok(Transfer::Whole);
             }
             // What we have is of no use to this server. The next try asks for all.
             (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) if have > 0 => {
@@ -194,7 +194,7 @@ impl Download<'_> {
         tokio::fs::OpenOptions::new().append(true).open(self.partial).await.map_err(what())
     }
 
-    async fn take(&self, mut response: Response, from: u64, total: Option<u64>) -> Result<Attempt, FetchError> {
+    async fn take(&self, mut response: Response, from: u64, total: Option<u64>) -> Result<Transfer, FetchError> {
         let wanted = total.unwrap_or_default().saturating_sub(from) / MIB;
         host::check_disk(self.partial.parent().unwrap_or(Path::new("/")), wanted)?;
         let what = || failed(format!("cannot write `{}`", self.partial.display()));
@@ -217,7 +217,7 @@ impl Download<'_> {
         file.flush().await.map_err(what())?;
         // A server that does not say how much there is says with a proper end that this was all.
         let whole = ended.is_none() && total.is_none_or(|total| got == total);
-        Ok(if whole { Attempt::Whole } else { Attempt::Cut(ended) })
+        Ok(if whole { Transfer::Whole } else { Transfer::Cut(ended) })
     }
 }
 
@@ -287,12 +287,12 @@ mod tests {
         assert_eq!(parse_range("lines 1-2/3"), None);
     }
 
-    struct Fetched {
+    struct Fetching {
         place: tempfile::TempDir,
         told: std::sync::Arc<std::sync::Mutex<Vec<String>>>,
     }
 
-    impl Fetched {
+    impl Fetching {
         fn new() -> Self {
             Self { place: tempfile::tempdir().expect("a directory"), told: std::sync::Arc::default() }
         }
@@ -326,7 +326,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_download_that_is_cut_goes_on_where_it_was_and_each_byte_comes_once() {
-        let (server, fetched) = (FileServer::start(content(), cut_after(&[100_000, 50_000])), Fetched::new());
+        let (server, fetched) = (FileServer::start(content(), cut_after(&[100_000, 50_000])), Fetching::new());
         assert!(fetched.from(&server.url("i")).await.expect("fetched") == content());
         assert_eq!(server.sent(), LENGTH);
         assert_eq!(server.ranges(), ["", "bytes=100000-", "bytes=150000-"]);
@@ -336,7 +336,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_earlier_process_left_is_gone_on_from() {
-        let (server, fetched) = (FileServer::start(content(), Manner::default()), Fetched::new());
+        let (server, fetched) = (FileServer::start(content(), Manner::default()), Fetching::new());
         std::fs::write(fetched.partial(), &content()[..200_000]).expect("written");
         assert!(fetched.from(&server.url("i")).await.expect("fetched") == content());
         assert_eq!(server.sent(), LENGTH - 200_000);
@@ -347,7 +347,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_without_ranges_is_asked_for_all() {
         let manner = Manner { plain: true, cuts: vec![100_000] };
-        let (server, fetched) = (FileServer::start(content(), manner), Fetched::new());
+        let (server, fetched) = (FileServer::start(content(), manner), Fetching::new());
         assert!(fetched.from(&server.url("i")).await.expect("fetched") == content(), "no byte twice in it");
         assert_eq!(server.sent(), 100_000 + LENGTH);
         assert!(fetched.told().contains("the server cannot go on"), "{}", fetched.told());
@@ -355,7 +355,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_partial_file_of_something_larger_is_begun_anew() {
-        let (server, fetched) = (FileServer::start(content(), Manner::default()), Fetched::new());
+        let (server, fetched) = (FileServer::start(content(), Manner::default()), Fetching::new());
         std::fs::write(fetched.partial(), vec![1; 400_000]).expect("written");
         assert!(fetched.from(&server.url("i")).await.expect("fetched") == content());
         assert_eq!(server.ranges(), ["bytes=400000-", ""]);
@@ -363,7 +363,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_gets_no_further_is_given_up_and_what_came_is_kept() {
-        let (server, fetched) = (FileServer::start(content(), cut_after(&[100_000, 0, 0])), Fetched::new());
+        let (server, fetched) = (FileServer::start(content(), cut_after(&[100_000, 0, 0])), Fetching::new());
         let error = fetched.from(&server.url("i")).await.expect_err("cut");
         assert!(matches!(error, FetchError::Cut { got: 100_000, .. }), "{error:?}");
         assert_eq!(fetched.partial().metadata().expect("kept").len(), 100_000);
@@ -374,7 +374,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_there_is_told_with_the_address() {
-        let error = Fetched::new().from("http://127.0.0.1:1/i").await.expect_err("nobody listens");
+        let error = Fetching::new().from("http://127.0.0.1:1/i").await.expect_err("nobody listens");
         assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
     }
 

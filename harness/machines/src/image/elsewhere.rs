@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use redrill_model::Elsewhere;
 
-use super::build::{BuildError, Builder};
+use super::build::{BuildError, ImageBuilder};
 use super::download::{self, FetchError, failed};
 use super::format::{self, Disk};
-use super::mirror::{Mirror, Source};
-use super::store::{DISK, Image, Manifest, Origin, key};
+use super::mirror::{AptSource, Mirror};
+use super::store::{DISK, Image, ImageManifest, ImageOrigin, key};
 
 const MIB: u64 = 1024 * 1024;
 
-impl Builder {
+impl ImageBuilder {
     /// From the cache, or downloaded.
     pub(super) async fn elsewhere(
         &self,
@@ -39,13 +39,13 @@ impl Builder {
         download::verify(&elsewhere.url, &partial, &elsewhere.checksum).await?;
         // It is what its publisher made: what is wrong with it now will be wrong the next time.
         let disk = usable(elsewhere, &partial).inspect_err(|_| drop(std::fs::remove_file(&partial)))?;
-        let origin = Origin {
+        let origin = ImageOrigin {
             url: elsewhere.url.clone(),
             checksum: elsewhere.checksum.clone(),
             format: disk.format,
             disk_mib: elsewhere.disk_mib,
         };
-        let manifest = Manifest {
+        let manifest = ImageManifest {
             name: name.to_owned(),
             recipe_key: key,
             built: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
@@ -57,7 +57,7 @@ impl Builder {
         self.adopt(&partial, manifest)
     }
 
-    fn adopt(&self, partial: &Path, manifest: Manifest) -> Result<Image, BuildError> {
+    fn adopt(&self, partial: &Path, manifest: ImageManifest) -> Result<Image, BuildError> {
         let take_in = || {
             let work = self.store.work(&manifest.recipe_key);
             let _ = std::fs::remove_dir_all(&work);
@@ -76,7 +76,7 @@ fn archives(mirror: Mirror) -> Mirror {
     // Debian has fixes in an archive of their own, beside the other. Ubuntu has them in the same.
     let beside = || first.strip_suffix("/debian/").map_or(first.clone(), |host| format!("{host}/debian-security/"));
     let security = uris.iter().find(|uri| **uri != first).cloned().unwrap_or_else(beside);
-    let sources = [first, security].map(|uri| Source { uri, suite: String::new() }).to_vec();
+    let sources = [first, security].map(|uri| AptSource { uri, suite: String::new() }).to_vec();
     Mirror { sources, proxy: mirror.proxy }
 }
 
@@ -114,15 +114,15 @@ mod tests {
         ring::digest::digest(&ring::digest::SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    struct World {
+    struct Publisher {
         place: tempfile::TempDir,
-        builder: Builder,
+        builder: ImageBuilder,
     }
 
-    impl World {
+    impl Publisher {
         fn new() -> Self {
             let place = tempfile::tempdir().expect("a directory");
-            let builder = Builder {
+            let builder = ImageBuilder {
                 store: Store::new(place.path()),
                 program: "redrill".into(),
                 mirror: Some("http://m.test/debian".to_owned()),
@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_verified_image_is_in_the_store_and_not_asked_for_again() {
-        let (world, server) = (World::new(), FileServer::start(disk(), Manner::default()));
+        let (world, server) = (Publisher::new(), FileServer::start(disk(), Manner::default()));
         let text = recipe(&server.url("i.raw"), &sum(&disk()));
         let image = world.image(&text).await.expect("an image");
         assert_eq!(world.kept(), std::slice::from_ref(&image.digest), "under its good name, and nothing else");
@@ -164,7 +164,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_checksum_is_refused_and_nothing_is_kept() {
-        let (world, server) = (World::new(), FileServer::start(disk(), Manner::default()));
+        let (world, server) = (Publisher::new(), FileServer::start(disk(), Manner::default()));
         let error = world.image(&recipe(&server.url("i"), &"0".repeat(64))).await.expect_err("another file");
         let BuildError::Fetch(download::FetchError::Checksum { expected, found, .. }) = &error else {
             panic!("{error:?}")
@@ -177,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_verified_and_no_disk_is_refused_too() {
-        let world = World::new();
+        let world = Publisher::new();
         let page = world.place.path().join("page");
         std::fs::write(&page, "<html>").expect("written");
         let text = recipe(&format!("file://{}", page.display()), &sum(b"<html>"));
@@ -188,7 +188,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_file_of_the_host_is_copied() {
-        let world = World::new();
+        let world = Publisher::new();
         let path = world.place.path().join("i.raw");
         std::fs::write(&path, disk()).expect("written");
         let text = format!("{}disk-mib = 4096\n", recipe(&format!("file://{}", path.display()), &sum(&disk())));
@@ -200,7 +200,7 @@ mod tests {
     #[test]
     fn security_fixes_have_an_archive_too() {
         let of = |uris: &[&str]| {
-            let sources = uris.iter().map(|uri| Source { uri: (*uri).to_owned(), suite: "s".to_owned() }).collect();
+            let sources = uris.iter().map(|uri| AptSource { uri: (*uri).to_owned(), suite: "s".to_owned() }).collect();
             archives(Mirror { sources, proxy: None }).sources.into_iter().map(|source| source.uri).collect::<Vec<_>>()
         };
         let (base, fixes) = ("http://m/debian/", "http://m/debian-security/");

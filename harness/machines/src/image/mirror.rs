@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 /// One source line of apt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Source {
+pub struct AptSource {
     /// Address of the archive.
     pub uri: String,
     /// Suite, such as `trixie-security`.
@@ -19,7 +19,7 @@ pub struct Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mirror {
     /// For the base, its updates and its security fixes.
-    pub sources: Vec<Source>,
+    pub sources: Vec<AptSource>,
     /// The host's HTTP proxy for apt, as a URL.
     pub proxy: Option<String>,
 }
@@ -40,7 +40,7 @@ impl Mirror {
     pub async fn find(named: Option<&str>, suite: &str) -> Result<Self, MirrorError> {
         let proxy = proxy().await;
         if let Some(uri) = named {
-            return Ok(Self { sources: vec![Source { uri: slash(uri), suite: suite.to_owned() }], proxy });
+            return Ok(Self { sources: vec![AptSource { uri: slash(uri), suite: suite.to_owned() }], proxy });
         }
         let lines = apt(&["apt-get", "indextargets", "--format", "$(REPO_URI)|$(LABEL)|$(ORIGIN)"]).await?;
         let sources = sources(&lines, suite);
@@ -54,7 +54,7 @@ impl Mirror {
 }
 
 /// Which archives the host uses, asked for another suite.
-fn sources(lines: &str, suite: &str) -> Vec<Source> {
+fn sources(lines: &str, suite: &str) -> Vec<AptSource> {
     let archive = |label: &str, path: &str| {
         let fields = lines.lines().map(|line| line.split('|').collect::<Vec<_>>());
         let fields = fields.filter(|fields| fields.len() == 3).collect::<Vec<_>>();
@@ -68,10 +68,10 @@ fn sources(lines: &str, suite: &str) -> Vec<Source> {
     };
     let mut sources = Vec::new();
     if let Some(uri) = archive("Debian", "/debian") {
-        sources.push(Source { uri: uri.clone(), suite: suite.to_owned() });
-        sources.push(Source { uri, suite: format!("{suite}-updates") });
+        sources.push(AptSource { uri: uri.clone(), suite: suite.to_owned() });
+        sources.push(AptSource { uri, suite: format!("{suite}-updates") });
         if let Some(uri) = archive("Debian-Security", "/debian-security") {
-            sources.push(Source { uri, suite: format!("{suite}-security") });
+            sources.push(AptSource { uri, suite: format!("{suite}-security") });
         }
     }
     sources

@@ -9,10 +9,10 @@ mod mirror;
 mod store;
 
 pub use crate::progress::Progress;
-pub use build::{BuildError, Builder};
+pub use build::{BuildError, ImageBuilder};
 pub use catalog::{Catalog, CatalogError, Recipe};
 pub use download::FetchError;
 pub use format::Format;
-pub use mirror::{Mirror, MirrorError, Source};
+pub use mirror::{AptSource, Mirror, MirrorError};
 pub(crate) use store::keep_digests;
-pub use store::{Image, Manifest, Origin, Store};
+pub use store::{Image, ImageManifest, ImageOrigin, Store};

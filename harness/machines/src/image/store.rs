@@ -13,7 +13,7 @@ use super::mirror::Mirror;
 
 /// Everything that went into an image. Its digest is the image's name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct ImageManifest {
     /// The recipe's name.
     pub name: String,
     /// Key of the recipe: equal recipes, tools and mirrors have equal keys.
@@ -28,12 +28,12 @@ pub struct Manifest {
     pub packages: BTreeMap<String, String>,
     /// Where it came from, if it was not built here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub origin: Option<Origin>,
+    pub origin: Option<ImageOrigin>,
 }
 
 /// Where an image came from that was not built here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Origin {
+pub struct ImageOrigin {
     /// Address.
     pub url: String,
     /// What it was verified by.
@@ -44,7 +44,7 @@ pub struct Origin {
     pub disk_mib: Option<u64>,
 }
 
-impl Manifest {
+impl ImageManifest {
     /// BLAKE3, in hex, of all but the time of day.
     pub fn digest(&self) -> String {
         let timeless = Self { built: String::new(), ..self.clone() };
@@ -75,7 +75,7 @@ pub struct Image {
     /// Digest of what went in.
     pub digest: String,
     /// What went in.
-    pub manifest: Manifest,
+    pub manifest: ImageManifest,
     directory: PathBuf,
 }
 
@@ -166,16 +166,16 @@ impl Image {
     /// One from elsewhere, in a directory of its own, with packages from `uris`.
     #[cfg(test)]
     pub(crate) fn for_tests(uris: &[&str]) -> (tempfile::TempDir, Self) {
-        let source = |uri: &&str| super::Source { uri: (*uri).to_owned(), suite: String::new() };
+        let source = |uri: &&str| super::AptSource { uri: (*uri).to_owned(), suite: String::new() };
         let place = tempfile::tempdir().expect("a directory");
-        let manifest = Manifest {
+        let manifest = ImageManifest {
             name: "cloud".to_owned(),
             recipe_key: "k".repeat(64),
             built: "2026-01-01T00:00:00Z".to_owned(),
             mirror: Mirror { sources: uris.iter().map(source).collect(), proxy: None },
             tools: BTreeMap::new(),
             packages: BTreeMap::new(),
-            origin: Some(Origin {
+            origin: Some(ImageOrigin {
                 url: "file:///i".to_owned(),
                 checksum: redrill_model::Checksum { algorithm: redrill_model::Algorithm::Sha256, hex: "0".repeat(64) },
                 format: Format::Raw,
@@ -188,7 +188,7 @@ impl Image {
 
     fn open(directory: &Path) -> Option<Self> {
         let text = fs::read(directory.join(MANIFEST)).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let manifest: ImageManifest = serde_json::from_slice(&text).ok()?;
         let digest = manifest.digest();
         let named_so = directory.file_name().is_some_and(|name| name.to_string_lossy() == digest);
         named_so.then(|| Self { digest, manifest, directory: directory.to_owned() })
@@ -250,7 +250,7 @@ impl Store {
     }
 
     /// Takes a finished directory in: everything reaches the disk before the name does.
-    pub(super) fn adopt(&self, made: &Path, manifest: Manifest) -> io::Result<Image> {
+    pub(super) fn adopt(&self, made: &Path, manifest: ImageManifest) -> io::Result<Image> {
         let text = serde_json::to_vec_pretty(&manifest)?;
         fs::write(made.join(MANIFEST), text)?;
         for file in fs::read_dir(made)? {
@@ -330,13 +330,13 @@ fn is_abandoned(path: &Path) -> bool {
 mod tests {
     use super::*;
 
-    fn manifest(version: &str, built: &str) -> Manifest {
-        Manifest {
+    fn manifest(version: &str, built: &str) -> ImageManifest {
+        ImageManifest {
             name: "debian-13".to_owned(),
             recipe_key: "k".repeat(64),
             built: built.to_owned(),
             mirror: Mirror {
-                sources: vec![super::super::Source {
+                sources: vec![super::super::AptSource {
                     uri: "http://M.test:8080/debian/".into(),
                     suite: "trixie".into(),
                 }],
@@ -354,7 +354,7 @@ mod tests {
         Store::new(&directory)
     }
 
-    fn adopt(store: &Store, manifest: Manifest) -> Image {
+    fn adopt(store: &Store, manifest: ImageManifest) -> Image {
         let made = store.directory().join(format!("tmp-{}-0", std::process::id()));
         fs::create_dir_all(&made).expect("made");
         fs::write(made.join(DISK), "disk").expect("written");

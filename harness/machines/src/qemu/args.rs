@@ -59,7 +59,7 @@ pub(crate) enum Boot {
 }
 
 /// Everything that the command line is made of.
-pub(crate) struct Shape<'a> {
+pub(crate) struct CommandLine<'a> {
     pub(crate) spec: &'a MachineSpec,
     pub(crate) needs: &'a Needs,
     pub(crate) accel: Accel,
@@ -74,8 +74,8 @@ pub(crate) struct Shape<'a> {
 }
 
 /// The arguments.
-pub(crate) fn arguments(shape: &Shape<'_>) -> Vec<String> {
-    let Shape { spec, needs, .. } = shape;
+pub(crate) fn arguments(shape: &CommandLine<'_>) -> Vec<String> {
+    let CommandLine { spec, needs, .. } = shape;
     let mut args: Vec<String> = Vec::new();
     let mut add = |option: &str, value: String| args.extend([option.to_owned(), value]);
     add("-name", comma(&spec.name));
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn what_is_stood_in_for_is_carried_there_whatever_the_network() {
         for network in [Network::Mirror, Network::Open] {
-            let post = crate::mail::Post::new(vec!["smtp.example.org".to_owned()], drop);
+            let post = crate::mail::MailNames::new(vec!["smtp.example.org".to_owned()], drop);
             let acme = crate::acme::tests::nobody_behind(vec!["acme.example.org".to_owned()]);
             let needs = Needs { network, mail: Some(post), acme: Some(acme), ..Needs::default() };
             let value = netdev(&needs, Path::new("redrill"));
@@ -246,7 +246,7 @@ mod tests {
         let spec = redrill_model::Scenario::parse(text).expect("valid").machines.remove(0);
         let shape = |boot| {
             let needs = Needs::default();
-            let shape = Shape {
+            let shape = CommandLine {
                 spec: &spec,
                 needs: &needs,
                 accel: Accel::Tcg,

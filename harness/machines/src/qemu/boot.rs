@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use super::args::{self, Boot, MEMORY, Memory, OVERLAY};
 use super::freeze;
-use super::frozen_files::Files;
+use super::frozen_files::FrozenFiles;
 use super::machine::QemuMachine;
 use super::means::{QemuMeans, WIRING};
-use super::start::{Running, Start, make_disk};
-use super::template::{self, Found, TemplateKind};
+use super::start::{QemuStart, Running, make_disk};
+use super::template::{self, FoundTemplate, TemplateKind};
 use super::{credentials, initrd, seed};
 use crate::blueprint::Blueprint;
 use crate::command::{DIGESTS, Exec, PROBE};
@@ -74,7 +74,7 @@ impl QemuMaking<'_> {
     }
 
     /// Goes on where a frozen machine stopped.
-    pub(super) async fn resume(&self, files: &Files) -> Result<QemuMachine, MachineError> {
+    pub(super) async fn resume(&self, files: &FrozenFiles) -> Result<QemuMachine, MachineError> {
         let began = Instant::now();
         let base = self.fork(files, &template::credentials(files)).await?;
         let boot_seconds = began.elapsed().as_secs_f64();
@@ -124,21 +124,21 @@ impl QemuMaking<'_> {
     }
 
     /// From the cache, or made.
-    async fn template(&self) -> Result<Files, MachineError> {
+    async fn template(&self) -> Result<FrozenFiles, MachineError> {
         let kind =
             TemplateKind::of((self.means.accel, &self.means.version), &self.blueprint.image, &self.blueprint.spec);
         match self.means.templates.find(&kind) {
-            Found::Whole(files) => return Ok(files),
-            Found::Damaged(why) => (self.means.tell)(&format!(
+            FoundTemplate::Whole(files) => return Ok(files),
+            FoundTemplate::Damaged(why) => (self.means.tell)(&format!(
                 "the template of `{}` is damaged: {why}",
                 self.blueprint.image.manifest.name
             )),
-            Found::OfAnotherQemu(version) => {
+            FoundTemplate::OfAnotherQemu(version) => {
                 let (image, ours) = (&self.blueprint.image.manifest.name, &self.means.version);
                 let text = format!("the template of `{image}` was made by QEMU {version}, and this is {ours}");
                 (self.means.tell)(&text)
             }
-            Found::None => {}
+            FoundTemplate::None => {}
         }
         let (templates, wanted) = (self.means.templates.clone(), kind.clone());
         (self.means.tell)(&format!("booting `{}` once, to fork it from now on", self.blueprint.image.manifest.name));
@@ -146,7 +146,7 @@ impl QemuMaking<'_> {
         let cannot = || MachineError::io("cannot use the cache of templates");
         let _lock = lock.map_err(std::io::Error::other).and_then(|lock| lock).map_err(cannot())?;
         // Another drill may have made it while we waited.
-        if let Found::Whole(files) = self.means.templates.find(&kind) {
+        if let FoundTemplate::Whole(files) = self.means.templates.find(&kind) {
             return Ok(files);
         }
         if crate::host::check_disk(self.dir, self.blueprint.spec.memory_mib).is_err() {
@@ -213,7 +213,7 @@ impl QemuMaking<'_> {
         Ok(Base { running, credentials })
     }
 
-    async fn fork(&self, files: &Files, credentials: &[PathBuf]) -> Result<Base, MachineError> {
+    async fn fork(&self, files: &FrozenFiles, credentials: &[PathBuf]) -> Result<Base, MachineError> {
         let memory = freeze::lay_out(files, self.dir, self.blueprint.needs.freezable).await?;
         let running = self.start(memory, credentials, true).await?;
         freeze::thaw(&running, files, self.deadline).await?;
@@ -254,7 +254,7 @@ impl QemuMaking<'_> {
                 initrd: initrd::with_agent(&self.blueprint.image)?,
             },
         };
-        let start = Start { blueprint: self.blueprint, dir: self.dir, boot, memory, credentials, incoming };
+        let start = QemuStart { blueprint: self.blueprint, dir: self.dir, boot, memory, credentials, incoming };
         start.run(self.means, self.deadline).await
     }
 

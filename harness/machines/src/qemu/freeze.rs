@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::args::{MEMORY, Memory, OVERLAY};
-use super::frozen_files::{Files, STATE};
+use super::frozen_files::{FrozenFiles, STATE};
 use super::start::{self, Running};
 use crate::deadline::{Deadline, TimedOut};
 use crate::error::MachineError;
@@ -26,7 +26,7 @@ pub(super) async fn freeze(
     (name, dir): (&str, &Path),
     to: &Path,
     deadline: &Deadline,
-) -> Result<Files, MachineError> {
+) -> Result<FrozenFiles, MachineError> {
     let limited = |limit: TimedOut| MachineError::Monitor(format!("while freezing: {limit}"));
     let written = deadline.limit(write_state(&running)).await.map_err(limited)?;
     if let Err(error) = written {
@@ -38,10 +38,10 @@ pub(super) async fn freeze(
     running.quit().await?;
     let moved = || {
         std::fs::create_dir_all(to)?;
-        Files::ALL.iter().try_for_each(|name| std::fs::rename(dir.join(name), to.join(name)))
+        FrozenFiles::ALL.iter().try_for_each(|name| std::fs::rename(dir.join(name), to.join(name)))
     };
     moved().map_err(MachineError::io("cannot keep the frozen machine"))?;
-    Ok(Files(to.to_owned()))
+    Ok(FrozenFiles(to.to_owned()))
 }
 
 async fn write_state(running: &Running) -> Result<(), MachineError> {
@@ -69,7 +69,7 @@ async fn capabilities(running: &Running) -> Result<(), MachineError> {
 }
 
 /// Lays out disk and memory of a fork in `dir`. A fork that will be frozen itself gets a copy of the memory.
-pub(super) async fn lay_out(files: &Files, dir: &Path, freezable: bool) -> Result<Memory, MachineError> {
+pub(super) async fn lay_out(files: &FrozenFiles, dir: &Path, freezable: bool) -> Result<Memory, MachineError> {
     let overlay = dir.join(OVERLAY);
     let disk = files.0.join(OVERLAY);
     let disk = (disk.as_path(), Format::Qcow2);
@@ -86,12 +86,12 @@ pub(super) async fn lay_out(files: &Files, dir: &Path, freezable: bool) -> Resul
 }
 
 /// Loads the state into a QEMU that waits for it, and lets the machine run.
-pub(super) async fn thaw(running: &Running, files: &Files, deadline: &Deadline) -> Result<(), MachineError> {
+pub(super) async fn thaw(running: &Running, files: &FrozenFiles, deadline: &Deadline) -> Result<(), MachineError> {
     let limited = |limit: TimedOut| MachineError::Monitor(format!("while thawing: {limit}"));
     deadline.limit(load_state(running, files)).await.map_err(limited)?
 }
 
-async fn load_state(running: &Running, files: &Files) -> Result<(), MachineError> {
+async fn load_state(running: &Running, files: &FrozenFiles) -> Result<(), MachineError> {
     capabilities(running).await?;
     let uri = format!("file:{}", files.0.join(STATE).display());
     running.monitor.execute("migrate-incoming", json!({ "uri": uri })).await?;

@@ -9,9 +9,9 @@ pub(super) const STATE: &str = "device.state";
 
 /// The files of a frozen machine, in one directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Files(pub(super) PathBuf);
+pub(super) struct FrozenFiles(pub(super) PathBuf);
 
-impl Files {
+impl FrozenFiles {
     /// Their names.
     pub(super) const ALL: [&'static str; 3] = [MEMORY, STATE, OVERLAY];
 

@@ -35,7 +35,7 @@ use crate::process::Guard;
 use crate::progress::Progress;
 use crate::ssh::ClientKey;
 use boot::QemuMaking;
-use frozen_files::Files;
+use frozen_files::FrozenFiles;
 pub use machine::QemuMachine;
 use means::QemuMeans;
 pub use template::Templates;
@@ -48,7 +48,7 @@ pub struct Qemu {
 
 /// How a drill wants its QEMU machines.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct QemuOptions {
     /// How the guest's code runs.
     pub accel: Accel,
     /// QEMU's version.
@@ -57,19 +57,24 @@ pub struct Options {
     pub fresh: bool,
 }
 
+/// Where what machines are made of is found.
+pub struct Stock {
+    /// Of images by name.
+    pub catalog: Catalog,
+    /// Images that were made before.
+    pub images: Store,
+    /// Machines that were frozen before.
+    pub templates: Templates,
+}
+
 impl Qemu {
-    /// Machines that `client` may enter as root, made of the images of `catalog`.
-    pub fn new(
-        guard: Guard,
-        options: Options,
-        catalog: Catalog,
-        (store, templates): (Store, Templates),
-        client: ClientKey,
-    ) -> Self {
-        let Options { accel, version, fresh } = options;
+    /// Machines that `client` may enter as root, made of what is found in `sources`.
+    pub fn new(guard: Guard, options: QemuOptions, sources: Stock, client: ClientKey) -> Self {
+        let QemuOptions { accel, version, fresh } = options;
+        let Stock { catalog, images, templates } = sources;
         let tell: Progress = Arc::new(|_| ());
         let switches = Arc::default();
-        let images = Prepared::new(catalog, store, guard.program().to_owned());
+        let images = Prepared::new(catalog, images, guard.program().to_owned());
         let means = QemuMeans {
             guard,
             accel,
@@ -87,7 +92,7 @@ impl Qemu {
 
 /// A frozen machine: files in the run directory.
 pub struct QemuFrozen {
-    files: Files,
+    files: FrozenFiles,
     blueprint: Blueprint,
 }
 

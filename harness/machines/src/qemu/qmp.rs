@@ -38,11 +38,11 @@ struct Message {
     id: Option<u64>,
     #[serde(rename = "return")]
     returned: Option<Value>,
-    error: Option<Refusal>,
+    error: Option<QmpRefusal>,
 }
 
 #[derive(Deserialize)]
-struct Refusal {
+struct QmpRefusal {
     desc: String,
 }
 

@@ -49,7 +49,7 @@ pub(super) struct Running {
 }
 
 /// What is to be started.
-pub(super) struct Start<'a> {
+pub(super) struct QemuStart<'a> {
     pub(super) blueprint: &'a Blueprint,
     /// Also QEMU's working directory.
     pub(super) dir: &'a Path,
@@ -60,7 +60,7 @@ pub(super) struct Start<'a> {
     pub(super) incoming: bool,
 }
 
-impl Start<'_> {
+impl QemuStart<'_> {
     /// Up to a monitor that answers; the machine's overlay is there already.
     pub(super) async fn run(&self, means: &QemuMeans, deadline: &Deadline) -> Result<Running, MachineError> {
         for socket in [MONITOR, AGENT, RELAY_SOCKET, args::LAN].into_iter().chain(stand_in::SOCKETS) {
@@ -75,7 +75,7 @@ impl Start<'_> {
             Some(seat) => Some(means.switch(&seat.group).plug(self.dir, args::SWITCH, args::LAN)?),
             None => None,
         };
-        let shape = args::Shape {
+        let shape = args::CommandLine {
             spec: &self.blueprint.spec,
             needs: &self.blueprint.needs,
             accel: means.accel,

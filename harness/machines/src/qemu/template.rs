@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use redrill_model::MachineSpec;
 use serde::{Deserialize, Serialize};
 
-use super::frozen_files::Files;
+use super::frozen_files::FrozenFiles;
 use super::{initrd, seed};
 use crate::host::Accel;
 use crate::image::Image;
@@ -66,28 +66,28 @@ fn processor() -> String {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct TemplateRecord {
     kind: TemplateKind,
-    files: BTreeMap<String, Known>,
+    files: BTreeMap<String, KnownFile>,
 }
 
 /// A file as it was when its content was last read.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
+struct KnownFile {
     digest: String,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
 /// Nobody changes a file without changing this, unless on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
+struct FileStamp {
     inode: u64,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(path: &Path) -> io::Result<Self> {
         let file = fs::metadata(path)?;
         Ok(Self {
@@ -112,9 +112,9 @@ pub struct Templates {
 }
 
 /// What was found under a kind.
-pub(super) enum Found {
+pub(super) enum FoundTemplate {
     /// A whole one.
-    Whole(Files),
+    Whole(FrozenFiles),
     /// None.
     None,
     /// One that cannot be used, and why; it has been removed.
@@ -134,27 +134,27 @@ impl Templates {
     }
 
     /// Looks one up. Its files are read whole only if they were touched since they were last read.
-    pub(super) fn find(&self, kind: &TemplateKind) -> Found {
+    pub(super) fn find(&self, kind: &TemplateKind) -> FoundTemplate {
         let directory = self.directory.join(kind.key());
         if !directory.is_dir() {
-            return self.of_another_qemu(kind).map_or(Found::None, Found::OfAnotherQemu);
+            return self.of_another_qemu(kind).map_or(FoundTemplate::None, FoundTemplate::OfAnotherQemu);
         }
         match verify(&directory, kind) {
-            Ok(()) => Found::Whole(Files(directory)),
+            Ok(()) => FoundTemplate::Whole(FrozenFiles(directory)),
             Err(why) => {
                 let _ = fs::remove_dir_all(&directory);
-                Found::Damaged(why)
+                FoundTemplate::Damaged(why)
             }
         }
     }
 
     /// The version of the QEMU that made a template of this kind, but for that.
     fn of_another_qemu(&self, kind: &TemplateKind) -> Option<String> {
-        let like = |record: &Record| TemplateKind { qemu: kind.qemu.clone(), ..record.kind.clone() } == *kind;
+        let like = |record: &TemplateRecord| TemplateKind { qemu: kind.qemu.clone(), ..record.kind.clone() } == *kind;
         self.records().into_iter().map(|(_, record)| record).find(like).map(|record| record.kind.qemu)
     }
 
-    fn records(&self) -> Vec<(PathBuf, Record)> {
+    fn records(&self) -> Vec<(PathBuf, TemplateRecord)> {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         entries.filter_map(|path| read_record(&path).map(|record| (path, record))).collect()
     }
@@ -168,7 +168,12 @@ impl Templates {
     }
 
     /// Takes a frozen machine in: everything reaches the disk before the name does.
-    pub(super) fn adopt(&self, frozen: &Files, kind: &TemplateKind, credentials: &[PathBuf]) -> io::Result<Files> {
+    pub(super) fn adopt(
+        &self,
+        frozen: &FrozenFiles,
+        kind: &TemplateKind,
+        credentials: &[PathBuf],
+    ) -> io::Result<FrozenFiles> {
         let work = self.directory.join(format!("tmp-{}-{}", std::process::id(), kind.key()));
         let _ = fs::remove_dir_all(&work);
         let adopted = self.take_in(&work, frozen, kind, credentials);
@@ -179,11 +184,17 @@ impl Templates {
         adopted
     }
 
-    fn take_in(&self, work: &Path, frozen: &Files, kind: &TemplateKind, credentials: &[PathBuf]) -> io::Result<Files> {
+    fn take_in(
+        &self,
+        work: &Path,
+        frozen: &FrozenFiles,
+        kind: &TemplateKind,
+        credentials: &[PathBuf],
+    ) -> io::Result<FrozenFiles> {
         fs::create_dir_all(work)?;
         let held = File::create(work.join(LOCK))?;
         held.lock()?;
-        for name in Files::ALL {
+        for name in FrozenFiles::ALL {
             move_file(&frozen.0.join(name), &work.join(name))?;
         }
         for file in credentials {
@@ -197,7 +208,7 @@ impl Templates {
         write_record(work, kind)?;
         fs::rename(work, &directory)?;
         File::open(&self.directory)?.sync_all()?;
-        Ok(Files(directory))
+        Ok(FrozenFiles(directory))
     }
 
     /// Removes templates of images that are not among `images`, those that a QEMU of another version than `qemu` made,
@@ -205,7 +216,9 @@ impl Templates {
     pub fn prune(&self, images: &[String], qemu: Option<&str>) -> u64 {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let stale = |path: &PathBuf| match read_record(path) {
-            Some(Record { kind, .. }) => !images.contains(&kind.image) || qemu.is_some_and(|qemu| qemu != kind.qemu),
+            Some(TemplateRecord { kind, .. }) => {
+                !images.contains(&kind.image) || qemu.is_some_and(|qemu| qemu != kind.qemu)
+            }
             None => lock::is_abandoned(&path.join(LOCK)),
         };
         let directories: Vec<PathBuf> = entries.filter(|path| path.is_dir()).filter(stale).collect();
@@ -220,17 +233,17 @@ impl Templates {
     }
 }
 
-fn read_record(directory: &Path) -> Option<Record> {
+fn read_record(directory: &Path) -> Option<TemplateRecord> {
     serde_json::from_slice(&fs::read(directory.join(RECORD)).ok()?).ok()
 }
 
 fn write_record(directory: &Path, kind: &TemplateKind) -> io::Result<()> {
     let mut files = BTreeMap::new();
-    for name in Files::ALL {
+    for name in FrozenFiles::ALL {
         let path = directory.join(name);
-        files.insert(name.to_owned(), Known { digest: digest(&path)?, stamp: Stamp::of(&path)? });
+        files.insert(name.to_owned(), KnownFile { digest: digest(&path)?, stamp: FileStamp::of(&path)? });
     }
-    let record = Record { kind: kind.clone(), files };
+    let record = TemplateRecord { kind: kind.clone(), files };
     let mut text = serde_json::to_vec_pretty(&record)?;
     text.push(b'\n');
     let new = directory.join("tmp-record");
@@ -249,10 +262,10 @@ fn verify(directory: &Path, kind: &TemplateKind) -> Result<(), String> {
         return Err("it was made for another kind of machine".to_owned());
     }
     let mut touched = false;
-    for name in Files::ALL {
+    for name in FrozenFiles::ALL {
         let path = directory.join(name);
         let known = record.files.get(name).ok_or_else(|| format!("its record knows no `{name}`"))?;
-        let stamp = Stamp::of(&path).map_err(|error| format!("`{name}`: {error}"))?;
+        let stamp = FileStamp::of(&path).map_err(|error| format!("`{name}`: {error}"))?;
         if stamp == known.stamp {
             continue;
         }
@@ -281,7 +294,7 @@ fn move_file(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 /// The credentials that a template was booted with: its forks have the same firmware.
-pub(super) fn credentials(files: &Files) -> Vec<PathBuf> {
+pub(super) fn credentials(files: &FrozenFiles) -> Vec<PathBuf> {
     let entries = fs::read_dir(&files.0).into_iter().flatten().flatten().map(|entry| entry.path());
     let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "cred")).collect();
     found.sort();
@@ -306,11 +319,11 @@ mod tests {
         }
     }
 
-    fn adopted() -> (tempfile::TempDir, Templates, Files) {
+    fn adopted() -> (tempfile::TempDir, Templates, FrozenFiles) {
         let place = tempfile::tempdir().expect("a directory");
-        let frozen = Files(place.path().join("frozen"));
+        let frozen = FrozenFiles(place.path().join("frozen"));
         fs::create_dir_all(&frozen.0).expect("made");
-        for name in Files::ALL {
+        for name in FrozenFiles::ALL {
             fs::write(frozen.0.join(name), name).expect("written");
         }
         let templates = Templates::new(place.path());
@@ -322,12 +335,14 @@ mod tests {
     #[test]
     fn another_qemu_is_another_template() {
         let (_place, templates, _) = adopted();
-        assert!(matches!(templates.find(&kind("10")), Found::Whole(_)));
-        let Found::OfAnotherQemu(version) = templates.find(&kind("11")) else { panic!("no QEMU loads another's") };
+        assert!(matches!(templates.find(&kind("10")), FoundTemplate::Whole(_)));
+        let FoundTemplate::OfAnotherQemu(version) = templates.find(&kind("11")) else {
+            panic!("no QEMU loads another's")
+        };
         assert_eq!(version, "10");
-        assert!(matches!(templates.find(&kind("10")), Found::Whole(_)), "whoever goes back finds it");
+        assert!(matches!(templates.find(&kind("10")), FoundTemplate::Whole(_)), "whoever goes back finds it");
         let other = TemplateKind { memory_mib: 2048, ..kind("11") };
-        assert!(matches!(templates.find(&other), Found::None), "it is none of this kind");
+        assert!(matches!(templates.find(&other), FoundTemplate::None), "it is none of this kind");
     }
 
     #[test]
@@ -336,16 +351,16 @@ mod tests {
         let record = fs::read_to_string(files.0.join(RECORD)).expect("there");
         let changed = record.replace(r#""qemu": "10""#, r#""qemu": "9""#);
         fs::write(files.0.join(RECORD), changed).expect("written");
-        let Found::Damaged(why) = templates.find(&kind("10")) else { panic!("it was made by another") };
+        let FoundTemplate::Damaged(why) = templates.find(&kind("10")) else { panic!("it was made by another") };
         assert_eq!(why, "it was made by QEMU 9, and this is 10");
     }
 
     #[test]
     fn a_template_that_finds_no_room_in_the_cache_leaves_nothing_there() {
         let (place, templates, _) = adopted();
-        let frozen = Files(place.path().join("frozen"));
+        let frozen = FrozenFiles(place.path().join("frozen"));
         fs::create_dir_all(&frozen.0).expect("made");
-        fs::write(frozen.0.join(Files::ALL[0]), "").expect("written");
+        fs::write(frozen.0.join(FrozenFiles::ALL[0]), "").expect("written");
         templates.adopt(&frozen, &kind("11"), &[]).expect_err("a file is missing");
         let left = templates.records().len();
         let entries = fs::read_dir(&templates.directory).expect("there").count();
@@ -354,19 +369,19 @@ mod tests {
 
     #[test]
     fn damage_is_noticed_and_told_and_a_copy_is_not_damage() {
-        for name in Files::ALL {
+        for name in FrozenFiles::ALL {
             let (_place, templates, files) = adopted();
             let copy = fs::read(files.0.join(name)).expect("there");
             fs::write(files.0.join(name), &copy).expect("written again, with the same content");
-            assert!(matches!(templates.find(&kind("10")), Found::Whole(_)), "{name}: the same content");
+            assert!(matches!(templates.find(&kind("10")), FoundTemplate::Whole(_)), "{name}: the same content");
             fs::write(files.0.join(name), "other").expect("written");
-            let Found::Damaged(why) = templates.find(&kind("10")) else { panic!("{name} was changed") };
+            let FoundTemplate::Damaged(why) = templates.find(&kind("10")) else { panic!("{name} was changed") };
             assert!(why.contains(name), "{why}");
-            assert!(matches!(templates.find(&kind("10")), Found::None), "a damaged one is gone");
+            assert!(matches!(templates.find(&kind("10")), FoundTemplate::None), "a damaged one is gone");
         }
         let (_place, templates, files) = adopted();
         fs::remove_file(files.0.join(RECORD)).expect("removed");
-        assert!(matches!(templates.find(&kind("10")), Found::Damaged(_)));
+        assert!(matches!(templates.find(&kind("10")), FoundTemplate::Damaged(_)));
     }
 
     #[test]

@@ -17,8 +17,8 @@ use serde_spanned::Spanned;
 use crate::claim::Claim;
 use crate::waiver::Waiver;
 pub use backups::{
-    Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, Rest, Run, Sftp, Site, Target, View,
-    is_below,
+    Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Remote, RepoCommand, Rest, Sftp, Site, Target,
+    View, is_below,
 };
 pub(crate) use parse::ScenarioFile;
 pub use parse::is_host_name;

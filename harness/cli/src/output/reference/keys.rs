@@ -54,7 +54,7 @@ struct Page {
 }
 
 /// What a key's value is.
-enum Kind {
+enum KeyKind {
     /// A table of its own, once or many times.
     Table { of: Value, many: bool },
     /// Anything else, in words, with the definition that explains its words.
@@ -74,8 +74,8 @@ impl Page {
         let (mut rows, mut inner, mut explain) = (String::new(), Vec::new(), Vec::new());
         for (key, of) in in_order(&keys, &required) {
             match self.kind(of) {
-                Kind::Table { of: table, many } => inner.push((key.clone(), of.clone(), table, many)),
-                Kind::Value { words, explains } => {
+                KeyKind::Table { of: table, many } => inner.push((key.clone(), of.clone(), table, many)),
+                KeyKind::Value { words, explains } => {
                     rows.push_str(&row(key, of, &words, required.contains(&key.as_str())));
                     explain.extend(explains.map(|definition| (key.clone(), definition)));
                 }
@@ -101,27 +101,27 @@ impl Page {
         }
     }
 
-    fn kind(&self, of: &Value) -> Kind {
+    fn kind(&self, of: &Value) -> KeyKind {
         if let Some(name) = reference(of).or_else(|| reference(&of["allOf"][0])) {
             let definition = &self.schema["definitions"][name];
             return match definition {
-                table if table["properties"].is_object() => Kind::Table { of: table.clone(), many: false },
-                _ if name == "Duration" => Kind::Value { words: "duration".to_owned(), explains: None },
-                words => Kind::Value { words: one_of(words), explains: Some(name.to_owned()) },
+                table if table["properties"].is_object() => KeyKind::Table { of: table.clone(), many: false },
+                _ if name == "Duration" => KeyKind::Value { words: "duration".to_owned(), explains: None },
+                words => KeyKind::Value { words: one_of(words), explains: Some(name.to_owned()) },
             };
         }
-        let words = |words: &str| Kind::Value { words: words.to_owned(), explains: None };
+        let words = |words: &str| KeyKind::Value { words: words.to_owned(), explains: None };
         match of["type"].as_str() {
             Some("array") => match self.kind(&of["items"]) {
-                Kind::Table { of, .. } => Kind::Table { of, many: true },
-                Kind::Value { words, explains } => Kind::Value { words: format!("list of {words}"), explains },
+                KeyKind::Table { of, .. } => KeyKind::Table { of, many: true },
+                KeyKind::Value { words, explains } => KeyKind::Value { words: format!("list of {words}"), explains },
             },
             Some("object") if of["additionalProperties"].is_object() => match self.kind(&of["additionalProperties"]) {
-                Kind::Value { words: value, .. } => match of["propertyNames"]["enum"].as_array() {
+                KeyKind::Value { words: value, .. } => match of["propertyNames"]["enum"].as_array() {
                     Some(names) => words(&format!("table of {value} by {}", listed(names))),
                     None => words(&format!("table of {value}")),
                 },
-                Kind::Table { .. } => words("table"),
+                KeyKind::Table { .. } => words("table"),
             },
             Some("object") => words("table of values"),
             Some("string") if of["format"] == "date" => words("date"),

@@ -2,10 +2,10 @@
 
 use redrill_model::{ClaimReport, Finding, Report, Severity, Verdict};
 
-use super::{Kind, Line, Section, Span, Tone, line, span};
+use super::{Line, ReportSection, SectionKind, Span, Tone, line, span};
 
 /// The answer in a sentence.
-pub(super) fn answer(report: &Report) -> Section {
+pub(super) fn answer(report: &Report) -> ReportSection {
     let any = |verdict| report.claims.iter().any(|claim| claim.verdict == verdict);
     let answer = if any(Verdict::Failed) {
         span(Tone::Bad, "This commit is not proven to rebuild: a claim failed.")
@@ -20,12 +20,12 @@ pub(super) fn answer(report: &Report) -> Section {
         let commit = &source.commit[..12.min(source.commit.len())];
         lines.push(line!(0, format!("Commit {commit} "), span(Tone::Dim, &source.title)));
     }
-    Section { kind: Kind::Answer, lines }
+    ReportSection { kind: SectionKind::Answer, lines }
 }
 
 /// One line a claim, with how much was looked at.
-pub(super) fn claims(report: &Report) -> Section {
-    Section { kind: Kind::Claims, lines: report.claims.iter().map(claim).collect() }
+pub(super) fn claims(report: &Report) -> ReportSection {
+    ReportSection { kind: SectionKind::Claims, lines: report.claims.iter().map(claim).collect() }
 }
 
 fn claim(claim: &ClaimReport) -> Line {
@@ -47,14 +47,14 @@ fn tone(verdict: Verdict) -> Tone {
 }
 
 /// Every finding of a claim, a section each.
-pub(super) fn findings(claim: &ClaimReport) -> impl Iterator<Item = Section> {
+pub(super) fn findings(claim: &ClaimReport) -> impl Iterator<Item = ReportSection> {
     claim.findings.iter().map(|finding| {
         let at = finding.machine.as_ref().map(|machine| format!(" on {machine}")).unwrap_or_default();
         let claim = format!(" {} ", claim.claim);
         let mut lines = vec![line!(2, weight(finding), claim, span(Tone::Dim, finding.code.word()), at)];
         lines.push(line!(4, finding.summary.as_str()));
         lines.extend(detail(finding));
-        Section { kind: Kind::Finding, lines }
+        ReportSection { kind: SectionKind::Finding, lines }
     })
 }
 

@@ -1,9 +1,10 @@
 //! What a report says, as a list of sections: plain sentences first, detail below. Whoever draws it decides how: the
-//! terminal's text is drawn in `report.rs`.
+//! terminal's text is drawn in `text.rs`.
 
 mod answer;
-mod host;
+mod appendix;
 mod restores;
+pub(crate) mod text;
 
 use redrill_model::Report;
 
@@ -74,7 +75,7 @@ impl IntoSpan for String {
 
 /// What a section is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SectionKind {
     /// What was drilled, and the answer in a sentence.
     Answer,
     /// One line a claim.
@@ -94,19 +95,19 @@ pub(crate) enum Kind {
 
 /// Lines that belong together.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Section {
-    pub(crate) kind: Kind,
+pub(crate) struct ReportSection {
+    pub(crate) kind: SectionKind,
     pub(crate) lines: Vec<Line>,
 }
 
 /// The whole report, in the order in which people read it.
-pub(crate) fn sections(report: &Report) -> Vec<Section> {
+pub(crate) fn sections(report: &Report) -> Vec<ReportSection> {
     let mut sections = vec![answer::answer(report), answer::claims(report)];
     sections.extend(report.claims.iter().flat_map(answer::findings));
     sections.extend(restores::sections(report));
-    sections.extend(report.machines.iter().filter_map(host::machine));
-    sections.extend(report.remarks.iter().map(|remark| host::note(remark)));
-    sections.extend([host::stages(report), host::place(report)]);
+    sections.extend(report.machines.iter().filter_map(appendix::machine));
+    sections.extend(report.remarks.iter().map(|remark| appendix::note(remark)));
+    sections.extend([appendix::stages(report), appendix::place(report)]);
     sections
 }
 
@@ -124,8 +125,18 @@ mod tests {
         }))
         .expect("a report");
         let sections = sections(&report);
-        let kinds: Vec<Kind> = sections.iter().map(|section| section.kind).collect();
-        assert_eq!(kinds, [Kind::Answer, Kind::Claims, Kind::Note, Kind::Note, Kind::Stages, Kind::Place]);
+        let kinds: Vec<SectionKind> = sections.iter().map(|section| section.kind).collect();
+        assert_eq!(
+            kinds,
+            [
+                SectionKind::Answer,
+                SectionKind::Claims,
+                SectionKind::Note,
+                SectionKind::Note,
+                SectionKind::Stages,
+                SectionKind::Place
+            ]
+        );
         let last = sections.last().and_then(|section| section.lines.last()).expect("a line");
         assert_eq!(last.spans, [span(Tone::Plain, "Repeat    redrill run web")]);
     }

@@ -2,14 +2,14 @@
 
 use redrill_model::{AcmeReport, LossOwner, LossReport, MailReport, Mutant, Report, RepositoryReport, RestoreReport};
 
-use super::{Kind, Line, Section, Tone, line, span};
-use crate::output::{seconds, stage_name};
+use super::{Line, ReportSection, SectionKind, Tone, line, span};
+use crate::output::seconds;
 
 /// Entries of a group of losses that are listed; all of them stand in `report.json`.
 const LISTED: usize = 12;
 
-pub(super) fn sections(report: &Report) -> Vec<Section> {
-    let mut sections: Vec<Section> = report.restores.iter().map(restore).collect();
+pub(super) fn sections(report: &Report) -> Vec<ReportSection> {
+    let mut sections: Vec<ReportSection> = report.restores.iter().map(restore).collect();
     sections.extend(report.losses.iter().map(losses));
     sections.extend(faults(&report.mutants));
     sections.extend(report.mail.as_ref().map(mail));
@@ -17,7 +17,7 @@ pub(super) fn sections(report: &Report) -> Vec<Section> {
     sections
 }
 
-fn restore(restored: &RestoreReport) -> Section {
+fn restore(restored: &RestoreReport) -> ReportSection {
     let head = format!(": {} into {}", restored.kind, restored.machine);
     let mut lines = vec![line!(0, span(Tone::Bold, &restored.backup), head)];
     if let Some(point) = &restored.point {
@@ -41,7 +41,7 @@ fn restore(restored: &RestoreReport) -> Section {
         };
         line!(2, "oracle      ", word, format!(" {}: {}", oracle.name, oracle.said))
     }));
-    Section { kind: Kind::Restore, lines }
+    ReportSection { kind: SectionKind::Restore, lines }
 }
 
 /// What came back, how old it is, how long it took, and what the last drill measured.
@@ -90,7 +90,7 @@ fn repository(repository: &RepositoryReport) -> Vec<Line> {
     lines
 }
 
-fn losses(losses: &LossReport) -> Section {
+fn losses(losses: &LossReport) -> ReportSection {
     let head = format!(": compared {} things with the machine that was backed up", losses.compared);
     let mut lines = vec![line!(0, span(Tone::Bold, &losses.machine), head)];
     if losses.groups.is_empty() {
@@ -111,7 +111,7 @@ fn losses(losses: &LossReport) -> Section {
         lines.extend(group.entries.iter().take(listed).map(|entry| line!(6, span(Tone::Dim, entry))));
         lines.extend(more(group.count.saturating_sub(listed), ""));
     }
-    Section { kind: Kind::Losses, lines }
+    ReportSection { kind: SectionKind::Losses, lines }
 }
 
 /// How many are not listed, and where they stand.
@@ -119,7 +119,7 @@ fn more(count: usize, place: &str) -> Option<Line> {
     (count > 0).then(|| line!(6, span(Tone::Dim, format!("and {count} more{place}"))))
 }
 
-fn faults(mutants: &[Mutant]) -> Option<Section> {
+fn faults(mutants: &[Mutant]) -> Option<ReportSection> {
     let planted: Vec<&Mutant> = mutants.iter().filter(|mutant| mutant.unknown.is_none()).collect();
     let killed = planted.iter().filter(|mutant| !mutant.killed_by.is_empty()).count();
     let mut lines = vec![line!(0, format!("{killed} of {} planted faults were noticed", planted.len()))];
@@ -134,11 +134,11 @@ fn faults(mutants: &[Mutant]) -> Option<Section> {
             (None, by) => lines.push(line!(2, span(Tone::Good, "noticed "), format!("{what}: {}", by.join(", ")))),
         }
     }
-    (!mutants.is_empty()).then_some(Section { kind: Kind::PlantedFaults, lines })
+    (!mutants.is_empty()).then_some(ReportSection { kind: SectionKind::PlantedFaults, lines })
 }
 
 /// That none came is said too: a restored copy that sends no mail is what one hopes for.
-fn mail(mail: &MailReport) -> Section {
+fn mail(mail: &MailReport) -> ReportSection {
     let names = mail.names.join(", ");
     let restored = match mail.restored {
         0 => String::new(),
@@ -163,11 +163,11 @@ fn mail(mail: &MailReport) -> Section {
         line!(6, span(Tone::Dim, text))
     }));
     lines.extend(more(mail.caught.saturating_sub(mail.messages.len().min(LISTED)), ": see mail.jsonl"));
-    Section { kind: Kind::Mail, lines }
+    ReportSection { kind: SectionKind::Mail, lines }
 }
 
 /// What these certificates do not show is said with them, and where there are none too.
-fn certificates(acme: &AcmeReport) -> Section {
+fn certificates(acme: &AcmeReport) -> ReportSection {
     let count = match acme.issued {
         0 => "none issued".to_owned(),
         count => format!("{count} issued"),
@@ -184,11 +184,11 @@ fn certificates(acme: &AcmeReport) -> Section {
         lines.push(line!(6, text));
     }
     lines.extend(acme.certificates.iter().take(LISTED).map(|certificate| {
-        let (machine, during) = (&certificate.machine, stage_name(certificate.during));
+        let (machine, during) = (&certificate.machine, certificate.during.name());
         line!(6, span(Tone::Dim, format!("{} for {machine}, during: {during}", certificate.names.join(", "))))
     }));
     lines.extend(more(acme.issued.saturating_sub(acme.certificates.len().min(LISTED)), ""));
-    Section { kind: Kind::Certificates, lines }
+    ReportSection { kind: SectionKind::Certificates, lines }
 }
 
 fn short(id: &str) -> &str {
@@ -215,10 +215,10 @@ mod tests {
     use redrill_model::{Certificate, LossGroup, OracleReport, Phase, PointReport, RepositoryReport};
 
     use super::*;
-    use crate::output::report::draw;
     use crate::output::style::PLAIN;
+    use crate::output::view::text::draw;
 
-    fn text(section: &Section) -> String {
+    fn text(section: &ReportSection) -> String {
         draw(section, PLAIN)
     }
 

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use redrill_machines::{Deadline, Exec, Machine};
+use redrill_machines::{Deadline, Exec, Machine, find_machine};
 use redrill_model::{
     Backup, Code, Finding, Found, LastTime, LossReport, Mutant, Origin, Phase, Report, RepositoryReport, RestoreReport,
     Severity, is_below,
@@ -30,7 +30,7 @@ use crate::deploy::controller::Controller;
 use crate::problem::Problem;
 pub(crate) use mid_deploy::Between;
 pub(crate) use mutate::Mutation;
-use oracle::{Judged, Known};
+use oracle::{Judgement, KnownData};
 pub(crate) use redeploy::{look_after, look_before};
 pub(crate) use remote::Fetched;
 use repository::{Contents, Source};
@@ -58,7 +58,7 @@ pub(crate) struct Restores {
     /// Planted faults.
     pub(crate) mutants: Vec<Mutant>,
     /// Made in this drill, by backup.
-    pub(crate) made: BTreeMap<String, round_trip::Made>,
+    pub(crate) made: BTreeMap<String, round_trip::MadeBackup>,
     /// Fetched from backup hosts, by backup.
     pub(crate) fetched: BTreeMap<String, Fetched>,
     /// All tables of a machine when its backup was made, and every path of its packages.
@@ -179,11 +179,6 @@ impl<M: Machine> Restorer<'_, M> {
         Done { restored, fetched }
     }
 
-    fn machine(&self, name: &str) -> Result<&M, Problem> {
-        let machine = self.machines.iter().find(|machine| machine.name() == name);
-        machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
-    }
-
     async fn one(&self, backup: &Backup, given: Given<'_>) -> Restored {
         let mut report = RestoreReport {
             backup: backup.name.clone(),
@@ -193,7 +188,7 @@ impl<M: Machine> Restorer<'_, M> {
             ..RestoreReport::default()
         };
         report.last = given.last.and_then(|last| last_time(last, &backup.name));
-        let mut judged = Judged::default();
+        let mut judged = Judgement::default();
         if let Err(fault) = self.through(backup, given, (&mut report, &mut judged)).await {
             judged.faults.push(fault);
         }
@@ -207,9 +202,9 @@ impl<M: Machine> Restorer<'_, M> {
         &self,
         backup: &Backup,
         given: Given<'_>,
-        (report, judged): (&mut RestoreReport, &mut Judged),
+        (report, judged): (&mut RestoreReport, &mut Judgement),
     ) -> Result<(), Problem> {
-        let (context, machine) = (self.context, self.machine(&backup.machine)?);
+        let (context, machine) = (self.context, machine_of(self.machines, backup)?);
         let source = self.opened(backup, given, report).await?;
         let before = read(&source).await?;
         if given.fetched.is_none() {
@@ -257,13 +252,13 @@ impl<M: Machine> Restorer<'_, M> {
         backup: &Backup,
         (machine, found): (&M, &Manifest),
         last: Option<&Report>,
-        judged: &mut Judged,
+        judged: &mut Judgement,
     ) {
         let last = last.and_then(|last| found_last(last, &backup.name));
         let made = self.restores.made.get(&backup.name).map(|made| &made.manifest);
         let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&self.context.file(path)));
         let ephemeral = &self.context.scenario().ephemeral;
-        let known = Known { manifest: manifest.as_ref(), made, last, ephemeral };
+        let known = KnownData { manifest: manifest.as_ref(), made, last, ephemeral };
         let early = std::mem::take(&mut judged.faults);
         *judged = oracle::judge(backup, &known, found);
         judged.faults.splice(0..0, early);
@@ -318,6 +313,12 @@ impl<M: Machine> Restorer<'_, M> {
     }
 }
 
+/// The machine of a backup.
+fn machine_of<'a, M: Machine>(machines: &'a [M], backup: &Backup) -> Result<&'a M, Problem> {
+    let missing = || Problem::new(Code::MachineLost, "its machine is not there");
+    find_machine(machines, &backup.machine).ok_or_else(missing)
+}
+
 /// What a restore that ended well said of trouble.
 fn spoke(said: &str, harmless: &[String]) -> Option<Problem> {
     let lines = faults::trouble(said, harmless);
@@ -355,9 +356,9 @@ async fn load<M: Machine>(
         let text = format!("the target was not empty: {} things were there before the restore", data.len());
         return Err(Problem::new(Code::NotEmpty, text).with(&data.join("\n")));
     }
-    let (source, at) = (session.source, backup.at.as_str());
+    let source = session.source;
     let began = Instant::now();
-    let presented = repository::present(machine, source, (&backup.name, at, backup.view), &session.deadline).await;
+    let presented = repository::present(machine, source, backup, &session.deadline).await;
     session.took("fetch", began);
     let loaded = match presented {
         Ok(()) => kinds::restore(session, controller).await,

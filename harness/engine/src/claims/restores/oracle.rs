@@ -19,14 +19,14 @@ const ASKING: Duration = Duration::from_secs(60);
 
 /// Answers, and what follows from them.
 #[derive(Debug, Default)]
-pub(crate) struct Judged {
+pub(crate) struct Judgement {
     pub(crate) oracles: Vec<OracleReport>,
     pub(crate) faults: Vec<Problem>,
     /// Age of the newest record, in seconds.
     pub(crate) age: Option<f64>,
 }
 
-impl Judged {
+impl Judgement {
     fn answer(&mut self, name: impl Into<String>, said: impl Into<String>, fault: Option<Problem>) {
         let holds = match &fault {
             None => Some(true),
@@ -35,6 +35,40 @@ impl Judged {
         };
         self.oracles.push(OracleReport { name: name.into(), holds, said: said.into() });
         self.faults.extend(fault);
+    }
+
+    /// Adds what `found` says of the manifest of this name.
+    fn compare(&mut self, name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Ephemeral]) {
+        if wanted.paths.is_empty() && wanted.tables.is_empty() {
+            let text = format!("the {name} holds nothing to compare with");
+            return self.answer(name, &text, Some(Problem::new(Code::EmptyManifest, text.clone())));
+        }
+        let all = wanted.compare(found, |subject| ephemeral.iter().any(|declared| declared.covers(subject)));
+        let (extra, mut lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
+        // What is missing comes first: a restore may have given every file another mode.
+        lost.sort_by_key(|d| {
+            (
+                found.paths.contains_key(&d.subject) || found.tables.contains_key(&d.subject),
+                !d.what.contains("content is"),
+            )
+        });
+        let count = wanted.paths.len() + wanted.tables.len();
+        let lines = |list: &[redrill_state::Disagreement]| {
+            let mut lines: Vec<String> = list.iter().take(SHOWN).map(|d| format!("{} {}", d.subject, d.what)).collect();
+            lines.extend((list.len() > SHOWN).then(|| format!("and {} more", list.len() - SHOWN)));
+            lines
+        };
+        if !extra.is_empty() {
+            let text = format!("{} paths or tables are there that the {name} does not know", extra.len());
+            self.faults.push(Problem { evidence: lines(&extra), ..Problem::new(Code::DataExtra, text) });
+        }
+        let whole = format!("all {count} paths and tables are as they were");
+        if lost.is_empty() {
+            return self.answer(name, whole, None);
+        }
+        let text = format!("{} of {count} paths and tables are not as the {name} says", lost.len());
+        let fault = Problem { evidence: lines(&lost), ..Problem::new(Code::DataDiffers, &text) };
+        self.answer(name, text, Some(fault));
     }
 }
 
@@ -67,7 +101,7 @@ pub(crate) fn found(manifest: &Manifest) -> Found {
 }
 
 /// What is known of the data from elsewhere.
-pub(crate) struct Known<'a> {
+pub(crate) struct KnownData<'a> {
     /// The declared manifest, if there is one and it could be read.
     pub(crate) manifest: Option<&'a Result<Manifest, String>>,
     /// What was there when the backup was made in this drill.
@@ -79,10 +113,10 @@ pub(crate) struct Known<'a> {
 }
 
 /// All that needs nothing but what was found.
-pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Judged {
-    let mut judged = Judged::default();
+pub(crate) fn judge(backup: &Backup, known: &KnownData<'_>, found: &Manifest) -> Judgement {
+    let mut judged = Judgement::default();
     match known.manifest {
-        Some(Ok(wanted)) => compared("manifest", wanted, found, known.ephemeral, &mut judged),
+        Some(Ok(wanted)) => judged.compare("manifest", wanted, found, known.ephemeral),
         Some(Err(why)) => {
             judged.answer("manifest", why, Some(Problem::new(Code::NoManifest, format!("its manifest: {why}"))));
         }
@@ -92,7 +126,7 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
         // It has come this far: otherwise the restore would have failed.
         judged.answer("pg_verifybackup", "every file is as the backup's own manifest says", None);
     } else if let Some(made) = known.made {
-        compared(ROUND_TRIP, made, found, known.ephemeral, &mut judged);
+        judged.compare(ROUND_TRIP, made, found, known.ephemeral);
     }
     floors(backup, found, &mut judged);
     shrunk(backup, known.last, &super::oracle::found(found), &mut judged);
@@ -100,37 +134,7 @@ pub(crate) fn judge(backup: &Backup, known: &Known<'_>, found: &Manifest) -> Jud
     judged
 }
 
-fn compared(name: &str, wanted: &Manifest, found: &Manifest, ephemeral: &[Ephemeral], judged: &mut Judged) {
-    if wanted.paths.is_empty() && wanted.tables.is_empty() {
-        let text = format!("the {name} holds nothing to compare with");
-        return judged.answer(name, &text, Some(Problem::new(Code::EmptyManifest, text.clone())));
-    }
-    let all = wanted.compare(found, |subject| ephemeral.iter().any(|declared| declared.covers(subject)));
-    let (extra, mut lost): (Vec<_>, Vec<_>) = all.into_iter().partition(|disagreement| disagreement.extra);
-    // What is missing comes first: a restore may have given every file another mode.
-    lost.sort_by_key(|d| {
-        (found.paths.contains_key(&d.subject) || found.tables.contains_key(&d.subject), !d.what.contains("content is"))
-    });
-    let count = wanted.paths.len() + wanted.tables.len();
-    let lines = |list: &[redrill_state::Disagreement]| {
-        let mut lines: Vec<String> = list.iter().take(SHOWN).map(|d| format!("{} {}", d.subject, d.what)).collect();
-        lines.extend((list.len() > SHOWN).then(|| format!("and {} more", list.len() - SHOWN)));
-        lines
-    };
-    if !extra.is_empty() {
-        let text = format!("{} paths or tables are there that the {name} does not know", extra.len());
-        judged.faults.push(Problem { evidence: lines(&extra), ..Problem::new(Code::DataExtra, text) });
-    }
-    let whole = format!("all {count} paths and tables are as they were");
-    if lost.is_empty() {
-        return judged.answer(name, whole, None);
-    }
-    let text = format!("{} of {count} paths and tables are not as the {name} says", lost.len());
-    let fault = Problem { evidence: lines(&lost), ..Problem::new(Code::DataDiffers, &text) };
-    judged.answer(name, text, Some(fault));
-}
-
-fn floors(backup: &Backup, found: &Manifest, judged: &mut Judged) {
+fn floors(backup: &Backup, found: &Manifest, judged: &mut Judgement) {
     let oracle = &backup.oracle;
     for (table, floor) in &oracle.min_rows {
         let rows = found.tables.get(table).map(|table| table.rows);
@@ -149,7 +153,7 @@ fn floors(backup: &Backup, found: &Manifest, judged: &mut Judged) {
 }
 
 /// The last drill is no oracle: the first has none before it. A shrink is a finding all the same.
-fn shrunk(backup: &Backup, last: Option<&Found>, found: &Found, judged: &mut Judged) {
+fn shrunk(backup: &Backup, last: Option<&Found>, found: &Found, judged: &mut Judgement) {
     let (Some(limit), Some(last)) = (backup.oracle.max_shrink, last) else { return };
     let mut counts = vec![("files".to_owned(), last.files, found.files), ("bytes".to_owned(), last.bytes, found.bytes)];
     counts.extend(
@@ -167,7 +171,7 @@ fn shrunk(backup: &Backup, last: Option<&Found>, found: &Found, judged: &mut Jud
     }
 }
 
-fn aged(backup: &Backup, found: &Manifest, judged: &mut Judged) {
+fn aged(backup: &Backup, found: &Manifest, judged: &mut Judgement) {
     let age = found.newest().map(|newest| found.taken - newest);
     judged.age = age.map(|age| age.max(0) as f64);
     if let Some(ahead) = age.filter(|age| *age < -CLOCKS) {
@@ -208,7 +212,7 @@ pub(super) fn words(seconds: u64) -> String {
 }
 
 /// Canaries and queries: asked when the services run again.
-pub(crate) async fn ask<M: Machine>(backup: &Backup, machine: &M, deadline: &Deadline, judged: &mut Judged) {
+pub(crate) async fn ask<M: Machine>(backup: &Backup, machine: &M, deadline: &Deadline, judged: &mut Judgement) {
     if let Some(canary) = &backup.oracle.canary {
         let limit = deadline.child("the canary", ASKING);
         let (said, fault) = match machine.exec(&Exec(canary.run.clone()), b"", &limit).await {
@@ -312,12 +316,12 @@ mod tests {
         manifest
     }
 
-    fn codes(backup: &Backup, known: &Known<'_>, found: &Manifest) -> (Vec<Code>, Vec<Option<bool>>) {
+    fn codes(backup: &Backup, known: &KnownData<'_>, found: &Manifest) -> (Vec<Code>, Vec<Option<bool>>) {
         let judged = judge(backup, known, found);
         (judged.faults.iter().map(|f| f.code).collect(), judged.oracles.iter().map(|o| o.holds).collect())
     }
 
-    const NOTHING: Known<'static> = Known { manifest: None, made: None, last: None, ephemeral: &[] };
+    const NOTHING: KnownData<'static> = KnownData { manifest: None, made: None, last: None, ephemeral: &[] };
 
     #[test]
     fn floors_hold_or_fail() {
@@ -348,27 +352,27 @@ mod tests {
     fn a_manifest_is_compared_whole_and_must_be_one() {
         let backup = backup("[backup.oracle]\nmanifest = 'm'\n");
         let wanted = Ok(manifest(10, 0));
-        let known = Known { manifest: Some(&wanted), ..NOTHING };
+        let known = KnownData { manifest: Some(&wanted), ..NOTHING };
         assert_eq!(codes(&backup, &known, &manifest(10, 50)), (vec![], vec![Some(true)]));
         assert_eq!(codes(&backup, &known, &manifest(9, 0)), (vec![Code::DataDiffers], vec![Some(false)]));
         let unreadable = Err("no such file".to_owned());
         assert_eq!(
-            codes(&backup, &Known { manifest: Some(&unreadable), ..NOTHING }, &manifest(1, 0)),
+            codes(&backup, &KnownData { manifest: Some(&unreadable), ..NOTHING }, &manifest(1, 0)),
             (vec![Code::NoManifest], vec![None])
         );
         let empty = Ok(Manifest::default());
         assert_eq!(
-            codes(&backup, &Known { manifest: Some(&empty), ..NOTHING }, &manifest(1, 0)),
+            codes(&backup, &KnownData { manifest: Some(&empty), ..NOTHING }, &manifest(1, 0)),
             (vec![Code::EmptyManifest,], vec![None])
         );
         let made = manifest(10, 0);
         assert_eq!(
-            codes(&self::backup(""), &Known { made: Some(&made), ..NOTHING }, &manifest(3, 0)).0,
+            codes(&self::backup(""), &KnownData { made: Some(&made), ..NOTHING }, &manifest(3, 0)).0,
             [Code::DataDiffers]
         );
         let ephemeral = [Ephemeral { path: "/d".into(), reason: "r".into() }];
         let lost = Manifest { paths: Default::default(), ..manifest(10, 0) };
-        let known = Known { made: Some(&made), ephemeral: &ephemeral, ..NOTHING };
+        let known = KnownData { made: Some(&made), ephemeral: &ephemeral, ..NOTHING };
         assert_eq!(codes(&self::backup(""), &known, &lost), (vec![], vec![Some(true)]));
     }
 
@@ -376,7 +380,7 @@ mod tests {
     fn a_shrink_since_the_last_drill_is_a_finding() {
         let backup = backup("[backup.oracle]\nmin-files = 1\nmax-shrink = '10%'\n");
         let last = found(&manifest(100, 0));
-        let known = Known { last: Some(&last), ..NOTHING };
+        let known = KnownData { last: Some(&last), ..NOTHING };
         assert_eq!(codes(&backup, &known, &manifest(90, 0)).0, []);
         assert_eq!(codes(&backup, &known, &manifest(89, 0)).0, [Code::Shrunk]);
         assert_eq!(codes(&backup, &NOTHING, &manifest(1, 0)).0, [], "nothing to compare with");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use redrill_machines::{Deadline, Exec, Machine, MachineError};
-use redrill_model::View;
+use redrill_model::{Backup, View};
 
 /// Where the copies lie in a machine; left out of every comparison.
 pub(crate) const COPIES: &str = "/var/lib/redrill-restore";
@@ -57,7 +57,7 @@ impl Source {
     }
 
     /// The same as a tar stream in pieces, each an archive of its own but for the middles of large files.
-    fn each(&self, mut send: impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
+    fn each(&self, mut send: impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
         let mut packer = Packer::default();
         match self {
             Self::Tree(root) => {
@@ -96,7 +96,7 @@ impl Source {
 }
 
 /// What is sent to a machine at once.
-enum Part {
+enum Piece {
     /// An archive to be unpacked.
     Archive(Vec<u8>),
     /// More of this file.
@@ -121,7 +121,7 @@ impl Packer {
         path: &Path,
         mut header: tar::Header,
         content: &mut impl Read,
-        send: &mut impl FnMut(Part) -> io::Result<()>,
+        send: &mut impl FnMut(Piece) -> io::Result<()>,
     ) -> io::Result<()> {
         let (size, modified) = (header.size()?, header.mtime()?);
         let first = size.min(PIECE);
@@ -145,9 +145,9 @@ impl Packer {
                 return Err(io::Error::other(format!("`{}` changed while it was read", path.display())));
             }
             left -= bytes.len() as u64;
-            send(Part::More(path.to_owned(), bytes))?;
+            send(Piece::More(path.to_owned(), bytes))?;
         }
-        if size > first { send(Part::Whole(path.to_owned(), modified)) } else { Ok(()) }
+        if size > first { send(Piece::Whole(path.to_owned(), modified)) } else { Ok(()) }
     }
 
     fn other(
@@ -155,7 +155,7 @@ impl Packer {
         path: &Path,
         mut header: tar::Header,
         link: Option<&Path>,
-        send: &mut impl FnMut(Part) -> io::Result<()>,
+        send: &mut impl FnMut(Piece) -> io::Result<()>,
     ) -> io::Result<()> {
         header.set_size(0);
         match link {
@@ -166,16 +166,16 @@ impl Packer {
     }
 
     /// Sends what is packed, if it is larger than this.
-    fn flush(&mut self, over: u64, send: &mut impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
+    fn flush(&mut self, over: u64, send: &mut impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
         if self.archive.as_ref().is_some_and(|archive| archive.get_ref().len() as u64 >= over)
             && let Some(archive) = self.archive.take()
         {
-            send(Part::Archive(archive.into_inner()?))?;
+            send(Piece::Archive(archive.into_inner()?))?;
         }
         Ok(())
     }
 
-    fn finish(mut self, send: &mut impl FnMut(Part) -> io::Result<()>) -> io::Result<()> {
+    fn finish(mut self, send: &mut impl FnMut(Piece) -> io::Result<()>) -> io::Result<()> {
         self.flush(0, send)
     }
 }
@@ -263,17 +263,17 @@ fn told(hasher: &mut blake3::Hasher, name: &str, content: Option<blake3::Hash>) 
     hasher.update(content.as_ref().map_or(&[][..], |hash| hash.as_bytes().as_slice()));
 }
 
-/// Copies the repository into the machine and mounts it at `at`. Ends with everything there, or with an error.
+/// Copies the repository into the machine and mounts it where the backup wants it. Ends with everything there, or with an error.
 pub(crate) async fn present<M: Machine>(
     machine: &M,
     source: &Source,
-    (name, at, view): (&str, &str, View),
+    backup: &Backup,
     deadline: &Deadline,
 ) -> Result<(), MachineError> {
-    let copy = format!("{COPIES}/{name}");
+    let (copy, at) = (format!("{COPIES}/{}", backup.name), backup.at.as_str());
     shell(machine, "rm -rf \"$1\" && mkdir -p \"$1\" \"$2\"", &[&copy, at], deadline).await?;
     unpack(machine, source, &copy, deadline).await?;
-    let mount = match view {
+    let mount = match backup.view {
         View::ReadOnly => "mount --bind \"$1\" \"$2\" && mount -o remount,bind,ro \"$2\"",
         View::Copy => "mount --bind \"$1\" \"$2\"",
     };
@@ -307,12 +307,12 @@ pub(crate) async fn unpack<M: Machine>(
     while let Some(part) = parts.recv().await {
         let limit = deadline.child("a piece of the repository", SENDING);
         let (words, bytes) = match part {
-            Part::Archive(bytes) => (Exec::new(["tar", "-x", "-p", "--numeric-owner", "-C", into]), bytes),
-            Part::More(path, bytes) => {
+            Piece::Archive(bytes) => (Exec::new(["tar", "-x", "-p", "--numeric-owner", "-C", into]), bytes),
+            Piece::More(path, bytes) => {
                 let path = format!("{into}/{}", path.display());
                 (Exec::new(["sh", "-c", "cat >> \"$1\"", "sh", &path]), bytes)
             }
-            Part::Whole(path, modified) => {
+            Piece::Whole(path, modified) => {
                 let (path, time) = (format!("{into}/{}", path.display()), format!("@{modified}"));
                 (Exec::new(["touch", "-m", "-d", &time, "--", &path]), Vec::new())
             }

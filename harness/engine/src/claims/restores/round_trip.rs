@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use redrill_machines::{Deadline, Exec, Machine, Output};
-use redrill_model::{Backup, Code, Moment, Origin, Run, Site, Target};
+use redrill_machines::{Deadline, Exec, Machine, Output, find_machine};
+use redrill_model::{Backup, Code, Moment, Origin, RepoCommand, Site, Target};
 use redrill_state::Manifest;
 
-use super::Restores;
 use super::loss::{self, Lives};
 use super::oracle;
 use super::repository::Source;
+use super::{Restores, machine_of};
 use crate::captures::{Captures, TakeError};
 use crate::context::Context;
 use crate::deploy::controller::Controller;
@@ -37,7 +37,7 @@ const ACCOUNTS: &str = "command -v psql >/dev/null && runuser -u postgres -- psq
 
 /// A backup that was made in this drill.
 #[derive(Debug)]
-pub(crate) struct Made {
+pub(crate) struct MadeBackup {
     pub(super) source: Source,
     /// What was in the targets when the job had run.
     pub(super) manifest: Manifest,
@@ -64,7 +64,7 @@ pub(crate) struct Jobs<'a> {
 #[derive(Debug, Default)]
 pub(crate) struct BackedUp {
     /// By backup.
-    made: BTreeMap<String, Made>,
+    made: BTreeMap<String, MadeBackup>,
     /// By machine.
     lived: BTreeMap<String, Lived>,
 }
@@ -72,12 +72,12 @@ pub(crate) struct BackedUp {
 impl BackedUp {
     /// A note.
     pub(crate) fn note(&self) -> String {
-        let size = |made: &Made| std::fs::metadata(made.source.path()).map(|metadata| metadata.len());
+        let size = |made: &MadeBackup| std::fs::metadata(made.source.path()).map(|metadata| metadata.len());
         let bytes: u64 = self.made.values().filter_map(|made| size(made).ok()).sum();
         format!("{} backups made, {} KiB", self.made.len(), bytes / 1024)
     }
 
-    pub(super) fn into_parts(self) -> (BTreeMap<String, Made>, BTreeMap<String, Lived>) {
+    pub(super) fn into_parts(self) -> (BTreeMap<String, MadeBackup>, BTreeMap<String, Lived>) {
         (self.made, self.lived)
     }
 }
@@ -91,13 +91,13 @@ impl Jobs<'_> {
         for backup in &backups {
             if let Origin::Made { seed: Some(seed), .. } = &backup.origin {
                 self.context.tell(&format!("filling the service of `{}`", backup.name));
-                let machine = of(machines, backup).map_err(named(&backup.name))?;
+                let machine = machine_of(machines, backup).map_err(named(&backup.name))?;
                 self.run(machine, seed, (Code::SeedFailed, "the seed")).await.map_err(named(&backup.name))?;
             }
         }
         for backup in &backups {
             self.context.tell(&format!("running the backup job of `{}`", backup.name));
-            let machine = of(machines, backup).map_err(named(&backup.name))?;
+            let machine = machine_of(machines, backup).map_err(named(&backup.name))?;
             let made = self.made(machine, backup).await.map_err(named(&backup.name))?;
             done.made.insert(backup.name.clone(), made);
         }
@@ -109,7 +109,7 @@ impl Jobs<'_> {
     }
 
     /// Runs the job; what was backed up is looked at.
-    async fn made<M: Machine>(&self, machine: &M, backup: &Backup) -> Result<Made, Problem> {
+    async fn made<M: Machine>(&self, machine: &M, backup: &Backup) -> Result<MadeBackup, Problem> {
         let source = self.back_up(machine, backup, "repository.tar").await?;
         let limit = self.deadline.child("looking at what was backed up", JOB);
         let manifest = oracle::look(machine, &super::targets(backup), &limit).await?;
@@ -117,7 +117,7 @@ impl Jobs<'_> {
             let text = "there was nothing to back up: the seed left the targets empty";
             return Err(Problem::new(Code::NothingSeeded, text));
         }
-        Ok(Made { source, manifest })
+        Ok(MadeBackup { source, manifest })
     }
 
     /// Runs the job of a backup; what it leaves goes to the host, with its owners, into `file` of the backup's directory.
@@ -137,7 +137,7 @@ impl Jobs<'_> {
         fetch(machine, leaves, &dir.join(file), &limit).await
     }
 
-    async fn run<M: Machine>(&self, machine: &M, run: &Run, (code, what): (Code, &str)) -> Result<(), Problem> {
+    async fn run<M: Machine>(&self, machine: &M, run: &RepoCommand, (code, what): (Code, &str)) -> Result<(), Problem> {
         let limit = self.deadline.child(what, JOB);
         let output: Output = match run.on {
             Site::Machine => {
@@ -167,11 +167,6 @@ impl Jobs<'_> {
 fn named(name: &str) -> impl FnOnce(Problem) -> Problem {
     let name = name.to_owned();
     move |problem| Problem { text: format!("backup `{name}`: {}", problem.text), ..problem }
-}
-
-fn of<'a, M: Machine>(machines: &'a [M], backup: &Backup) -> Result<&'a M, Problem> {
-    let machine = machines.iter().find(|machine| machine.name() == backup.machine);
-    machine.ok_or_else(|| Problem::new(Code::MachineLost, "its machine is not there"))
 }
 
 /// What a job left at `leaves`, as an archive.
@@ -217,8 +212,7 @@ pub(crate) async fn losses<M: Machine>(
     let names: BTreeSet<&str> = made.map(|backup| backup.machine.as_str()).collect();
     for name in names {
         let missing = || Problem::new(Code::NoLossReport, format!("`{name}` was not captured in both of its lives"));
-        let machine = machines.iter().find(|machine| machine.name() == name);
-        let report = match (machine, restores.lived.get(name)) {
+        let report = match (find_machine(machines, name), restores.lived.get(name)) {
             (Some(machine), Some(lived)) => of_machine((context, captures), machine, lived, deadline).await,
             _ => Err(missing()),
         };

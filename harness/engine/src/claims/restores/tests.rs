@@ -34,8 +34,16 @@ async fn machine(before: &[&str], after: &[&str], script: Output) -> (FakeMachin
     (booted.expect("boots"), fake)
 }
 
-/// What comes of a restore, and what was run in the machine.
-async fn restored(before: &[&str], after: &[&str], script: Output) -> (Result<Manifest, Problem>, Vec<String>, String) {
+/// What came of a restore.
+struct RestoreRun {
+    loaded: Result<Manifest, Problem>,
+    /// What was run in the machine.
+    log: Vec<String>,
+    /// What the commands said.
+    said: String,
+}
+
+async fn restored(before: &[&str], after: &[&str], script: Output) -> RestoreRun {
     let (machine, fake) = machine(before, after, script).await;
     let scenario = Scenario::parse(SCENARIO).expect("valid");
     let name = format!("redrill-restore-{}-{:?}", std::process::id(), std::thread::current().id());
@@ -62,7 +70,7 @@ async fn restored(before: &[&str], after: &[&str], script: Output) -> (Result<Ma
     let said = session.said.clone();
     std::fs::remove_dir_all(&directory).expect("cleaned up");
     let log = fake.log.lock().expect("no panic").clone();
-    (loaded, log, said)
+    RestoreRun { loaded, log, said }
 }
 
 fn position(log: &[String], part: &str) -> Option<usize> {
@@ -71,7 +79,7 @@ fn position(log: &[String], part: &str) -> Option<usize> {
 
 #[tokio::test]
 async fn a_restore_stops_presents_fills_looks_and_starts_in_this_order() {
-    let (loaded, log, _) = restored(&["/d/config"], &["/d/config", "/d/a"], Output::default()).await;
+    let RestoreRun { loaded, log, .. } = restored(&["/d/config"], &["/d/config", "/d/a"], Output::default()).await;
     assert_eq!(loaded.map(|manifest| manifest.paths.len()), Ok(2));
     let steps = ["stop notes", "manifest", "remount,bind,ro", "restore-notes", "umount", "start notes"];
     let places: Vec<_> = steps.iter().map(|step| position(&log, step)).collect();
@@ -80,7 +88,7 @@ async fn a_restore_stops_presents_fills_looks_and_starts_in_this_order() {
 
 #[tokio::test]
 async fn a_target_in_use_is_never_restored_into() {
-    let (loaded, log, _) = restored(&["/d/config", "/d/old"], &["/d/old"], Output::default()).await;
+    let RestoreRun { loaded, log, .. } = restored(&["/d/config", "/d/old"], &["/d/old"], Output::default()).await;
     let fault = loaded.expect_err("refused");
     assert_eq!((fault.code, fault.severity()), (Code::NotEmpty, Severity::Unknown));
     assert_eq!(fault.evidence, ["/d/old"], "what the deploy makes there is no sign of use");
@@ -89,7 +97,7 @@ async fn a_target_in_use_is_never_restored_into() {
 
 #[tokio::test]
 async fn exit_status_0_with_nothing_restored_is_no_proof() {
-    let (loaded, log, _) = restored(&[], &["/d/config"], Output::default()).await;
+    let RestoreRun { loaded, log, .. } = restored(&[], &["/d/config"], Output::default()).await;
     assert_eq!(loaded.map_err(|fault| (fault.code, fault.severity())), Err((Code::EmptyRestore, Severity::Unknown)));
     assert_eq!(position(&log, "start notes"), None, "a service is not started over nothing");
 }
@@ -97,7 +105,7 @@ async fn exit_status_0_with_nothing_restored_is_no_proof() {
 #[tokio::test]
 async fn a_failed_restore_leaves_neither_copy_nor_secret() {
     let script = Output { status: 1, stderr: "no such table".into(), ..Output::default() };
-    let (loaded, log, said) = restored(&[], &["/d/a"], script).await;
+    let RestoreRun { loaded, log, said } = restored(&[], &["/d/a"], script).await;
     assert_eq!(loaded.map_err(|fault| fault.code), Err(Code::RestoreFailed));
     assert!(position(&log, "umount") > position(&log, "restore-notes"), "{log:?}");
     assert!(log.last().is_some_and(|line| line.contains("/run/redrill-restore")), "{log:?}");

@@ -21,11 +21,11 @@ use crate::services::Services;
 /// One cut, and what came of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Cut {
-    pub(crate) place: Place,
-    pub(crate) after: After,
+    pub(crate) place: CutPlace,
+    pub(crate) after: NextDeploy,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for CutPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Boundary { number, name, .. } = &self.boundary;
         match self.within {
@@ -37,7 +37,7 @@ impl fmt::Display for Place {
 
 /// What was there after the next whole deploy.
 #[derive(Debug, Clone)]
-pub(crate) enum After {
+pub(crate) enum NextDeploy {
     /// By machine: what the cut left.
     Looked(BTreeMap<String, Vec<Observation>>),
     /// The next deploy failed.
@@ -58,7 +58,7 @@ pub(crate) struct Cuts {
 
 /// Where a deploy is cut off.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Place {
+pub(crate) struct CutPlace {
     /// The operation before which, or within which.
     pub(crate) boundary: Boundary,
     /// Within it, after so long.
@@ -70,11 +70,16 @@ const LONG: Duration = Duration::from_secs(4);
 
 /// Those before operations that depend on a change come first: there a restart gets lost. Before the first operation
 /// there is nothing to cut off. Long operations are cut off half way too: `took` tells how long one worked.
-pub(crate) fn choose(boundaries: &[Boundary], took: impl Fn(&Boundary) -> Duration, most: Option<usize>) -> Vec<Place> {
+pub(crate) fn choose(
+    boundaries: &[Boundary],
+    took: impl Fn(&Boundary) -> Duration,
+    most: Option<usize>,
+) -> Vec<CutPlace> {
     let before = boundaries.iter().filter(|boundary| boundary.number > 1);
-    let mut chosen: Vec<Place> = before.map(|boundary| Place { boundary: boundary.clone(), within: None }).collect();
+    let mut chosen: Vec<CutPlace> =
+        before.map(|boundary| CutPlace { boundary: boundary.clone(), within: None }).collect();
     let long = boundaries.iter().filter(|boundary| took(boundary) > LONG);
-    chosen.extend(long.map(|boundary| Place { boundary: boundary.clone(), within: Some(took(boundary) / 2) }));
+    chosen.extend(long.map(|boundary| CutPlace { boundary: boundary.clone(), within: Some(took(boundary) / 2) }));
     chosen.sort_by_key(|place| (!place.boundary.depends, place.within.is_none(), place.boundary.number));
     chosen.truncate(most.unwrap_or(usize::MAX));
     chosen
@@ -145,8 +150,8 @@ impl<B: Backend> Cutting<'_, B> {
         Ok(ran.deployed)
     }
 
-    async fn cut(&mut self, place: &Place, reference: &Taken) -> Result<After, Problem> {
-        let Place { boundary, within } = place;
+    async fn cut(&mut self, place: &CutPlace, reference: &Taken) -> Result<NextDeploy, Problem> {
+        let CutPlace { boundary, within } = place;
         let name = format!("cut-{}{}", if within.is_some() { "in-" } else { "" }, boundary.number);
         self.clean_machines(&name).await?;
         let was_cut = match within {
@@ -157,11 +162,11 @@ impl<B: Backend> Cutting<'_, B> {
             Some(long) => self.deployer().deploy_into(&boundary.name, *long).await?,
         };
         if !was_cut {
-            return Ok(After::NotCut);
+            return Ok(NextDeploy::NotCut);
         }
         let second = self.deploy().await?;
         if second.ended != Ended::Well {
-            return Ok(After::Stuck(second.ended));
+            return Ok(NextDeploy::Stuck(second.ended));
         }
         let resumed = self.take(&name).await?;
         let mut looked = BTreeMap::new();
@@ -176,7 +181,7 @@ impl<B: Backend> Cutting<'_, B> {
                 looked.insert(machine.clone(), resume(&captures));
             }
         }
-        Ok(After::Looked(looked))
+        Ok(NextDeploy::Looked(looked))
     }
 
     /// New machines in place of those that there are.

@@ -3,5 +3,5 @@
 mod cuts;
 mod verdict;
 
-pub(crate) use cuts::{After, Cut, Cuts, Cutting};
+pub(crate) use cuts::{Cut, Cuts, Cutting, NextDeploy};
 pub(super) use verdict::verdict;

@@ -2,7 +2,7 @@
 
 use redrill_model::{Claim, Code, Finding, OperationRef};
 
-use crate::claims::resumes::{After, Cut, Cuts};
+use crate::claims::resumes::{Cut, Cuts, NextDeploy};
 use crate::claims::{Counted, code_of, not_reached};
 use crate::deploy::tools::{Boundary, Ended};
 use crate::facts::Facts;
@@ -18,7 +18,7 @@ pub(in crate::claims) fn verdict(facts: &Facts) -> Counted {
         }
         findings.push(finding);
     }
-    let looked = cuts.done.iter().filter(|cut| !matches!(cut.after, After::NotCut)).count();
+    let looked = cuts.done.iter().filter(|cut| !matches!(cut.after, NextDeploy::NotCut)).count();
     ((looked, cuts.wanted, "cuts"), findings)
 }
 
@@ -32,14 +32,14 @@ fn of_cut(cut: &Cut) -> Vec<Finding> {
         finding
     };
     match after {
-        After::NotCut => {
+        NextDeploy::NotCut => {
             let text = format!("the deploy could not be cut off {place}");
             vec![with(Finding::new(Code::NotProven, &boundary.name, text))]
         }
-        After::Stuck(Ended::Unclear(why)) => {
+        NextDeploy::Stuck(Ended::Unclear(why)) => {
             vec![with(Finding::new(Code::NotProven, &boundary.name, why))]
         }
-        After::Stuck(ended) => {
+        NextDeploy::Stuck(ended) => {
             let text = format!("after a cut {place}, the next deploy fails");
             let mut finding = with(Finding::new(Code::Stuck, &boundary.name, text));
             if let Ended::Failed { operation: Some(failed), host, evidence } = ended {
@@ -49,7 +49,7 @@ fn of_cut(cut: &Cut) -> Vec<Finding> {
             }
             vec![finding]
         }
-        After::Looked(machines) => machines
+        NextDeploy::Looked(machines) => machines
             .iter()
             .flat_map(|(machine, observations)| observations.iter().map(move |observation| (machine, observation)))
             .map(|(machine, observation)| {

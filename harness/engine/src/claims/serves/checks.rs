@@ -6,7 +6,7 @@ mod inside;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE, Reach};
+use redrill_machines::{Deadline, Exec, Machine, MachineError, PROBE, Reach, find_machine};
 use redrill_model::{Check, CheckKind, Expect, From, TcpCheck};
 
 /// What one try showed.
@@ -52,7 +52,7 @@ impl<M: Machine> Place<'_, M> {
     /// The neighbour of this name, and the machine's address in their network.
     fn neighbour(&self, name: &str) -> Result<(&M, String), MachineError> {
         let unable = |what: &str| MachineError::Unable { machine: name.to_owned(), what: what.to_owned() };
-        let neighbour = self.machines.iter().find(|machine| machine.name() == name);
+        let neighbour = find_machine(self.machines, name);
         let address = self.machine.lan_address().ok_or_else(|| unable("there is no private network"))?;
         Ok((neighbour.ok_or_else(|| unable("there is no such machine"))?, address.to_string()))
     }

@@ -17,7 +17,7 @@ use super::ControllerError;
 use crate::loaded::Loaded;
 use crate::scenario_error::ScenarioError;
 use git::{must, run, text};
-use source::Source;
+use source::GitSource;
 
 /// For the comparison of a work tree with its index: large ones over a slow network take a minute.
 const STATUS_LIMIT: Duration = Duration::from_secs(2 * 60);
@@ -29,14 +29,15 @@ pub(super) async fn checkout(loaded: &Loaded, commit: &str, to: &Path) -> Result
     let repo = loaded.directory.join(&loaded.scenario.servers.path);
     let in_scenario = |key| move |error: ControllerError| error.at(loaded, &["servers", key]);
     let repo = repo.canonicalize().map_err(ControllerError::io("cannot find the servers repo"))?;
-    let source = Source::around(&repo, beside(to)).await.map_err(in_scenario("path"))?;
+    let source = GitSource::around(&repo, beside(to)).await.map_err(in_scenario("path"))?;
     let id = resolve(&source, &repo, commit).await.map_err(in_scenario("commit"))?;
     let inner = repo.strip_prefix(&source.top).unwrap_or(Path::new("")).to_owned();
     let mut log = source.git();
     log.args(["log", "-1", "--format=%s", &id]);
     let title = text(&must(run(log).await?, "git log")?);
     let mut uncommitted = source.uncommitted(&repo, STATUS_LIMIT).await.map_err(in_scenario("path"))?;
-    uncommitted.extend(take(&source, &id, &inner, to, 0).await.map_err(in_scenario("path"))?);
+    uncommitted
+        .extend(take(&source, Selection { id: &id, inner: &inner, depth: 0 }, to).await.map_err(in_scenario("path"))?);
     Ok(SourceReport { repo: repo.display().to_string(), commit: id, title, uncommitted })
 }
 
@@ -45,7 +46,7 @@ fn beside(to: &Path) -> &Path {
     to.parent().unwrap_or(Path::new("/"))
 }
 
-async fn resolve(source: &Source, repo: &Path, commit: &str) -> Result<String, ControllerError> {
+async fn resolve(source: &GitSource, repo: &Path, commit: &str) -> Result<String, ControllerError> {
     // As an argument it would end at the NUL, or not be taken at all.
     let sound = !commit.is_empty() && !commit.starts_with('-') && !commit.contains(char::is_control);
     if sound && let Some(id) = source.resolve(commit).await? {
@@ -56,7 +57,7 @@ async fn resolve(source: &Source, repo: &Path, commit: &str) -> Result<String, C
 }
 
 /// A work tree that was made, and the git directory that knows it.
-struct Tree<'a> {
+struct WorkTree<'a> {
     git_dir: PathBuf,
     work_tree: &'a Path,
     /// The index, where it is not the git directory's own.
@@ -65,7 +66,7 @@ struct Tree<'a> {
     inner: &'a Path,
 }
 
-impl Tree<'_> {
+impl WorkTree<'_> {
     fn git(&self) -> Command {
         let mut git = git::git(&self.git_dir);
         git.env("GIT_WORK_TREE", self.work_tree).current_dir(self.work_tree);
@@ -86,26 +87,36 @@ impl Tree<'_> {
     }
 }
 
-/// Lays what commit `id` holds in `inner` into `to`: `depth` submodules deep. Tells what is not committed in submodules.
-fn take<'a>(
-    source: &'a Source,
+/// What of a repository is checked out.
+#[derive(Clone, Copy)]
+struct Selection<'a> {
+    /// The commit.
     id: &'a str,
+    /// A directory in it; empty for all of it.
     inner: &'a Path,
-    to: &'a Path,
+    /// In how many repositories it is a submodule.
     depth: usize,
+}
+
+/// Lays what is wanted into `to`. Tells what is not committed in submodules.
+fn take<'a>(
+    source: &'a GitSource,
+    wanted: Selection<'a>,
+    to: &'a Path,
 ) -> Pin<Box<dyn Future<Output = Result<Vec<String>, ControllerError>> + Send + 'a>> {
+    let Selection { id, inner, .. } = wanted;
     Box::pin(async move {
         if inner.as_os_str().is_empty() {
             clone(source, id, to).await?;
-            let tree = Tree { git_dir: to.join(".git"), work_tree: to, index: None, inner };
+            let tree = WorkTree { git_dir: to.join(".git"), work_tree: to, index: None, inner };
             filters::look(source, &tree).await?;
-            return submodules::take_all(source, id, &tree, depth).await;
+            return submodules::take_all(source, wanted, &tree).await;
         }
         let place = tempfile::Builder::new().prefix(".export-").tempdir_in(beside(to));
         let place = place.map_err(ControllerError::io("cannot make the checkout"))?;
         let tree = export(source, id, inner, place.path()).await?;
         filters::look(source, &tree).await?;
-        let uncommitted = submodules::take_all(source, id, &tree, depth).await?;
+        let uncommitted = submodules::take_all(source, wanted, &tree).await?;
         std::fs::rename(place.path().join(inner), to).map_err(ControllerError::io("cannot make the checkout"))?;
         Ok(uncommitted)
     })
@@ -113,7 +124,7 @@ fn take<'a>(
 
 /// A clone holds the history that a deploy may ask git for. It is packed, not copied: a copy would be of whatever lies
 /// among the repo's objects. Nothing leads from it to the user's repo.
-async fn clone(source: &Source, id: &str, to: &Path) -> Result<(), ControllerError> {
+async fn clone(source: &GitSource, id: &str, to: &Path) -> Result<(), ControllerError> {
     let mut detach = source.git();
     detach.env("GIT_DIR", source.mirror()).args(["update-ref", "--no-deref", "HEAD", id]);
     must(run(detach).await?, "git update-ref")?;
@@ -134,7 +145,7 @@ async fn clone(source: &Source, id: &str, to: &Path) -> Result<(), ControllerErr
             return Err(ScenarioError::mismatch(message, "a whole repo: see git fsck; git fetch --refetch").into());
         }
     }
-    let here = Tree { git_dir: to.join(".git"), work_tree: to, index: None, inner: Path::new("") };
+    let here = WorkTree { git_dir: to.join(".git"), work_tree: to, index: None, inner: Path::new("") };
     let mut checkout = here.git();
     checkout.args(["checkout", "--quiet", "--detach", id]);
     must(run(checkout).await?, "git checkout")?;
@@ -144,9 +155,14 @@ async fn clone(source: &Source, id: &str, to: &Path) -> Result<(), ControllerErr
 }
 
 /// The files of a directory, below `to` as they lie in the repo.
-async fn export<'a>(source: &Source, id: &str, inner: &'a Path, to: &'a Path) -> Result<Tree<'a>, ControllerError> {
+async fn export<'a>(
+    source: &GitSource,
+    id: &str,
+    inner: &'a Path,
+    to: &'a Path,
+) -> Result<WorkTree<'a>, ControllerError> {
     let index = source.mirror().join("export-index");
-    let tree = Tree { git_dir: source.mirror().to_owned(), work_tree: to, index: Some(index), inner };
+    let tree = WorkTree { git_dir: source.mirror().to_owned(), work_tree: to, index: Some(index), inner };
     let mut read = tree.git();
     read.args(["read-tree", id]);
     must(run(read).await?, "git read-tree")?;
@@ -173,7 +189,7 @@ pub(crate) async fn changed(
     beside: &Path,
 ) -> Result<Vec<String>, ControllerError> {
     let repo = repo.canonicalize().map_err(ControllerError::io("cannot find the servers repo"))?;
-    let source = Source::around(&repo, beside).await?;
+    let source = GitSource::around(&repo, beside).await?;
     let since = resolve(&source, &repo, since).await?;
     let mut relative = std::ffi::OsString::from("--relative=");
     relative.push(repo.strip_prefix(&source.top).unwrap_or(Path::new("")));

@@ -74,7 +74,7 @@ pub(super) fn read(
 ) -> Result<Sources, ControllerError> {
     let root = checkout.canonicalize().map_err(ControllerError::io("cannot find the checkout"))?;
     let file = root.join(requirements);
-    let mut reader = Reader {
+    let mut reader = SourceReader {
         at: file.parent().unwrap_or(&root).to_owned(),
         root,
         variables,
@@ -90,11 +90,11 @@ pub(super) fn read(
         return Err(ScenarioError::mismatch(message, "a committed requirements file").into());
     }
     reader.file(&file)?;
-    let Reader { hasher, own, builds, editable, .. } = reader;
+    let SourceReader { hasher, own, builds, editable, .. } = reader;
     Ok(Sources { digest: hasher.finalize(), own, builds, editable })
 }
 
-struct Reader<'a> {
+struct SourceReader<'a> {
     root: PathBuf,
     /// Where pip runs: paths of projects start here, wherever the line stands.
     at: PathBuf,
@@ -108,24 +108,20 @@ struct Reader<'a> {
 }
 
 /// A line of a requirements file.
-struct Line<'a> {
+struct RequirementLine<'a> {
     file: &'a Path,
     text: &'a str,
     span: Range<usize>,
 }
 
-impl Line<'_> {
+impl RequirementLine<'_> {
     fn wrong(&self, message: impl Into<String>, expected: &str) -> ControllerError {
-        invalid(self.file, self.text, self.span.clone(), message.into(), expected)
+        let error = InputError::new(self.span.clone(), message, expected);
+        ScenarioError::Invalid { path: self.file.to_owned(), text: self.text.to_owned(), error }.into()
     }
 }
 
-fn invalid(file: &Path, text: &str, span: Range<usize>, message: String, expected: &str) -> ControllerError {
-    let error = InputError { span, message, expected: Some(expected.to_owned()) };
-    ScenarioError::Invalid { path: file.to_owned(), text: text.to_owned(), error }.into()
-}
-
-impl Reader<'_> {
+impl SourceReader<'_> {
     /// Lengths stand before contents: no two sources are written alike.
     fn add(&mut self, kind: &str, bytes: &[u8]) {
         for part in [kind.as_bytes(), bytes] {
@@ -203,19 +199,20 @@ impl Reader<'_> {
             Err(error) => {
                 let at = error.utf8_error().valid_up_to();
                 let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
-                let message = "this is no UTF-8".to_owned();
-                return Err(invalid(&told, &text, at..at + 1, message, "a requirements file in UTF-8"));
+                let line = RequirementLine { file: &told, text: &text, span: at..at + 1 };
+                return Err(line.wrong("this is no UTF-8", "a requirements file in UTF-8"));
             }
         };
         if let Some(at) = text.find(|c: char| c.is_control() && !"\t\r\n\u{c}".contains(c)) {
-            return Err(invalid(&told, &text, at..at + 1, "a control character stands here".into(), "plain text"));
+            let line = RequirementLine { file: &told, text: &text, span: at..at + 1 };
+            return Err(line.wrong("a control character stands here", "plain text"));
         }
         self.open.push(file.to_owned());
         for (span, line) in logical(text.trim_start_matches('\u{feff}')) {
             let cut = text.len() - text.trim_start_matches('\u{feff}').len();
             let span = span.start + cut..span.end + cut;
             let line = self.expanded(&line);
-            self.line(&line, &Line { file: &told, text: &text, span })?;
+            self.line(&line, &RequirementLine { file: &told, text: &text, span })?;
         }
         self.open.pop();
         Ok(())
@@ -246,7 +243,7 @@ impl Reader<'_> {
         out + rest
     }
 
-    fn line(&mut self, text: &str, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn line(&mut self, text: &str, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         if !text.starts_with('-') {
             let requirement = text.find(" --").map_or(text, |at| &text[..at]);
             let hashed = text.contains("--hash=") || text.contains("--hash ");
@@ -277,7 +274,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn included(&mut self, name: &str, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn included(&mut self, name: &str, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         if is_remote(name) {
             self.own.get_or_insert_with(|| format!("`{name}` may say something else tomorrow"));
             return Ok(());
@@ -293,7 +290,7 @@ impl Reader<'_> {
         self.file(&file)
     }
 
-    fn editable(&mut self, value: &str, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn editable(&mut self, value: &str, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         if is_remote(value) {
             return self.remote(value, false);
         }
@@ -303,7 +300,7 @@ impl Reader<'_> {
     }
 
     /// Where packages are looked for.
-    fn index(&mut self, value: &str, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn index(&mut self, value: &str, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         let here = self.open.last().and_then(|file| file.parent()).unwrap_or(&self.at).to_owned();
         if is_remote(value) || value.contains("://") && !value.starts_with("file:") {
             return Ok(());
@@ -312,7 +309,7 @@ impl Reader<'_> {
         self.content(&place, value, line)
     }
 
-    fn requirement(&mut self, text: &str, hashed: bool, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn requirement(&mut self, text: &str, hashed: bool, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         let named = text.split_once('@').filter(|(name, _)| is_name(name)).map(|(_, place)| place.trim());
         let place = named.unwrap_or(text);
         if is_remote(place) {
@@ -347,7 +344,7 @@ impl Reader<'_> {
     }
 
     /// A project or an archive in the checkout.
-    fn local(&mut self, value: &str, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn local(&mut self, value: &str, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         let without_extras = match value.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')) {
             Some((path, _)) => path.trim(),
             None => value,
@@ -363,7 +360,7 @@ impl Reader<'_> {
     }
 
     /// What a name in a requirements file leads to, which must be there and part of the checkout.
-    fn inside(&self, path: &Path, name: &str, line: &Line<'_>) -> Result<PathBuf, ControllerError> {
+    fn inside(&self, path: &Path, name: &str, line: &RequirementLine<'_>) -> Result<PathBuf, ControllerError> {
         let found = path.canonicalize();
         let found =
             found.map_err(|error| line.wrong(format!("`{name}` cannot be found: {error}"), "what is committed"))?;
@@ -375,7 +372,7 @@ impl Reader<'_> {
     }
 
     /// All of a file or a directory: names, modes, bytes, links.
-    fn content(&mut self, place: &Path, name: &str, line: &Line<'_>) -> Result<(), ControllerError> {
+    fn content(&mut self, place: &Path, name: &str, line: &RequirementLine<'_>) -> Result<(), ControllerError> {
         let mut seen = Vec::new();
         let read = self.tree(place, &mut seen);
         let failed = |error: io::Error| line.wrong(format!("`{name}` cannot be read: {error}"), "what is committed");

@@ -2,12 +2,12 @@
 //! environment variables, and a sandbox with no way to any host but the drill's machines.
 
 mod checkout;
+mod environment;
 mod environment_key;
 mod index;
 mod inventory;
 mod sandbox;
 mod ssh_home;
-mod surroundings;
 mod venv;
 mod ways;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use redrill_machines::process::Guard;
-use redrill_machines::{Address, Home, Machine, MachineError};
+use redrill_machines::{Address, Home, Machine, MachineError, find_machine};
 use redrill_model::{Claim, Deploy, Pass, SourceReport, Tool};
 use redrill_sandbox::{Cell, Unable};
 use thiserror::Error;
@@ -28,10 +28,10 @@ use crate::keys::{self, KeysError};
 use crate::loaded::Loaded;
 use crate::scenario_error::ScenarioError;
 pub(crate) use checkout::changed;
+use environment::ControllerEnvironment;
 pub(crate) use inventory::InventoryHost;
 use sandbox::Sandbox;
 pub(crate) use sandbox::{Sealed, ledgers, lost};
-use surroundings::Surroundings;
 use venv::Environment;
 use ways::{SSH, Ways};
 
@@ -95,9 +95,9 @@ impl From<KeysError> for ControllerError {
 #[derive(Debug)]
 pub(crate) struct Controller {
     /// Where it deploys from now.
-    here: Surroundings,
+    here: ControllerEnvironment,
     /// Where it deploys from first, and for the second time.
-    places: [Surroundings; 2],
+    places: [ControllerEnvironment; 2],
     /// Where it came from.
     pub(crate) source: SourceReport,
     /// What deploys it, and with which files.
@@ -122,6 +122,16 @@ pub(crate) struct Controller {
     addresses: Vec<Address>,
 }
 
+/// Where a controller is made.
+pub struct Workplace {
+    /// Its cache holds what outlives the run.
+    pub home: Home,
+    /// Whose run directory the controller lies in.
+    pub guard: Guard,
+    /// Is told what goes on.
+    pub progress: Progress,
+}
+
 /// What the inventory says of the real hosts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Production {
@@ -131,19 +141,14 @@ pub(crate) struct Production {
 
 impl Controller {
     /// Checks out, lays the keys beside, makes the tool's virtual environment, and reads the inventory.
-    pub(crate) async fn survey(
-        loaded: &Loaded,
-        home: &Home,
-        guard: &Guard,
-        run: &Path,
-        progress: &Progress,
-    ) -> Result<Self, ControllerError> {
-        let directory = run.join(DIRECTORY);
+    pub(crate) async fn survey(loaded: &Loaded, place: &Workplace) -> Result<Self, ControllerError> {
+        let guard = &place.guard;
+        let directory = guard.run().join(DIRECTORY);
         std::fs::create_dir_all(directory.join("home")).map_err(ControllerError::io("cannot make the controller"))?;
         let sandbox = Sandbox::open(guard, &directory).await.map_err(ControllerError::Unsealed)?;
-        let here = Surroundings::first(&directory);
+        let here = ControllerEnvironment::first(&directory);
         let source = checkout::checkout(loaded, &loaded.scenario.servers.commit, &here.servers).await?;
-        progress(&format!("checked out {} {}", &source.commit[..12], source.title));
+        (place.progress)(&format!("checked out {} {}", &source.commit[..12], source.title));
         if let Some(keys) = loaded.keys() {
             // One for the deploy, which may change it; one by which the next start finds secrets, should this one be killed.
             for copy in ["keys", KEYS_OF_SWEEP] {
@@ -159,10 +164,12 @@ impl Controller {
         let mut pinning = Vec::new();
         let venv = match &found.requirements {
             Some(file) => {
-                let place = venv::requirements(&here.servers, file, &directory, progress)?;
-                pinning.extend(place.remarks);
-                let wanted = venv::Wanted { servers: &place.root, requirements: &place.file };
-                Some(venv::make(&wanted, &home.cache, &sandbox, &directory, progress).await?)
+                let found = venv::requirements(&here.servers, file, &directory, &place.progress)?;
+                pinning.extend(found.remarks);
+                let wanted = venv::Wanted { servers: &found.root, requirements: &found.file };
+                let (cache, controller) = (place.home.cache.as_path(), directory.as_path());
+                let installer = venv::Installer { cache, sandbox: &sandbox, controller, progress: &place.progress };
+                Some(installer.environment(&wanted).await?)
             }
             None => None,
         };
@@ -229,14 +236,8 @@ impl Controller {
     }
 
     /// The same, with a machine for every host and a host for every machine.
-    pub(crate) async fn make(
-        loaded: &Loaded,
-        home: &Home,
-        guard: &Guard,
-        run: &Path,
-        progress: &Progress,
-    ) -> Result<Self, ControllerError> {
-        let controller = Self::survey(loaded, home, guard, run, progress).await?;
+    pub(crate) async fn make(loaded: &Loaded, place: &Workplace) -> Result<Self, ControllerError> {
+        let controller = Self::survey(loaded, place).await?;
         inventory::compare(&controller.hosts, &loaded.scenario.machines)?;
         Ok(controller)
     }
@@ -324,7 +325,7 @@ impl Controller {
         let addresses = &self.addresses;
         let ssh = addresses.iter().map(|address| ((address.host.clone(), SSH), address.port));
         let ports = self.ways.ports().filter_map(|(host, port)| {
-            let machine = machines.iter().find(|machine| machine.name() == host)?;
+            let machine = find_machine(machines, &host)?;
             Some(((host.clone(), port), machine.outside(port)?.port()))
         });
         let all = ssh.chain(ports).collect();
@@ -482,10 +483,10 @@ async fn elsewhere(
     loaded: &Loaded,
     directory: &Path,
     commit: &str,
-    first: &Surroundings,
-) -> Result<Surroundings, ControllerError> {
+    first: &ControllerEnvironment,
+) -> Result<ControllerEnvironment, ControllerError> {
     let deploy = &loaded.scenario.deploy;
-    let there = Surroundings::second(directory, deploy, SystemTime::now());
+    let there = ControllerEnvironment::second(directory, deploy, SystemTime::now());
     std::fs::create_dir_all(&there.home).map_err(ControllerError::io("cannot make the second controller"))?;
     if there.servers != first.servers {
         if let Some(above) = there.servers.parent() {

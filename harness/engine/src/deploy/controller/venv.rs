@@ -29,7 +29,7 @@ pub(super) struct Wanted<'a> {
 
 /// A requirements file that pip reads.
 #[derive(Debug)]
-pub(super) struct Requirements {
+pub(super) struct RequirementsFile {
     /// What it may lead to lies in here.
     pub(super) root: PathBuf,
     /// The file, relative to it.
@@ -45,15 +45,15 @@ pub(super) fn requirements(
     file: &Path,
     controller: &Path,
     progress: &Progress,
-) -> Result<Requirements, ControllerError> {
+) -> Result<RequirementsFile, ControllerError> {
     if !file.ends_with(pyproject::FILE) {
-        return Ok(Requirements { root: servers.to_owned(), file: file.to_owned(), remarks: Vec::new() });
+        return Ok(RequirementsFile { root: servers.to_owned(), file: file.to_owned(), remarks: Vec::new() });
     }
     let found = pyproject::read(servers, file)?;
     progress(&format!("the Python environment comes from {}", found.from));
     let root = controller.join("pyproject");
     let file = pyproject::write(&found, &root).map_err(ControllerError::io("cannot write the requirements"))?;
-    Ok(Requirements { root, file, remarks: found.remarks })
+    Ok(RequirementsFile { root, file, remarks: found.remarks })
 }
 
 /// An environment.
@@ -64,43 +64,103 @@ pub(super) struct Environment {
     pub(super) beside: Vec<PathBuf>,
 }
 
-/// The environment for the requirements of a checkout: from the cache, or made with pip. One that no other run may use
-/// lies in the run directory, and goes with it.
-pub(super) async fn make(
-    wanted: &Wanted<'_>,
-    cache: &Path,
-    sandbox: &Sandbox,
-    controller: &Path,
-    progress: &Progress,
-) -> Result<Environment, ControllerError> {
-    let variables: Vec<_> = std::env::vars_os().collect();
-    let sources = environment_key::read(wanted.servers, wanted.requirements, &variables)?;
-    let python = Python::of_host().await?;
-    let beside = python.prefix.iter().cloned().chain(sources.editable.then(|| wanted.servers.to_owned())).collect();
-    if let Some(why) = &sources.own {
-        progress(&format!("installing the deploy tool for this run alone: {why}"));
-        let directory = controller.join("venv");
-        install(wanted, &directory, (&sources, &python), sandbox, controller).await?;
-        return Ok(Environment { directory, beside });
+/// Makes environments.
+pub(super) struct Installer<'a> {
+    /// Where those lie that later runs may use.
+    pub(super) cache: &'a Path,
+    /// What pip runs in.
+    pub(super) sandbox: &'a Sandbox,
+    /// The controller's directory.
+    pub(super) controller: &'a Path,
+    pub(super) progress: &'a Progress,
+}
+
+impl Installer<'_> {
+    /// The environment for the requirements of a checkout: from the cache, or made with pip. One that no other run may use
+    /// lies in the run directory, and goes with it.
+    pub(super) async fn environment(&self, wanted: &Wanted<'_>) -> Result<Environment, ControllerError> {
+        let variables: Vec<_> = std::env::vars_os().collect();
+        let sources = environment_key::read(wanted.servers, wanted.requirements, &variables)?;
+        let python = Python::of_host().await?;
+        let beside = python.prefix.iter().cloned().chain(sources.editable.then(|| wanted.servers.to_owned())).collect();
+        if let Some(why) = &sources.own {
+            (self.progress)(&format!("installing the deploy tool for this run alone: {why}"));
+            let directory = self.controller.join("venv");
+            self.install(wanted, &directory, (&sources, &python)).await?;
+            return Ok(Environment { directory, beside });
+        }
+        let key = blake3::hash(&[sources.digest.as_bytes().as_slice(), python.about.as_bytes()].concat()).to_hex();
+        let venvs = self.cache.join("venvs");
+        fs::create_dir_all(&venvs).map_err(ControllerError::io("cannot use the cache"))?;
+        let directory = venvs.join(&key[..32]);
+        let lock_path = venvs.join(format!("{}.lock", &key[..32]));
+        let lock =
+            tokio::task::spawn_blocking(move || File::create(lock_path).and_then(|file| file.lock().map(|()| file)));
+        let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
+        let _lock = lock.map_err(ControllerError::io("cannot lock the cache"))?;
+        if environments::is_whole(&directory) {
+            return Ok(Environment { directory, beside });
+        }
+        (self.progress)("installing the deploy tool from the repo's requirements");
+        let half = HalfMade(Some(&directory));
+        environments::discard(&directory);
+        self.install(wanted, &directory, (&sources, &python)).await?;
+        environments::mark(&directory).map_err(ControllerError::io("cannot write the cache"))?;
+        half.keep();
+        Ok(Environment { directory, beside })
     }
-    let key = blake3::hash(&[sources.digest.as_bytes().as_slice(), python.about.as_bytes()].concat()).to_hex();
-    let venvs = cache.join("venvs");
-    fs::create_dir_all(&venvs).map_err(ControllerError::io("cannot use the cache"))?;
-    let directory = venvs.join(&key[..32]);
-    let lock_path = venvs.join(format!("{}.lock", &key[..32]));
-    let lock = tokio::task::spawn_blocking(move || File::create(lock_path).and_then(|file| file.lock().map(|()| file)));
-    let lock = lock.await.map_err(std::io::Error::other).and_then(|lock| lock);
-    let _lock = lock.map_err(ControllerError::io("cannot lock the cache"))?;
-    if environments::is_whole(&directory) {
-        return Ok(Environment { directory, beside });
+
+    /// Makes the environment at `directory`, where it stays.
+    async fn install(
+        &self,
+        wanted: &Wanted<'_>,
+        directory: &Path,
+        (sources, python): (&Sources, &Python),
+    ) -> Result<(), ControllerError> {
+        let failed = || ControllerError::io("cannot make the deploy tool's environment");
+        let (built_in, home) = (self.controller.join("pip/build"), self.controller.join("pip/home"));
+        for made in [directory, &home] {
+            fs::create_dir_all(made).map_err(failed())?;
+        }
+        // What is built from source is built beside its source: in a copy, so that the checkout stays as committed.
+        let source = if sources.builds && !sources.editable {
+            environment_key::copy(wanted.servers, &built_in)
+                .map_err(ControllerError::io("cannot copy the checkout"))?;
+            &built_in
+        } else {
+            wanted.servers
+        };
+        let requirements = source.join(wanted.requirements);
+        let index = index::of_host().await;
+        let mut ways = Ways::new(self.controller.join("pip/ways"))?;
+        index.hosts.iter().try_for_each(|(host, port)| ways.lead_to_outside(host, *port))?;
+        let mut cell = Cell {
+            host_name: "redrill".to_owned(),
+            machine_id: "0".repeat(32),
+            user: "redrill".to_owned(),
+            directory: requirements.parent().unwrap_or(source).to_owned(),
+            environment: BTreeMap::new(),
+            read_only: index.files.iter().filter(|path| path.exists()).cloned().chain(python.prefix.clone()).collect(),
+            writable: vec![directory.to_owned(), source.to_owned(), home.clone()],
+            moved: Vec::new(),
+            moved_writable: Vec::new(),
+            leads: ways.leads().to_vec(),
+            ssh: None,
+            home,
+        };
+        for (name, value) in environment(&cell, index.environment) {
+            cell.environment.insert(name, value);
+        }
+        let mut venv = Sealed::new("python3 -m venv", &python.executable, cell.clone());
+        venv.args(["-m", "venv"]).arg(directory);
+        must(self.sandbox, &venv, "python3 -m venv").await?;
+        let mut pip = Sealed::new("pip install", directory.join("bin/pip"), cell);
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"])
+            .arg(&requirements);
+        must(self.sandbox, &pip, "pip install").await?;
+        let _ = fs::remove_dir_all(built_in); // It goes with the run at the latest.
+        Ok(())
     }
-    progress("installing the deploy tool from the repo's requirements");
-    let half = HalfMade(Some(&directory));
-    environments::discard(&directory);
-    install(wanted, &directory, (&sources, &python), sandbox, controller).await?;
-    environments::mark(&directory).map_err(ControllerError::io("cannot write the cache"))?;
-    half.keep();
-    Ok(Environment { directory, beside })
 }
 
 /// An environment that goes, however its making ends: with an error, or interrupted. A sweep takes what a kill leaves.
@@ -118,57 +178,6 @@ impl Drop for HalfMade<'_> {
             environments::discard(directory);
         }
     }
-}
-
-/// Makes the environment at `directory`, where it stays.
-async fn install(
-    wanted: &Wanted<'_>,
-    directory: &Path,
-    (sources, python): (&Sources, &Python),
-    sandbox: &Sandbox,
-    controller: &Path,
-) -> Result<(), ControllerError> {
-    let failed = || ControllerError::io("cannot make the deploy tool's environment");
-    let (built_in, home) = (controller.join("pip/build"), controller.join("pip/home"));
-    for made in [directory, &home] {
-        fs::create_dir_all(made).map_err(failed())?;
-    }
-    // What is built from source is built beside its source: in a copy, so that the checkout stays as committed.
-    let source = if sources.builds && !sources.editable {
-        environment_key::copy(wanted.servers, &built_in).map_err(ControllerError::io("cannot copy the checkout"))?;
-        &built_in
-    } else {
-        wanted.servers
-    };
-    let requirements = source.join(wanted.requirements);
-    let index = index::of_host().await;
-    let mut ways = Ways::new(controller.join("pip/ways"))?;
-    index.hosts.iter().try_for_each(|(host, port)| ways.lead_to_outside(host, *port))?;
-    let mut cell = Cell {
-        host_name: "redrill".to_owned(),
-        machine_id: "0".repeat(32),
-        user: "redrill".to_owned(),
-        directory: requirements.parent().unwrap_or(source).to_owned(),
-        environment: BTreeMap::new(),
-        read_only: index.files.iter().filter(|path| path.exists()).cloned().chain(python.prefix.clone()).collect(),
-        writable: vec![directory.to_owned(), source.to_owned(), home.clone()],
-        moved: Vec::new(),
-        moved_writable: Vec::new(),
-        leads: ways.leads().to_vec(),
-        ssh: None,
-        home,
-    };
-    for (name, value) in environment(&cell, index.environment) {
-        cell.environment.insert(name, value);
-    }
-    let mut venv = Sealed::new("python3 -m venv", &python.executable, cell.clone());
-    venv.args(["-m", "venv"]).arg(directory);
-    must(sandbox, &venv, "python3 -m venv").await?;
-    let mut pip = Sealed::new("pip install", directory.join("bin/pip"), cell);
-    pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-input", "--requirement"]).arg(&requirements);
-    must(sandbox, &pip, "pip install").await?;
-    let _ = fs::remove_dir_all(built_in); // It goes with the run at the latest.
-    Ok(())
 }
 
 fn environment(cell: &Cell, pip: Vec<(String, String)>) -> Vec<(String, String)> {
@@ -245,9 +254,9 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
     wheel.writestr(about + 'RECORD', '')
 ";
 
-    struct Place(tempfile::TempDir);
+    struct Workshop(tempfile::TempDir);
 
-    impl Place {
+    impl Workshop {
         fn new() -> Self {
             let place = Self(tempfile::tempdir().expect("a directory"));
             fs::create_dir_all(place.servers()).expect("made");
@@ -313,7 +322,8 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
             let quiet: Progress = Arc::new(|_: &str| {});
             let sandbox = Sandbox::open(&guard, &controller).await.expect("this host can seal");
             let wanted = Wanted { servers: root, requirements: file };
-            make(&wanted, &cache, &sandbox, &controller, &quiet).await.map(|made| made.directory)
+            let installer = Installer { cache: &cache, sandbox: &sandbox, controller: &controller, progress: &quiet };
+            installer.environment(&wanted).await.map(|made| made.directory)
         }
 
         fn environments(&self) -> usize {
@@ -330,7 +340,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
 
     #[tokio::test]
     async fn another_content_of_a_local_project_is_another_environment_and_a_failed_one_leaves_nothing() {
-        let place = Place::new();
+        let place = Workshop::new();
         let requirements = "--no-index\n./mylib-1.0-py3-none-any.whl\n";
         place.wheel("one");
         let one = place.make(requirements).await.expect("made");
@@ -349,7 +359,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
 
     #[tokio::test]
     async fn a_lock_pins_a_version_that_is_not_the_newest_and_another_one_is_another_environment() {
-        let place = Place::new();
+        let place = Workshop::new();
         place.wheel_of("1.0", "old");
         place.wheel_of("2.0", "new");
         let lock = |version: &str| {
@@ -367,7 +377,7 @@ with zipfile.ZipFile('mylib-%s-py3-none-any.whl' % version, 'w') as wheel:
 
     #[tokio::test]
     async fn of_several_versions_that_a_lock_has_pip_takes_the_one_for_this_interpreter() {
-        let place = Place::new();
+        let place = Workshop::new();
         place.wheel_of("1.0", "old");
         place.wheel_of("2.0", "new");
         let one = |version: &str, about: &str| format!("[[package]]\nname = 'mylib'\nversion = '{version}'\n{about}\n");

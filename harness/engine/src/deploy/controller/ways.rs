@@ -22,7 +22,7 @@ const LONGEST_ANSWER: usize = 8 * 1024;
 
 /// Where connections go, by machine and port, and which machines got one by SSH.
 #[derive(Debug, Default)]
-struct Table {
+struct Contacts {
     ports: BTreeMap<(String, u16), u16>,
     contacts: BTreeSet<String>,
 }
@@ -31,7 +31,7 @@ struct Table {
 #[derive(Debug)]
 pub(crate) struct Ways {
     directory: PathBuf,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<Contacts>>,
     leads: Vec<Lead>,
     /// Ports of machines, beside those of SSH.
     others: Vec<(String, u16)>,

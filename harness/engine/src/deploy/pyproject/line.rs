@@ -2,7 +2,7 @@
 
 /// The parts of a requirement.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Line<'a> {
+pub(super) struct Requirement<'a> {
     /// As written.
     name: &'a str,
     /// Between brackets.
@@ -12,7 +12,7 @@ pub(super) struct Line<'a> {
     marker: &'a str,
 }
 
-impl<'a> Line<'a> {
+impl<'a> Requirement<'a> {
     pub(super) fn of(text: &'a str) -> Self {
         let text = text.trim();
         let end = text.find(|letter: char| !letter.is_ascii_alphanumeric() && !"-_.".contains(letter));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Value;
 
-use super::line::{self, Line, normal};
+use super::line::{self, Requirement, normal};
 use super::{FILE, Requirements, lies_in_checkout};
 use crate::scenario_error::ScenarioError;
 
@@ -100,13 +100,19 @@ fn of_uv(git: &str) -> String {
     line::git(url, Some(commit), below)
 }
 
-/// One version of a package: what is installed, from where, and for which systems.
-type Version<'a> = (Option<&'a str>, Option<String>, Option<String>);
+/// One version of a package.
+struct Version<'a> {
+    number: Option<&'a str>,
+    /// Where it comes from, if not from an index.
+    place: Option<String>,
+    /// For which systems it is.
+    marker: Option<String>,
+}
 
 impl Lock {
     /// Pins what was `found` by the lock `file`, which `command` brings up to date.
     pub(super) fn pin(&self, found: &mut Requirements, (file, command): (&str, &str)) -> Result<(), ScenarioError> {
-        for name in found.lines.iter().map(|line| Line::of(line).name()) {
+        for name in found.lines.iter().map(|line| Requirement::of(line).name()) {
             let mut locked = self.package.iter().filter(|locked| normal(&locked.name) == name).peekable();
             if locked.peek().is_none() {
                 let message = format!("`{file}` does not have `{name}`, which `{FILE}` depends on");
@@ -118,9 +124,9 @@ impl Lock {
         }
         for (name, versions) in self.versions() {
             match versions.as_slice() {
-                [(_, Some(place), _)] => take_from(place, &name, found),
-                [(Some(version), None, _)] => found.constraints.push(format!("{name}=={version}")),
-                [(None, None, _)] => {}
+                [Version { place: Some(place), .. }] => take_from(place, &name, found),
+                [Version { number: Some(number), .. }] => found.constraints.push(format!("{name}=={number}")),
+                [Version { number: None, .. }] => {}
                 several => match by_markers(&name, several) {
                     Some(constraints) => found.constraints.extend(constraints),
                     None => {
@@ -137,10 +143,10 @@ impl Lock {
     fn versions(&self) -> BTreeMap<String, Vec<Version<'_>>> {
         let mut all: BTreeMap<String, Vec<Version<'_>>> = BTreeMap::new();
         for locked in self.package.iter().filter(|locked| !locked.is_local()) {
-            let (version, place) = (locked.version.as_deref(), locked.place());
+            let (number, place) = (locked.version.as_deref(), locked.place());
             let known = all.entry(normal(&locked.name)).or_default();
-            if !known.iter().any(|(other, from, _)| (other, from) == (&version, &place)) {
-                known.push((version, place, locked.marker()));
+            if !known.iter().any(|other| (other.number, &other.place) == (number, &place)) {
+                known.push(Version { number, place, marker: locked.marker() });
             }
         }
         all
@@ -150,7 +156,9 @@ impl Lock {
 /// Each version for its own systems; `None` unless the lock says for each what these are.
 fn by_markers(name: &str, versions: &[Version<'_>]) -> Option<Vec<String>> {
     let one = |version: &Version<'_>| match version {
-        (Some(version), None, Some(marker)) => Some(format!("{name}=={version} ; {marker}")),
+        Version { number: Some(number), place: None, marker: Some(marker) } => {
+            Some(format!("{name}=={number} ; {marker}"))
+        }
         _ => None,
     };
     versions.iter().map(one).collect()
@@ -161,7 +169,7 @@ fn by_markers(name: &str, versions: &[Version<'_>]) -> Option<Vec<String>> {
 fn take_from(place: &str, name: &str, found: &mut Requirements) {
     let mut asked = false;
     for line in &mut found.lines {
-        let parts = Line::of(line);
+        let parts = Requirement::of(line);
         if parts.name() == name {
             *line = parts.at(place);
             asked = true;

@@ -16,13 +16,13 @@ type Table = BTreeMap<String, Value>;
 #[serde(rename_all = "kebab-case", default)]
 pub(super) struct Poetry {
     dependencies: Table,
-    group: BTreeMap<String, Group>,
+    group: BTreeMap<String, PoetryGroup>,
     dev_dependencies: Table,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct Group {
+struct PoetryGroup {
     dependencies: Table,
 }
 

@@ -74,7 +74,7 @@ impl Backup {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BackupKind {
     /// The servers repo's own restore script.
-    Script(Run),
+    Script(RepoCommand),
     /// A restic repository.
     Restic,
     /// A Borg repository.
@@ -120,7 +120,7 @@ pub enum Site {
 
 /// A command of the servers repo.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Run {
+pub struct RepoCommand {
     /// Program and arguments. On the controller, `{repository}` becomes the path of the repository there.
     pub words: Vec<String>,
     /// Where.
@@ -139,9 +139,9 @@ pub enum Origin {
     /// The round trip: made on a machine of this drill, and restored into another one.
     Made {
         /// Fills the service.
-        seed: Option<Run>,
+        seed: Option<RepoCommand>,
         /// The repo's own backup job.
-        job: Run,
+        job: RepoCommand,
         /// Where the job leaves the repository, in the machine.
         leaves: String,
     },

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::written::{Kind, within_scenario};
+use super::written::{WrittenKind, within_scenario};
 use crate::input::InputError;
 use crate::spanned::Spanned;
 
@@ -87,7 +87,7 @@ const EXPECTED: &str = "a path, `sftp:USER@HOST:/PATH`, `sftp://USER@HOST/PATH`,
 pub(super) fn remote(
     repository: &Spanned<PathBuf>,
     access: Option<&Spanned<AccessFile>>,
-    kind: &Kind,
+    kind: &WrittenKind,
 ) -> Result<Option<Remote>, InputError> {
     let text = repository.get_ref().to_string_lossy();
     let odd = |why: &str| InputError::new(repository.span(), format!("`{text}`: {why}"), EXPECTED);
@@ -95,11 +95,11 @@ pub(super) fn remote(
     let url = ["sftp://", "ssh://"].iter().find_map(|scheme| text.strip_prefix(scheme));
     let short = text.strip_prefix("sftp:");
     let mut remote = match (rest, url, short) {
-        (Some(_), ..) if !matches!(kind, Kind::Restic | Kind::Script) => {
+        (Some(_), ..) if !matches!(kind, WrittenKind::Restic | WrittenKind::Script) => {
             return Err(InputError::new(repository.span(), "a rest-server has repositories of restic only", EXPECTED));
         }
         (Some(url), ..) => Remote::Rest(of_rest(url).map_err(odd)?),
-        (None, Some(url), _) => Remote::Sftp(of_url(url, *kind == Kind::Restic).map_err(odd)?),
+        (None, Some(url), _) => Remote::Sftp(of_url(url, *kind == WrittenKind::Restic).map_err(odd)?),
         (None, None, Some(short)) => Remote::Sftp(of_short(short).map_err(odd)?),
         // `HOST:PATH`, `s3:...`, `http://...`: a path has no colon in its first part.
         _ if text.split('/').next().is_some_and(|first| first.contains(':')) => {
@@ -216,47 +216,47 @@ fn sftp(user: Option<String>, host: &str, port: Option<u16>, path: &str) -> Resu
 mod tests {
     use super::*;
 
-    fn read(text: &str, kind: Kind) -> Result<Option<Remote>, String> {
+    fn read(text: &str, kind: WrittenKind) -> Result<Option<Remote>, String> {
         remote(&Spanned::new(0..1, PathBuf::from(text)), None, &kind).map_err(|error| error.message)
     }
 
     #[track_caller]
-    fn is(text: &str, kind: Kind, told: &str) {
+    fn is(text: &str, kind: WrittenKind, told: &str) {
         assert_eq!(read(text, kind).expect("valid").map(|remote| remote.to_string()).as_deref(), Some(told));
     }
 
     #[test]
     fn the_tools_own_ways_to_write_a_repository_are_understood() {
-        is("sftp:me@host:/srv/r/", Kind::Restic, "sftp://me@host/srv/r");
-        is("sftp:host:r", Kind::Restic, "sftp://host/~/r");
-        is("sftp:[::1]:/r", Kind::Restic, "sftp://[::1]/r");
-        is("sftp://me@host:2222//srv/r", Kind::Restic, "sftp://me@host:2222/srv/r");
-        is("sftp://host/srv/r", Kind::Restic, "sftp://host/~/srv/r");
-        is("sftp://host/srv/r", Kind::Directory, "sftp://host/srv/r");
-        is("ssh://me@host:22/srv/borg", Kind::Borg, "sftp://me@host:22/srv/borg");
-        is("ssh://me@host/./borg", Kind::Borg, "sftp://me@host/~/borg");
-        is("ssh://me@host/~/borg", Kind::Borg, "sftp://me@host/~/borg");
-        is("rest:https://host:8000/me/r", Kind::Restic, "rest:https://host:8000/me/r/");
+        is("sftp:me@host:/srv/r/", WrittenKind::Restic, "sftp://me@host/srv/r");
+        is("sftp:host:r", WrittenKind::Restic, "sftp://host/~/r");
+        is("sftp:[::1]:/r", WrittenKind::Restic, "sftp://[::1]/r");
+        is("sftp://me@host:2222//srv/r", WrittenKind::Restic, "sftp://me@host:2222/srv/r");
+        is("sftp://host/srv/r", WrittenKind::Restic, "sftp://host/~/srv/r");
+        is("sftp://host/srv/r", WrittenKind::Directory, "sftp://host/srv/r");
+        is("ssh://me@host:22/srv/borg", WrittenKind::Borg, "sftp://me@host:22/srv/borg");
+        is("ssh://me@host/./borg", WrittenKind::Borg, "sftp://me@host/~/borg");
+        is("ssh://me@host/~/borg", WrittenKind::Borg, "sftp://me@host/~/borg");
+        is("rest:https://host:8000/me/r", WrittenKind::Restic, "rest:https://host:8000/me/r/");
         for path in ["backups/r", "./a:b", "/srv/a:b", "../r"] {
-            assert_eq!(read(path, Kind::Directory), Ok(None), "{path}");
+            assert_eq!(read(path, WrittenKind::Directory), Ok(None), "{path}");
         }
     }
 
     #[test]
     fn what_is_out_of_reach_or_gives_away_a_password_is_refused() {
         for (text, kind, because) in [
-            ("s3:s3.example.org/b", Kind::Restic, "does not reach"),
-            ("https://host/r", Kind::Restic, "does not reach"),
-            ("me@host:r", Kind::Borg, "does not reach"),
-            ("rest:ftp://host/r", Kind::Restic, "HTTP"),
-            ("rest:https://me:pw@host/r", Kind::Restic, "password"),
-            ("rest:https://host/r", Kind::Borg, "of restic only"),
-            ("ssh://me:pw@host/r", Kind::Borg, "password"),
-            ("ssh://-oProxyCommand=x/r", Kind::Borg, "no host"),
-            ("ssh://-l@host/r", Kind::Borg, "no account"),
-            ("ssh://host:ssh/r", Kind::Borg, "no number"),
-            ("ssh://host/", Kind::Borg, "root"),
-            ("sftp:host", Kind::Restic, "no path"),
+            ("s3:s3.example.org/b", WrittenKind::Restic, "does not reach"),
+            ("https://host/r", WrittenKind::Restic, "does not reach"),
+            ("me@host:r", WrittenKind::Borg, "does not reach"),
+            ("rest:ftp://host/r", WrittenKind::Restic, "HTTP"),
+            ("rest:https://me:pw@host/r", WrittenKind::Restic, "password"),
+            ("rest:https://host/r", WrittenKind::Borg, "of restic only"),
+            ("ssh://me:pw@host/r", WrittenKind::Borg, "password"),
+            ("ssh://-oProxyCommand=x/r", WrittenKind::Borg, "no host"),
+            ("ssh://-l@host/r", WrittenKind::Borg, "no account"),
+            ("ssh://host:ssh/r", WrittenKind::Borg, "no number"),
+            ("ssh://host/", WrittenKind::Borg, "root"),
+            ("sftp:host", WrittenKind::Restic, "no path"),
         ] {
             let said = read(text, kind).expect_err(text);
             assert!(said.contains(because), "{text}: {said}");

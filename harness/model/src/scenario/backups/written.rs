@@ -11,7 +11,9 @@ use serde::Deserialize;
 use super::super::checks::{machine, said, text};
 use super::super::{Check, MachineSpec};
 use super::remote::{self, AccessFile};
-use super::{Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, Run, Site, Target, View, is_inner};
+use super::{
+    Backup, BackupKind, Canary, Ephemeral, Oracle, Origin, Point, Query, RepoCommand, Site, Target, View, is_inner,
+};
 use crate::duration::Limit;
 use crate::input::InputError;
 use crate::spanned::Spanned;
@@ -28,7 +30,7 @@ pub(in crate::scenario) struct BackupFile {
     machine: Option<Spanned<String>>,
     /// What can read it.
     #[schemars(example = &"restic")]
-    kind: Spanned<Kind>,
+    kind: Spanned<WrittenKind>,
     /// Where it is: a path relative to the scenario, `sftp://USER@HOST/PATH`, `sftp:USER@HOST:/PATH`,
     /// `ssh://USER@HOST/PATH` or `rest:https://HOST/PATH/`. Either this or `job`.
     #[schemars(example = &"../backups/notes")]
@@ -108,7 +110,7 @@ pub(in crate::scenario) struct BackupFile {
 #[derive(Deserialize, Clone, Copy, PartialEq, Eq, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[schemars(rename = "BackupKind")]
-pub(super) enum Kind {
+pub(super) enum WrittenKind {
     /// The repo's own restore script.
     Script,
     /// A restic repository.
@@ -337,13 +339,13 @@ fn targets(file: &BackupFile) -> Result<Vec<Target>, InputError> {
 
 fn kind(file: &BackupFile, into: &[Target]) -> Result<BackupKind, InputError> {
     let kind = *file.kind.get_ref();
-    if kind != Kind::Script {
+    if kind != WrittenKind::Script {
         let odd = file.restore.as_ref().map(Spanned::span).or(file.on.as_ref().map(Spanned::span));
         if let Some(span) = odd {
             return Err(InputError::new(span, "only a script is told how to restore", "`kind = \"script\"`"));
         }
     }
-    if !matches!(kind, Kind::Restic | Kind::Borg | Kind::Script)
+    if !matches!(kind, WrittenKind::Restic | WrittenKind::Borg | WrittenKind::Script)
         && let Some(passphrase) = &file.passphrase
     {
         return Err(InputError::new(
@@ -357,33 +359,33 @@ fn kind(file: &BackupFile, into: &[Target]) -> Result<BackupKind, InputError> {
         _ => Err(InputError::new(file.into.span(), "this kind restores into one thing of its own kind", expected)),
     };
     Ok(match kind {
-        Kind::Script => {
+        WrittenKind::Script => {
             let Some(restore) = &file.restore else {
                 let expected = "`restore = [\"PROGRAM\", \"ARGUMENT\"]`";
                 return Err(InputError::new(file.kind.span(), "a script needs `restore`", expected));
             };
             let on = file.on.as_ref().map(|on| *on.get_ref()).unwrap_or_default();
-            BackupKind::Script(Run { words: words(restore)?, on, input: None })
+            BackupKind::Script(RepoCommand { words: words(restore)?, on, input: None })
         }
-        Kind::Restic => BackupKind::Restic,
-        Kind::Borg => BackupKind::Borg,
-        Kind::Directory => {
+        WrittenKind::Restic => BackupKind::Restic,
+        WrittenKind::Borg => BackupKind::Borg,
+        WrittenKind::Directory => {
             only(|target| matches!(target, Target::Path(_)), "one absolute path")?;
             BackupKind::Directory
         }
-        Kind::Tar => BackupKind::Tar,
-        Kind::Postgres => {
+        WrittenKind::Tar => BackupKind::Tar,
+        WrittenKind::Postgres => {
             only(
                 |t| matches!(t, Target::Postgres(_) | Target::Path(_)),
                 "`postgres:NAME`; a data directory for a base backup",
             )?;
             BackupKind::Postgres
         }
-        Kind::Mariadb => {
+        WrittenKind::Mariadb => {
             only(|target| matches!(target, Target::Mariadb(_)), "`mariadb:NAME`")?;
             BackupKind::Mariadb
         }
-        Kind::Sqlite => {
+        WrittenKind::Sqlite => {
             only(|target| matches!(target, Target::Sqlite(_)), "`sqlite:/path/of/the/database`")?;
             BackupKind::Sqlite
         }
@@ -404,10 +406,10 @@ fn origin(file: &BackupFile, span: &Range<usize>, at: &str) -> Result<Origin, In
         (None, Some(job)) => {
             let seed = file.seed.as_ref().map(|seed| {
                 let seed = seed.get_ref();
-                Ok::<_, InputError>(Run { words: words(&seed.run)?, on: seed.on, input: seed.input.clone() })
+                Ok::<_, InputError>(RepoCommand { words: words(&seed.run)?, on: seed.on, input: seed.input.clone() })
             });
             let leaves = job.get_ref().leaves.as_ref().map_or_else(|| Ok(at.to_owned()), inner)?;
-            let run = Run { words: words(&job.get_ref().run)?, on: job.get_ref().on, input: None };
+            let run = RepoCommand { words: words(&job.get_ref().run)?, on: job.get_ref().on, input: None };
             Ok(Origin::Made { seed: seed.transpose()?, job: run, leaves })
         }
         (Some(repository), Some(_)) => Err(InputError::new(

@@ -19,21 +19,21 @@ const SETTINGS: [(&str, &str); 2] =
 const BASE: &str = "/run/redrill-restore/.borg";
 
 #[derive(Debug, Deserialize)]
-struct Listed {
-    archives: Vec<Archive>,
+struct BorgList {
+    archives: Vec<BorgArchive>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Archive {
+struct BorgArchive {
     name: String,
     /// In lists beside `time`, in details alone.
     start: Option<String>,
     #[serde(default)]
-    stats: Option<Stats>,
+    stats: Option<BorgStats>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Stats {
+struct BorgStats {
     nfiles: u64,
 }
 
@@ -42,7 +42,7 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
         return Err(faults::locked());
     }
     let here = session.has("borg").await?;
-    let tool = Tool::make(session, here).await?;
+    let tool = Borg::make(session, here).await?;
     let listed = tool.run(session, "list", &["list", "--json", &tool.repository], None).await?;
     let points = archives(&listed)?.into_iter().map(|archive| (archive.name, archive.start)).collect::<Vec<_>>();
     let point = session.choose(&points)?;
@@ -56,21 +56,21 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
     Ok(point)
 }
 
-fn archives(output: &Output) -> Result<Vec<Archive>, Problem> {
-    let listed: Listed = serde_json::from_slice(&output.stdout).map_err(|error| {
+fn archives(output: &Output) -> Result<Vec<BorgArchive>, Problem> {
+    let listed: BorgList = serde_json::from_slice(&output.stdout).map_err(|error| {
         Problem::new(Code::RestoreUnknown, format!("Borg's list of archives: {error}")).with(&output.text())
     })?;
     Ok(listed.archives)
 }
 
 /// Borg with its repository and settings.
-struct Tool {
+struct Borg {
     repository: String,
     env: Vec<(String, String)>,
     in_machine: bool,
 }
 
-impl Tool {
+impl Borg {
     async fn make<M: Machine>(session: &mut Session<'_, M>, in_machine: bool) -> Result<Self, Problem> {
         let mut env: Vec<(String, String)> =
             SETTINGS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();

@@ -22,7 +22,7 @@ struct Snapshot {
 }
 
 #[derive(Debug, Deserialize)]
-struct Stats {
+struct ResticStats {
     total_size: u64,
 }
 
@@ -31,11 +31,11 @@ pub(super) async fn restore<M: Machine>(session: &mut Session<'_, M>) -> Result<
         return Err(faults::locked());
     }
     let here = session.has("restic").await?;
-    let tool = if here { Tool::in_machine(session).await? } else { Tool::on_host(session)? };
+    let tool = if here { Restic::in_machine(session).await? } else { Restic::on_host(session)? };
     let listed = tool.ask(session, "list", &["snapshots"]).await?;
     let point = session.choose(&points(&listed)?)?;
     let stats = tool.ask(session, "list", &["stats", "--mode", "restore-size", &point.id]).await?;
-    if serde_json::from_slice::<Stats>(&stats.stdout).is_ok_and(|stats| stats.total_size == 0) {
+    if serde_json::from_slice::<ResticStats>(&stats.stdout).is_ok_and(|stats| stats.total_size == 0) {
         return Err(Problem::new(Code::EmptyPoint, format!("snapshot {} holds no data", &point.id)));
     }
     tool.load(session, &point.id).await?;
@@ -53,13 +53,13 @@ fn points(output: &Output) -> Result<Vec<(String, Option<String>)>, Problem> {
 }
 
 /// restic with its repository and passphrase.
-struct Tool {
+struct Restic {
     repository: String,
     passphrase: String,
     in_machine: bool,
 }
 
-impl Tool {
+impl Restic {
     async fn in_machine<M: Machine>(session: &mut Session<'_, M>) -> Result<Self, Problem> {
         let passphrase = session.secret().await?.ok_or_else(no_passphrase)?;
         Ok(Self { repository: session.at(""), passphrase, in_machine: true })

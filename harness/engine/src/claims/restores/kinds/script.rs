@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use redrill_machines::{Machine, Output};
-use redrill_model::{Code, PointReport, Run, Site};
+use redrill_model::{Code, PointReport, RepoCommand, Site};
 
 use super::super::faults;
 use super::super::repository;
@@ -16,7 +16,7 @@ const REPOSITORY: &str = "{repository}";
 
 pub(super) async fn restore<M: Machine>(
     session: &mut Session<'_, M>,
-    run: &Run,
+    run: &RepoCommand,
     controller: Option<&Controller>,
 ) -> Result<PointReport, Problem> {
     match run.on {
@@ -35,7 +35,7 @@ pub(super) async fn restore<M: Machine>(
 
 async fn on_controller<M: Machine>(
     session: &mut Session<'_, M>,
-    run: &Run,
+    run: &RepoCommand,
     controller: &Controller,
 ) -> Result<(), Problem> {
     let copy = session.scratch.join("repository");

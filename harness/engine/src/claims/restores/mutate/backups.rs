@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use redrill_machines::{Backend, Exec, Machine};
+use redrill_machines::{Backend, Exec, Machine, MachineError, find_machine};
 use redrill_model::{Backup, Code, Mutant, Origin, Point, Severity, Target};
 
 use super::super::repository::{self, Source};
@@ -18,6 +18,14 @@ use crate::problem::Problem;
 
 /// Old enough for every limit of age that a backup of each night deserves.
 const OLD: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A backup with a fault in it.
+struct BadBackup {
+    /// The fault, in words.
+    fault: String,
+    backup: Backup,
+    made: Bad,
+}
 
 /// What is restored in place of the backup.
 enum Bad {
@@ -46,14 +54,17 @@ impl<B: Backend> Mutation<'_, B> {
                 mutants.push(unknown(&plant, why.to_owned()));
                 continue;
             }
-            for (fault, backup, bad) in self.bad_backups((backup, restored), frozen).await {
-                self.context.tell(&format!("planting: {fault}"));
+            for bad in self.bad_backups((backup, restored), frozen).await {
+                self.context.tell(&format!("planting: {}", bad.fault));
                 let name = format!("m{}", first + mutants.len());
-                let plant = of_backup(fault, &backup);
-                let mutant = match bad {
+                let plant = of_backup(bad.fault, &bad.backup);
+                let mutant = match bad.made {
                     Bad::Unknown(why) => unknown(&plant, why),
                     Bad::Refused(why) => told(&plant, &[Noticed::Refused(format!("its own job ({why})"))]),
-                    Bad::Source(source) => self.tried((&plant, &backup, &source), &name, restored).await,
+                    Bad::Source(source) => match self.tried((&bad.backup, &source), &name, restored).await {
+                        Ok(refusals) => told(&plant, &refusals),
+                        Err(error) => unknown(&plant, error.to_string()),
+                    },
                 };
                 self.tell(&mutant);
                 mutants.push(mutant);
@@ -62,17 +73,15 @@ impl<B: Backend> Mutation<'_, B> {
         mutants
     }
 
-    /// Restores it into machines of its own; what was wrong with the right backup (`restored`) does not count.
+    /// Restores it into machines of its own, and says who refused it; what was wrong with the right backup (`restored`)
+    /// does not count.
     async fn tried(
         &mut self,
-        (plant, backup, source): (&Plant, &Backup, &Source),
+        (backup, source): (&Backup, &Source),
         name: &str,
         restored: &Restored,
-    ) -> Mutant {
-        let forks = match self.forked(&self.unrestored, name).await {
-            Ok(forks) => forks,
-            Err(error) => return unknown(plant, error.to_string()),
-        };
+    ) -> Result<Vec<Noticed>, MachineError> {
+        let forks = self.forked(&self.unrestored, name).await?;
         self.lead_to(Some(&forks));
         let given = Given { instead: Some(source), ..Given::default() };
         let restorer = Restorer {
@@ -88,7 +97,7 @@ impl<B: Backend> Mutation<'_, B> {
         let known: BTreeSet<Code> = restored.faults.iter().map(|fault| fault.code).collect();
         let counts = |fault: &&Problem| fault.severity() >= Severity::Unknown && !known.contains(&fault.code);
         let new = again.faults.iter().filter(counts);
-        told(plant, &new.map(|fault| refused(fault.code, &fault.text)).collect::<Vec<_>>())
+        Ok(new.map(|fault| refused(fault.code, &fault.text)).collect())
     }
 
     /// The data that came back, looked at as if the backup had been made so much earlier.
@@ -114,7 +123,7 @@ impl<B: Backend> Mutation<'_, B> {
             ..now.clone()
         };
         let faults = |found| -> BTreeSet<(Code, String)> {
-            let known = oracle::Known { manifest: None, made: None, last: None, ephemeral: &[] };
+            let known = oracle::KnownData { manifest: None, made: None, last: None, ephemeral: &[] };
             oracle::judge(backup, &known, found).faults.into_iter().map(|fault| (fault.code, fault.text)).collect()
         };
         let before: BTreeSet<Code> = faults(&now).into_iter().map(|(code, _)| code).collect();
@@ -124,21 +133,14 @@ impl<B: Backend> Mutation<'_, B> {
 
     /// An older point in place of the newest where there is one, the repository with its largest file cut in half, and a
     /// backup that was made when the data was gone.
-    async fn bad_backups(
-        &mut self,
-        (backup, restored): (&Backup, &Restored),
-        frozen: &[Still<B>],
-    ) -> Vec<(String, Backup, Bad)> {
+    async fn bad_backups(&mut self, (backup, restored): (&Backup, &Restored), frozen: &[Still<B>]) -> Vec<BadBackup> {
         let Some(source) = source_of(self.context, self.restores, backup) else { return Vec::new() };
         let mut all = Vec::new();
         let older = restored.report.point.as_ref().and_then(|point| point.of).is_some_and(|of| of > 1);
         if older && backup.point == Point::Latest {
             let other = Backup { point: Point::Random, ..backup.clone() };
-            all.push((
-                format!("an older point in place of the newest: {}", backup.name),
-                other,
-                Bad::Source(source.clone()),
-            ));
+            let fault = format!("an older point in place of the newest: {}", backup.name);
+            all.push(BadBackup { fault, backup: other, made: Bad::Source(source.clone()) });
         }
         let cut = self.context.path().join("restores").join(&backup.name).join("cut");
         let made = repository::copy_on_host(&source, &cut).and_then(|()| cut_largest(&cut));
@@ -146,7 +148,8 @@ impl<B: Backend> Mutation<'_, B> {
             Ok(()) => Bad::Source(Source::Tree(cut)),
             Err(error) => Bad::Unknown(format!("no copy could be made: {error}")),
         };
-        all.push((format!("a backup of which one file is cut in half: {}", backup.name), backup.clone(), cut));
+        let fault = format!("a backup of which one file is cut in half: {}", backup.name);
+        all.push(BadBackup { fault, backup: backup.clone(), made: cut });
         let what = match backup.into.iter().all(|target| matches!(target, Target::Path(_))) {
             true => "a backup of emptied directories",
             false => "a dump of an empty database",
@@ -157,7 +160,8 @@ impl<B: Backend> Mutation<'_, B> {
             }
             Origin::Made { .. } => self.of_nothing(backup, frozen).await,
         };
-        all.push((format!("{what} in place of the real one: {}", backup.name), backup.clone(), empty));
+        let fault = format!("{what} in place of the real one: {}", backup.name);
+        all.push(BadBackup { fault, backup: backup.clone(), made: empty });
         all
     }
 
@@ -177,7 +181,7 @@ impl<B: Backend> Mutation<'_, B> {
     }
 
     async fn emptied(&self, backup: &Backup, machines: &[B::Machine]) -> Bad {
-        let Some(machine) = machines.iter().find(|machine| machine.name() == backup.machine) else {
+        let Some(machine) = find_machine(machines, &backup.machine) else {
             return Bad::Unknown("its machine is not there".to_owned());
         };
         // Without memory the services of a fork start anew.

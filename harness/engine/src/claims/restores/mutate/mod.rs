@@ -9,11 +9,11 @@ use std::fmt;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError};
+use redrill_machines::{Backend, Deadline, Exec, Machine, MachineError, find_machine};
 use redrill_model::{Backup, Check, Code, Moment, Mutant};
 use redrill_state::Manifest;
 
-use super::oracle::{self, Known};
+use super::oracle::{self, KnownData};
 use super::{Restores, declared, targets};
 use crate::captures::Captures;
 use crate::claims::serves::checks::{self, Place, Seen};
@@ -103,7 +103,7 @@ impl<B: Backend> Mutation<'_, B> {
 
     /// Plants it, and says who noticed. What was red before does not count.
     async fn noticed(&self, machines: &[B::Machine], plant: &Plant) -> Mutant {
-        let Some(machine) = machines.iter().find(|machine| machine.name() == plant.machine) else {
+        let Some(machine) = find_machine(machines, &plant.machine) else {
             return unknown(plant, "its machine is not there".to_owned());
         };
         let before = match self.red(machines, None).await {
@@ -134,14 +134,14 @@ impl<B: Backend> Mutation<'_, B> {
     }
 
     /// Asks all checks and oracles. `before` shortens the patience of the checks to what they needed then.
-    async fn red(&self, machines: &[B::Machine], before: Option<&Look>) -> Result<Look, Problem> {
+    async fn red(&self, machines: &[B::Machine], before: Option<&Asked>) -> Result<Asked, Problem> {
         let scenario = self.context.scenario();
         let patience = |check: &Check| {
             let Some(took) = before.and_then(|before| before.took.get(&check.name)) else { return check.within };
             PATIENCE.max(Duration::from_secs_f64(took * SLOWER)).min(check.within)
         };
         let tries = scenario.checks.iter().filter_map(|check| {
-            let machine = machines.iter().find(|machine| machine.name() == check.machine)?;
+            let machine = find_machine(machines, &check.machine)?;
             let check = Check { within: patience(check), ..check.clone() };
             let directory = &self.context.loaded.directory;
             let place = Place { machine, machines, directory, trusted: self.trusted };
@@ -155,7 +155,7 @@ impl<B: Backend> Mutation<'_, B> {
         let failed = asked.iter().filter(|(_, holds, _)| !holds);
         let mut red: BTreeSet<Noticed> = failed.map(|(name, ..)| Noticed::Check(name.clone())).collect();
         for backup in &scenario.backups {
-            let Some(machine) = machines.iter().find(|machine| machine.name() == backup.machine) else { continue };
+            let Some(machine) = find_machine(machines, &backup.machine) else { continue };
             match oracle::look(machine, &targets(backup), self.deadline).await {
                 Ok(found) => red.extend(self.red_oracles(backup, machine, &found).await),
                 // What could be looked at before, and now cannot, has been noticed.
@@ -163,14 +163,14 @@ impl<B: Backend> Mutation<'_, B> {
                 Err(problem) => return Err(problem),
             }
         }
-        Ok(Look { red, took })
+        Ok(Asked { red, took })
     }
 
     async fn red_oracles(&self, backup: &Backup, machine: &B::Machine, found: &Manifest) -> Vec<Noticed> {
         let made = self.restores.made.get(&backup.name).map(|made| &made.manifest);
         let manifest = backup.oracle.manifest.as_ref().map(|path| declared(&self.context.file(path)));
         let ephemeral = &self.context.scenario().ephemeral;
-        let known = Known { manifest: manifest.as_ref(), made, last: None, ephemeral };
+        let known = KnownData { manifest: manifest.as_ref(), made, last: None, ephemeral };
         let mut judged = oracle::judge(backup, &known, found);
         oracle::ask(backup, machine, self.deadline, &mut judged).await;
         let red = judged.oracles.into_iter().filter(|oracle| oracle.holds != Some(true));
@@ -245,7 +245,7 @@ fn told(plant: &Plant, noticed: &[Noticed]) -> Mutant {
 }
 
 /// Checks and oracles of machines.
-struct Look {
+struct Asked {
     /// Names of all that are red.
     red: BTreeSet<Noticed>,
     /// Seconds that each check took.

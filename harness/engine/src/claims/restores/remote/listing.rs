@@ -27,20 +27,21 @@ pub(crate) struct Attributes {
 }
 
 impl Listing {
-    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, u64, Attributes)> {
+    /// Files with their sizes.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.entries.iter().filter_map(|(path, entry)| match entry {
-            Entry::File { size, attributes } => Some((path.as_path(), *size, *attributes)),
+            Entry::File { size, .. } => Some((path.as_path(), *size)),
             Entry::Directory(_) | Entry::Link(_) => None,
         })
     }
 
     pub(crate) fn bytes(&self) -> u64 {
-        self.files().map(|(_, size, _)| size).sum()
+        self.files().map(|(_, size)| size).sum()
     }
 
     /// Whether there is anything at or below a path that begins so.
     pub(crate) fn has_file(&self, start: &str) -> bool {
-        self.files().any(|(path, ..)| path.as_os_str().as_encoded_bytes().starts_with(start.as_bytes()))
+        self.files().any(|(path, _)| path.as_os_str().as_encoded_bytes().starts_with(start.as_bytes()))
     }
 
     /// BLAKE3 over every name with its kind, size and time, in hex. Times of directories are left out: a tool that only

@@ -29,7 +29,7 @@ const PRIVATE: u32 = 0o700;
 const FILE: u32 = 0o600;
 
 /// Where files come from.
-pub(super) trait Far: Sync {
+pub(super) trait RemoteStore: Sync {
     /// Appends `path` from an offset on, up to `size`. Tells how many bytes came.
     fn fetch(
         &self,
@@ -41,7 +41,7 @@ pub(super) trait Far: Sync {
 
 /// The copy of one repository. It is nobody else's while this lives.
 #[derive(Debug)]
-pub(super) struct Mirror {
+pub(super) struct RepositoryMirror {
     directory: PathBuf,
     _lock: File,
 }
@@ -55,7 +55,7 @@ pub(super) struct Brought {
     pub(super) bytes: u64,
 }
 
-impl Mirror {
+impl RepositoryMirror {
     /// The copy of the repository at `place`; `None` while another drill uses it.
     pub(super) fn open(cache: &Path, place: &str) -> io::Result<Option<Self>> {
         let name = blake3::hash(place.as_bytes()).to_hex();
@@ -81,10 +81,10 @@ impl Mirror {
     }
 
     /// Makes it what `listing` says.
-    pub(super) async fn bring(&self, far: &impl Far, listing: &Listing) -> Result<Brought, Problem> {
+    pub(super) async fn bring(&self, far: &impl RemoteStore, listing: &Listing) -> Result<Brought, Problem> {
         let (tree, partial, listed) = (self.tree(), self.partial(), listing.clone());
         let missing = blocking(move || lay_out(&tree, &partial, &listed)).await?;
-        let wanted: u64 = missing.iter().map(|(_, size, _)| size).sum();
+        let wanted: u64 = missing.iter().map(|file| file.size).sum();
         redrill_machines::host::check_disk(&self.directory, wanted / (1024 * 1024)).map_err(|shortage| {
             Problem::new(Code::DiskFull, format!("this host has no room for a copy of the repository: {shortage}"))
         })?;
@@ -96,13 +96,13 @@ impl Mirror {
     }
 
     /// Once one is cut no other is begun; those on their way keep what they have got.
-    async fn fetch_all(&self, far: &impl Far, missing: &Missing) -> Result<u64, Problem> {
+    async fn fetch_all(&self, far: &impl RemoteStore, missing: &[Missing]) -> Result<u64, Problem> {
         let cut = AtomicBool::new(false);
-        let coming = missing.iter().map(async |(path, size, attributes)| {
+        let coming = missing.iter().map(async |file| {
             if cut.load(Ordering::Relaxed) {
                 return Ok(0);
             }
-            self.one(far, path, *size, *attributes).await.inspect_err(|_| cut.store(true, Ordering::Relaxed))
+            self.one(far, file).await.inspect_err(|_| cut.store(true, Ordering::Relaxed))
         });
         let mut coming = stream::iter(coming.collect::<Vec<_>>()).buffer_unordered(ABREAST);
         let mut bytes = Ok(0);
@@ -113,11 +113,12 @@ impl Mirror {
     }
 
     /// One file, whole in `partial/`.
-    async fn one(&self, far: &impl Far, path: &Path, size: u64, attributes: Attributes) -> Result<u64, Problem> {
-        let file = self.partial().join(name_of(path, size, attributes));
+    async fn one(&self, far: &impl RemoteStore, missing: &Missing) -> Result<u64, Problem> {
+        let (path, size) = (missing.path.as_path(), missing.size);
+        let file = self.partial().join(name_of(missing));
         let there = tokio::fs::metadata(&file).await.map_or(0, |found| found.len());
         // Of what neither name nor time tells whether it is still the same nothing is gone on with.
-        let from = if there <= size && is_known(path, attributes) { there } else { 0 };
+        let from = if there <= size && is_known(missing) { there } else { 0 };
         let mut options = tokio::fs::OpenOptions::new();
         let open = options.create(true).append(true).open(&file).await.map_err(|error| no_copy(&error))?;
         open.set_len(from).await.map_err(|error| no_copy(&error))?;
@@ -165,23 +166,28 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     done.map_err(io::Error::other).and_then(|done| done).map_err(|error| no_copy(&error))
 }
 
-type Missing = Vec<(PathBuf, u64, Attributes)>;
-
-/// Whether name or time tell that a file is still the same.
-fn is_known(path: &Path, attributes: Attributes) -> bool {
-    attributes.modified.is_some() || path.file_name().is_some_and(|name| is_digest(&name.to_string_lossy()))
+/// A file that is listed, and is not in the copy.
+struct Missing {
+    path: PathBuf,
+    size: u64,
+    attributes: Attributes,
 }
 
-fn name_of(path: &Path, size: u64, attributes: Attributes) -> String {
+/// Whether name or time tell that a file is still the same.
+fn is_known(file: &Missing) -> bool {
+    file.attributes.modified.is_some() || file.path.file_name().is_some_and(|name| is_digest(&name.to_string_lossy()))
+}
+
+fn name_of(file: &Missing) -> String {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(path.as_os_str().as_encoded_bytes());
-    hasher.update(&size.to_le_bytes());
-    hasher.update(&attributes.modified.unwrap_or_default().to_le_bytes());
+    hasher.update(file.path.as_os_str().as_encoded_bytes());
+    hasher.update(&file.size.to_le_bytes());
+    hasher.update(&file.attributes.modified.unwrap_or_default().to_le_bytes());
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
 /// Takes away what is not listed or is something else, makes directories and links, and tells which files are missing.
-fn lay_out(tree: &Path, partial: &Path, listing: &Listing) -> io::Result<Missing> {
+fn lay_out(tree: &Path, partial: &Path, listing: &Listing) -> io::Result<Vec<Missing>> {
     fs::create_dir_all(tree)?;
     fs::create_dir_all(partial)?;
     let there = walked(tree)?;
@@ -205,7 +211,7 @@ fn lay_out(tree: &Path, partial: &Path, listing: &Listing) -> io::Result<Missing
             (false, false) => fs::remove_file(&path)?,
         }
     }
-    let mut missing = Missing::new();
+    let mut missing = Vec::new();
     for (inner, entry) in &listing.entries {
         let path = tree.join(inner);
         match entry {
@@ -215,7 +221,7 @@ fn lay_out(tree: &Path, partial: &Path, listing: &Listing) -> io::Result<Missing
             Entry::File { size, attributes } => {
                 fs::create_dir_all(path.parent().unwrap_or(tree))?;
                 if fs::symlink_metadata(&path).is_err() {
-                    missing.push((inner.clone(), *size, *attributes));
+                    missing.push(Missing { path: inner.clone(), size: *size, attributes: *attributes });
                 }
             }
         }
@@ -249,13 +255,13 @@ fn sha256(path: &Path) -> io::Result<String> {
 }
 
 /// Gives what came its names, modes and times.
-fn settle(tree: &Path, partial: &Path, missing: &Missing, listing: &Listing) -> io::Result<()> {
+fn settle(tree: &Path, partial: &Path, missing: &[Missing], listing: &Listing) -> io::Result<()> {
     // All of it is on the disk before any of it has a name.
     rustix::fs::syncfs(File::open(partial)?)?;
-    for (path, size, attributes) in missing {
-        let came = partial.join(name_of(path, *size, *attributes));
-        dress(&came, *attributes, FILE)?;
-        fs::rename(&came, tree.join(path))?;
+    for file in missing {
+        let came = partial.join(name_of(file));
+        dress(&came, file.attributes, FILE)?;
+        fs::rename(&came, tree.join(&file.path))?;
     }
     fs::remove_dir_all(partial)?;
     for (path, entry) in listing.entries.iter().rev() {

@@ -25,7 +25,7 @@ use super::session::on_host;
 use crate::context::Context;
 use crate::problem::Problem;
 pub(crate) use listing::Listing;
-use mirror::{Brought, Mirror};
+use mirror::{Brought, RepositoryMirror};
 use sftp::SftpError;
 
 /// A host that does not answer a greeting for so long is down. `ssh` itself gives up earlier.
@@ -96,7 +96,7 @@ pub(crate) async fn list_again(
     deadline: &Deadline,
 ) -> Result<Listing, Problem> {
     let limit = deadline.child(&format!("the listing of `{}`", backup.name), backup.within);
-    let listed = async { Host::connect(context, &scratch(context, backup)?, remote).await?.list().await };
+    let listed = async { BackupHost::connect(context, &scratch(context, backup)?, remote).await?.list().await };
     let listed = limit.limit(listed).await.unwrap_or_else(|limit| Err(Problem::new(Code::TimedOut, limit.to_string())));
     listed.map_err(|fault| Problem {
         text: format!("after the restore it could not be listed again: {}", fault.text),
@@ -107,13 +107,13 @@ pub(crate) async fn list_again(
 /// Throws the mirror away: what was fetched may be what is wrong, and the next drill shall not trust it.
 pub(crate) fn forget(context: &Context, remote: &Remote) {
     // What stays is held against its name or time by the next drill, as ever.
-    let mirror = Mirror::open(&context.home.cache, &remote.to_string());
+    let mirror = RepositoryMirror::open(&context.home.cache, &remote.to_string());
     let _ = mirror.and_then(|mirror| mirror.map_or(Ok(()), |mirror| mirror.forget()));
 }
 
 async fn bring(context: &Context, backup: &Backup, remote: &Remote, fetched: &mut Fetched) -> Result<Source, Problem> {
     let scratch = scratch(context, backup)?;
-    let mut host = Host::connect(context, &scratch, remote).await?;
+    let mut host = BackupHost::connect(context, &scratch, remote).await?;
     let listing = host.list().await?;
     fetched.listing = Some(listing.clone());
     let locked = match backup.kind {
@@ -130,7 +130,7 @@ async fn bring(context: &Context, backup: &Backup, remote: &Remote, fetched: &mu
     }
     context.tell(&format!("fetching what is new of {files} files, {mib} MiB, from {}", fetched.place));
     let mirror = loop {
-        match Mirror::open(&context.home.cache, &fetched.place).map_err(|error| no_copy(&error))? {
+        match RepositoryMirror::open(&context.home.cache, &fetched.place).map_err(|error| no_copy(&error))? {
             Some(mirror) => break mirror,
             // Another drill brings it up to date.
             None => tokio::time::sleep(LOOK).await,
@@ -168,12 +168,12 @@ fn broke(said: &str) -> Problem {
 }
 
 /// A connection to a backup host.
-enum Host {
+enum BackupHost {
     Sftp(Box<Ssh>),
     Rest(rest::Client),
 }
 
-impl Host {
+impl BackupHost {
     async fn connect(context: &Context, scratch: &Path, remote: &Remote) -> Result<Self, Problem> {
         let file = |path: &PathBuf| super::key_file(context, path);
         match remote {
@@ -204,7 +204,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Problem {
     Problem::new(Code::NoAccess, format!("`{}` cannot be read: {error}", path.display()))
 }
 
-impl mirror::Far for Host {
+impl mirror::RemoteStore for BackupHost {
     async fn fetch(&self, path: &Path, span: (u64, u64), mut to: tokio::fs::File) -> Result<u64, Problem> {
         match self {
             Self::Rest(client) => client.fetch(path, span.0, &mut to).await,

@@ -327,13 +327,13 @@ const REGULAR: u32 = 0o100_000;
 const LINK: u32 = 0o120_000;
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Found {
+struct Stat {
     size: u64,
     mode: Option<u32>,
     modified: Option<u32>,
 }
 
-impl Found {
+impl Stat {
     fn is(&self, kind: u32) -> bool {
         self.mode.unwrap_or_default() & TYPE == kind
     }
@@ -367,8 +367,8 @@ impl<'a> Fields<'a> {
         self.take(length)
     }
 
-    fn attributes(&mut self) -> Result<Found, SftpError> {
-        let (flags, mut found) = (self.number()?, Found::default());
+    fn attributes(&mut self) -> Result<Stat, SftpError> {
+        let (flags, mut found) = (self.number()?, Stat::default());
         if flags & 1 != 0 {
             found.size = u64::from_be_bytes(self.take(8)?.try_into().expect("eight bytes"));
         }

@@ -48,12 +48,12 @@ fn any_change_of_a_repository_is_another_digest() {
 /// What a machine would unpack.
 fn unpacked(source: &Source, to: &Path) {
     let part = |part| match part {
-        Part::Archive(bytes) => tar::Archive::new(bytes.as_slice()).unpack(to),
-        Part::More(path, bytes) => {
+        Piece::Archive(bytes) => tar::Archive::new(bytes.as_slice()).unpack(to),
+        Piece::More(path, bytes) => {
             let mut file = std::fs::OpenOptions::new().append(true).open(to.join(path))?;
             io::Write::write_all(&mut file, &bytes)
         }
-        Part::Whole(path, modified) => {
+        Piece::Whole(path, modified) => {
             let time = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(modified);
             File::open(to.join(path))?.set_times(std::fs::FileTimes::new().set_modified(time))
         }

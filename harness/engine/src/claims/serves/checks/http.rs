@@ -47,7 +47,7 @@ pub(super) async fn attempt<M: Machine>(
         Err(_) => return Ok(Seen::Not(vec!["cannot connect: nobody answered".to_owned()])),
     };
     let what = || "cannot lead a request to a machine".to_owned();
-    let way = Way::to(stream).map_err(|source| MachineError::Io { what: what(), source })?;
+    let way = HttpWay::to(stream).map_err(|source| MachineError::Io { what: what(), source })?;
     let client = match client(check, place, &way, wait) {
         Ok(client) => client,
         Err(error) => return Ok(Seen::Not(vec![chain(&*error)])),
@@ -61,7 +61,7 @@ pub(super) async fn attempt<M: Machine>(
 
 /// A unix socket that leads to one connection, once. A client that has it has no other way to go: neither to an address
 /// in its URL, which would not be looked up, nor to a proxy of the host.
-struct Way {
+struct HttpWay {
     path: PathBuf,
     task: JoinHandle<()>,
     /// Keeps the path short: a socket's has at most 107 bytes.
@@ -69,7 +69,7 @@ struct Way {
     _place: tempfile::TempDir,
 }
 
-impl Way {
+impl HttpWay {
     fn to(mut stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let place = tempfile::tempdir()?;
@@ -86,7 +86,7 @@ impl Way {
     }
 }
 
-impl Drop for Way {
+impl Drop for HttpWay {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -95,7 +95,7 @@ impl Drop for Way {
 fn client<M>(
     check: &HttpCheck,
     place: &Place<'_, M>,
-    way: &Way,
+    way: &HttpWay,
     wait: Duration,
 ) -> Result<Client, Box<dyn Error + Send + Sync>> {
     // The second call finds a provider in place, and that is what it is for.

@@ -8,8 +8,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use super::super::ControllerError;
-use super::source::Source;
-use super::{Tree, git};
+use super::source::GitSource;
+use super::{WorkTree, git};
 use crate::scenario_error::ScenarioError;
 
 const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
@@ -19,7 +19,7 @@ const ENCRYPTED: [&[u8]; 3] = [b"\0GITCRYPT\0", b"U2FsdGVkX1", b"Salted__"];
 const HEAD: u64 = 1024;
 
 /// Looks at all files that a filter is named for.
-pub(super) async fn look(source: &Source, tree: &Tree<'_>) -> Result<(), ControllerError> {
+pub(super) async fn look(source: &GitSource, tree: &WorkTree<'_>) -> Result<(), ControllerError> {
     let named = named(tree).await?;
     let mut programs = None;
     let mut filled = Vec::new();
@@ -55,7 +55,7 @@ pub(super) async fn look(source: &Source, tree: &Tree<'_>) -> Result<(), Control
 }
 
 /// Files that have a filter by their attributes.
-async fn named(tree: &Tree<'_>) -> Result<Vec<(std::ffi::OsString, String)>, ControllerError> {
+async fn named(tree: &WorkTree<'_>) -> Result<Vec<(std::ffi::OsString, String)>, ControllerError> {
     let files = tree.files(&[]).await?.stdout;
     let mut attributes = tree.git();
     attributes.args(["check-attr", "--stdin", "-z", "filter"]);
@@ -73,7 +73,7 @@ fn head(file: &Path) -> std::io::Result<Vec<u8>> {
 
 /// Filters that make something else of a file when git checks it out: those of the repo, of its user and of the host.
 /// The configuration is read as text.
-async fn smudging(source: &Source) -> Result<BTreeMap<String, String>, ControllerError> {
+async fn smudging(source: &GitSource) -> Result<BTreeMap<String, String>, ControllerError> {
     let mut found = BTreeMap::new();
     let own = source.common.join("config");
     let own = fs::metadata(&own).is_ok_and(|own| own.is_file()).then_some(own);
@@ -97,7 +97,7 @@ async fn smudging(source: &Source) -> Result<BTreeMap<String, String>, Controlle
 }
 
 /// Puts a file of git-lfs in the place of its pointer, if the repo's own store has it.
-fn fill(source: &Source, path: &Path, file: &Path, pointer: &[u8]) -> Result<(), ControllerError> {
+fn fill(source: &GitSource, path: &Path, file: &Path, pointer: &[u8]) -> Result<(), ControllerError> {
     let text = String::from_utf8_lossy(pointer);
     let id = text.lines().find_map(|line| line.strip_prefix("oid sha256:")).unwrap_or_default().trim();
     let sound = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -133,7 +133,7 @@ fn copy_of(kept: &Path, id: &str, to: &Path) -> std::io::Result<bool> {
 }
 
 /// Lets git take files that it did not write for what it wrote, as it does where git-lfs is set up.
-async fn untouched(tree: &Tree<'_>, files: Vec<u8>) -> Result<(), ControllerError> {
+async fn untouched(tree: &WorkTree<'_>, files: Vec<u8>) -> Result<(), ControllerError> {
     if files.is_empty() {
         return Ok(());
     }

@@ -28,7 +28,7 @@ const HARMLESS: &str = r"^(core\.(filemode|autocrlf|eol|symlinks|ignorecase)|ext
 
 /// A repository and our view of it.
 #[derive(Debug)]
-pub(super) struct Source {
+pub(super) struct GitSource {
     /// Its work tree.
     pub(super) top: PathBuf,
     /// Its git directory: of this work tree.
@@ -42,7 +42,7 @@ pub(super) struct Source {
     view: PathBuf,
 }
 
-impl Source {
+impl GitSource {
     /// The repository that `directory` lies in. The view is made in `beside`, and goes with this value.
     pub(super) async fn around(directory: &Path, beside: &Path) -> Result<Self, ControllerError> {
         let Some((top, git_dir)) = directory.ancestors().find_map(|top| Some((top.to_owned(), git_dir_of(top)?)))

@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use super::super::ControllerError;
-use super::source::{self, Source};
-use super::{STATUS_LIMIT, Tree, beside, git, short, take};
+use super::source::{self, GitSource};
+use super::{STATUS_LIMIT, Selection, WorkTree, beside, git, short, take};
 use crate::scenario_error::ScenarioError;
 
 /// Deeper nesting is a circle.
@@ -14,10 +14,9 @@ const DEEPEST: usize = 16;
 
 /// Checks all submodules of `tree` out, and theirs. Tells what in them is not committed, as `git status` does.
 pub(super) async fn take_all(
-    source: &Source,
-    id: &str,
-    tree: &Tree<'_>,
-    depth: usize,
+    source: &GitSource,
+    wanted: Selection<'_>,
+    tree: &WorkTree<'_>,
 ) -> Result<Vec<String>, ControllerError> {
     let output = tree.files(&["--stage"]).await?;
     let links: Vec<(PathBuf, String)> = git::parts(&output).filter_map(link).collect();
@@ -25,19 +24,19 @@ pub(super) async fn take_all(
     if links.is_empty() {
         return Ok(uncommitted);
     }
-    let names = names(source, id).await?;
-    for (path, wanted) in links {
+    let names = names(source, wanted.id).await?;
+    for (path, id) in links {
         let told = path.display();
         let Some(name) = names.iter().find(|(_, there)| *there == path).map(|(name, _)| name) else {
             let message = format!("`{told}` is a repository of its own, and .gitmodules does not say whose");
             return Err(ScenarioError::mismatch(message, "its files committed, or git submodule add").into());
         };
-        if depth == DEEPEST {
+        if wanted.depth == DEEPEST {
             let message = format!("`{told}` is a submodule inside {DEEPEST} others");
             return Err(ScenarioError::mismatch(message, "submodules that do not hold themselves").into());
         }
-        let Some(inner) = find(source, name, &path, &wanted, beside(source.mirror())).await? else {
-            let message = format!("commit {} of the submodule `{told}` is not there", short(&wanted));
+        let Some(inner) = find(source, name, &path, &id).await? else {
+            let message = format!("commit {} of the submodule `{told}` is not there", short(&id));
             let expected = format!("all submodules: git submodule update --init --recursive -- {told}");
             return Err(ScenarioError::mismatch(message, expected).into());
         };
@@ -48,7 +47,8 @@ pub(super) async fn take_all(
             Some(_) => inner.uncommitted(&inner.top, STATUS_LIMIT).await?,
             None => Vec::new(),
         };
-        below.extend(take(&inner, &wanted, Path::new(""), &to, depth + 1).await?);
+        let whole = Selection { id: &id, inner: Path::new(""), depth: wanted.depth + 1 };
+        below.extend(take(&inner, whole, &to).await?);
         let in_it = |line: &String| line.split_once(' ').map(|(state, file)| format!("{state} {told}/{}", file.trim()));
         uncommitted.extend(below.iter().filter_map(in_it));
     }
@@ -64,7 +64,7 @@ fn link(entry: &OsStr) -> Option<(PathBuf, String)> {
 }
 
 /// Names of submodules and their paths, as the commit tells them. Names are file names in the repo: none leads out.
-async fn names(source: &Source, id: &str) -> Result<Vec<(String, PathBuf)>, ControllerError> {
+async fn names(source: &GitSource, id: &str) -> Result<Vec<(String, PathBuf)>, ControllerError> {
     let mut git = source.git();
     git.args(["config", "--no-includes", "--null", "--blob", &format!("{id}:.gitmodules")]);
     git.args(["--get-regexp", r"^submodule\..*\.path$"]);
@@ -81,19 +81,13 @@ async fn names(source: &Source, id: &str) -> Result<Vec<(String, PathBuf)>, Cont
 }
 
 /// The repository of a submodule that has this commit.
-async fn find(
-    source: &Source,
-    name: &str,
-    path: &Path,
-    wanted: &str,
-    beside: &Path,
-) -> Result<Option<Source>, ControllerError> {
+async fn find(source: &GitSource, name: &str, path: &Path, id: &str) -> Result<Option<GitSource>, ControllerError> {
     let top = source.top.join(path);
     let kept = [&source.git_dir, &source.common].map(|git_dir| git_dir.join("modules").join(name));
     let kept = kept.into_iter().filter(|git_dir| git_dir.join("HEAD").is_file());
     for git_dir in kept.chain(source::git_dir_of(&top)) {
-        let inner = Source::of(top.clone(), git_dir, beside).await?;
-        if inner.resolve(wanted).await?.is_some() {
+        let inner = GitSource::of(top.clone(), git_dir, beside(source.mirror())).await?;
+        if inner.resolve(id).await?.is_some() {
             return Ok(Some(inner));
         }
     }

@@ -483,7 +483,7 @@ async fn a_work_tree_that_git_waits_for_is_told_with_the_file() {
     let repo = Repo::new();
     let fifo = repo.top().join("inner/.gitignore");
     assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo runs").success());
-    let source = Source::around(&repo.top(), &repo.place()).await.expect("a view");
+    let source = GitSource::around(&repo.top(), &repo.place()).await.expect("a view");
     let limit = std::time::Duration::from_millis(500);
     let error = source.uncommitted(&repo.top(), limit).await.expect_err("git waits").to_string();
     assert!(error.contains(&format!("`{}` is no regular file", fifo.display())), "{error}");

@@ -10,13 +10,13 @@ use super::*;
 
 /// A backup host that is a map, and whose connection breaks when its budget is spent.
 #[derive(Default)]
-struct Host {
+struct MapHost {
     files: BTreeMap<PathBuf, Vec<u8>>,
     budget: AtomicU64,
     asked: Mutex<Vec<(String, u64)>>,
 }
 
-impl Far for Host {
+impl RemoteStore for MapHost {
     async fn fetch(&self, path: &Path, (from, _): (u64, u64), mut to: tokio::fs::File) -> Result<u64, Problem> {
         self.asked.lock().expect("no panic").push((path.display().to_string(), from));
         let bytes = &self.files[path][usize::try_from(from).expect("small")..];
@@ -30,7 +30,7 @@ impl Far for Host {
     }
 }
 
-impl Host {
+impl MapHost {
     fn of(files: &[(&str, &[u8])]) -> Self {
         let files = files.iter().map(|(path, bytes)| (PathBuf::from(path), bytes.to_vec())).collect();
         Self { files, budget: AtomicU64::new(u64::MAX), asked: Mutex::default() }
@@ -49,17 +49,17 @@ impl Host {
     }
 }
 
-struct Place(PathBuf);
+struct MirrorPlace(PathBuf);
 
-impl Place {
+impl MirrorPlace {
     fn new(name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("redrill-mirror-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         Self(path)
     }
 
-    fn mirror(&self) -> Mirror {
-        Mirror::open(&self.0, "sftp://host/r").expect("opened").expect("nobody else has it")
+    fn mirror(&self) -> RepositoryMirror {
+        RepositoryMirror::open(&self.0, "sftp://host/r").expect("opened").expect("nobody else has it")
     }
 
     fn tree(&self) -> BTreeMap<String, Vec<u8>> {
@@ -70,7 +70,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for MirrorPlace {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
@@ -78,7 +78,7 @@ impl Drop for Place {
 
 #[tokio::test]
 async fn what_was_cut_has_no_name_and_goes_on_where_it_was() {
-    let (place, host) = (Place::new("cut"), Host::of(&[("a", &[1; 1000]), ("d/b", &[2; 1000])]));
+    let (place, host) = (MirrorPlace::new("cut"), MapHost::of(&[("a", &[1; 1000]), ("d/b", &[2; 1000])]));
     let listing = host.listing(Some(7));
     host.budget.store(1400, Ordering::SeqCst);
     assert_eq!(place.mirror().bring(&host, &listing).await.expect_err("cut").code, Code::Unreachable);
@@ -95,7 +95,8 @@ async fn what_was_cut_has_no_name_and_goes_on_where_it_was() {
 async fn only_what_is_as_listed_is_kept() {
     let digest = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"; // Of `test`, by FIPS 180.
     let named = format!("data/9f/{digest}");
-    let (place, host) = (Place::new("kept"), Host::of(&[("config", b"c"), ("plain", b"p"), (&named, b"test")]));
+    let (place, host) =
+        (MirrorPlace::new("kept"), MapHost::of(&[("config", b"c"), ("plain", b"p"), (&named, b"test")]));
     let all = |from: &[&str]| from.iter().map(|path| ((*path).to_owned(), 0)).collect::<Vec<_>>();
     place.mirror().bring(&host, &host.listing(Some(7))).await.expect("brought");
     assert_eq!(host.asked(), all(&["config", &named, "plain"]));
@@ -113,7 +114,7 @@ async fn only_what_is_as_listed_is_kept() {
 
 #[tokio::test]
 async fn what_is_gone_there_goes_here_and_a_snapshot_stays_as_it_was() {
-    let (place, mut host) = (Place::new("gone"), Host::of(&[("old/a", b"1"), ("x", b"2")]));
+    let (place, mut host) = (MirrorPlace::new("gone"), MapHost::of(&[("old/a", b"1"), ("x", b"2")]));
     let mut listing = host.listing(Some(7));
     let attributes = Attributes { mode: Some(0o750), modified: Some(9) };
     listing.entries.insert("old".into(), Entry::Directory(attributes));
@@ -121,7 +122,7 @@ async fn what_is_gone_there_goes_here_and_a_snapshot_stays_as_it_was() {
     place.mirror().bring(&host, &listing).await.expect("brought");
     let snapshot = place.0.join("snapshot");
     place.mirror().snapshot(&snapshot).expect("made");
-    host = Host::of(&[("old", b"now a file"), ("x/y", b"now in a directory")]);
+    host = MapHost::of(&[("old", b"now a file"), ("x/y", b"now in a directory")]);
     place.mirror().bring(&host, &host.listing(Some(8))).await.expect("brought");
     assert_eq!(place.tree().into_keys().collect::<Vec<_>>(), ["old", "x/y"]);
     assert!(fs::symlink_metadata(place.mirror().tree().join("link")).is_err());
@@ -135,11 +136,14 @@ async fn what_is_gone_there_goes_here_and_a_snapshot_stays_as_it_was() {
 
 #[tokio::test]
 async fn a_copy_is_one_drills_at_a_time_and_can_be_forgotten() {
-    let (place, host) = (Place::new("lock"), Host::of(&[("a", b"1")]));
+    let (place, host) = (MirrorPlace::new("lock"), MapHost::of(&[("a", b"1")]));
     let mirror = place.mirror();
     mirror.bring(&host, &host.listing(Some(7))).await.expect("brought");
-    assert!(Mirror::open(&place.0, "sftp://host/r").expect("readable").is_none(), "it is taken");
-    assert!(Mirror::open(&place.0, "sftp://host/other").expect("readable").is_some(), "another repository's is not");
+    assert!(RepositoryMirror::open(&place.0, "sftp://host/r").expect("readable").is_none(), "it is taken");
+    assert!(
+        RepositoryMirror::open(&place.0, "sftp://host/other").expect("readable").is_some(),
+        "another repository's is not"
+    );
     mirror.forget().expect("forgotten");
     drop(mirror);
     let again = place.mirror().bring(&host, &host.listing(Some(7))).await.expect("brought");
@@ -148,7 +152,7 @@ async fn a_copy_is_one_drills_at_a_time_and_can_be_forgotten() {
 
 #[tokio::test]
 async fn a_file_that_is_not_as_large_as_listed_is_not_taken() {
-    let (place, host) = (Place::new("size"), Host::of(&[("a", b"12345")]));
+    let (place, host) = (MirrorPlace::new("size"), MapHost::of(&[("a", b"12345")]));
     let mut listing = host.listing(Some(7));
     let attributes = Attributes { mode: None, modified: Some(7) };
     listing.entries.insert("a".into(), Entry::File { size: 4, attributes });

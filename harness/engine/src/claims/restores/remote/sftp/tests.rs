@@ -8,7 +8,7 @@ use super::*;
 
 /// What a host does to whoever asks.
 #[derive(Clone, Copy, Default)]
-struct Manner {
+struct HostManner {
     /// No answer to a request for data is longer.
     short: Option<usize>,
     /// The connection ends after so many requests.
@@ -18,7 +18,7 @@ struct Manner {
 }
 
 /// A host that gives what lies on this one, and notes what it is asked.
-async fn host(mut stream: DuplexStream, manner: Manner, asked: Arc<Mutex<Vec<u8>>>) {
+async fn host(mut stream: DuplexStream, manner: HostManner, asked: Arc<Mutex<Vec<u8>>>) {
     let mut open: Vec<(PathBuf, bool)> = Vec::new();
     while let Ok((kind, body)) = packet(&mut stream).await {
         asked.lock().expect("no panic").push(kind);
@@ -50,7 +50,7 @@ fn attributes(path: &Path, follow: bool) -> Option<Vec<u8>> {
     Some([&15_u32.to_be_bytes()[..], &metadata.len().to_be_bytes(), &numbers].concat())
 }
 
-fn answer(kind: u8, body: &[u8], open: &mut Vec<(PathBuf, bool)>, manner: Manner) -> Answer {
+fn answer(kind: u8, body: &[u8], open: &mut Vec<(PathBuf, bool)>, manner: HostManner) -> Answer {
     let mut fields = Fields(body);
     let first = fields.string().expect("every request has one").to_vec();
     let path = PathBuf::from(OsString::from_vec(first.clone()));
@@ -94,9 +94,9 @@ fn answer(kind: u8, body: &[u8], open: &mut Vec<(PathBuf, bool)>, manner: Manner
     }
 }
 
-struct Tree(PathBuf);
+struct HostTree(PathBuf);
 
-impl Tree {
+impl HostTree {
     fn new(name: &str) -> Self {
         let root = std::env::temp_dir().join(format!("redrill-sftp-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&root);
@@ -110,13 +110,13 @@ impl Tree {
     }
 }
 
-impl Drop for Tree {
+impl Drop for HostTree {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 
-async fn client(manner: Manner) -> (Result<Client, SftpError>, Arc<Mutex<Vec<u8>>>) {
+async fn client(manner: HostManner) -> (Result<Client, SftpError>, Arc<Mutex<Vec<u8>>>) {
     let (ours, theirs) = tokio::io::duplex(64 * 1024);
     let asked = Arc::<Mutex<Vec<u8>>>::default();
     tokio::spawn(host(theirs, manner, Arc::clone(&asked)));
@@ -135,8 +135,8 @@ async fn fetched(client: &Client, path: &Path, span: (u64, u64)) -> (Result<u64,
 
 #[tokio::test]
 async fn a_tree_is_listed_with_what_its_host_tells_and_files_come_whole() {
-    let tree = Tree::new("list");
-    let (client, asked) = client(Manner { short: Some(1000), ..Manner::default() }).await;
+    let tree = HostTree::new("list");
+    let (client, asked) = client(HostManner { short: Some(1000), ..HostManner::default() }).await;
     let client = client.expect("greeted");
     let (base, listing) = client.list(&tree.0).await.expect("listed");
     assert_eq!(base, tree.0);
@@ -156,8 +156,8 @@ async fn a_tree_is_listed_with_what_its_host_tells_and_files_come_whole() {
 
 #[tokio::test]
 async fn a_file_is_a_repository_too_and_what_is_missing_is_named() {
-    let tree = Tree::new("file");
-    let client = client(Manner::default()).await.0.expect("greeted");
+    let tree = HostTree::new("file");
+    let client = client(HostManner::default()).await.0.expect("greeted");
     let (base, listing) = client.list(&tree.0.join("large")).await.expect("listed");
     assert_eq!(base, tree.0);
     assert!(listing.entries.len() == 1 && listing.entries.contains_key(Path::new("large")), "{listing:?}");
@@ -167,9 +167,9 @@ async fn a_file_is_a_repository_too_and_what_is_missing_is_named() {
 
 #[tokio::test]
 async fn names_that_lead_out_of_the_copy_are_refused() {
-    let tree = Tree::new("odd");
+    let tree = HostTree::new("odd");
     for odd in ["../x", "a/b", "", "large"] {
-        let client = client(Manner { odd: Some(odd), ..Manner::default() }).await.0.expect("greeted");
+        let client = client(HostManner { odd: Some(odd), ..HostManner::default() }).await.0.expect("greeted");
         let error = client.list(&tree.0).await.expect_err(odd);
         assert!(matches!(&error, SftpError::Odd(why) if why.contains("impossible name")), "{error:?}");
     }
@@ -177,9 +177,9 @@ async fn names_that_lead_out_of_the_copy_are_refused() {
 
 #[tokio::test]
 async fn a_connection_that_ends_is_an_error_for_all_who_wait() {
-    let tree = Tree::new("ends");
-    assert_eq!(client(Manner { ends: Some(0), ..Manner::default() }).await.0.err(), Some(SftpError::Ended));
-    let client = client(Manner { ends: Some(4), ..Manner::default() }).await.0.expect("greeted");
+    let tree = HostTree::new("ends");
+    assert_eq!(client(HostManner { ends: Some(0), ..HostManner::default() }).await.0.err(), Some(SftpError::Ended));
+    let client = client(HostManner { ends: Some(4), ..HostManner::default() }).await.0.expect("greeted");
     let (came, _) = fetched(&client, &tree.0.join("large"), (0, 200_000)).await;
     assert_eq!(came, Err(SftpError::Ended));
     assert_eq!(client.list(&tree.0).await.expect_err("ended"), SftpError::Ended);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use redrill_model::{MachineReport, Report, Severity, Status};
 
-use super::{Kind, Section, Tone, line, span};
-use crate::output::{seconds, stage_name};
+use super::{ReportSection, SectionKind, Tone, line, span};
+use crate::output::seconds;
 
 /// What was compared on a machine, and what was left out; none for one that was never captured.
-pub(super) fn machine(machine: &MachineReport) -> Option<Section> {
+pub(super) fn machine(machine: &MachineReport) -> Option<ReportSection> {
     let counted = machine.captures.values().next_back()?;
     let mut lines = vec![line!(0, span(Tone::Bold, &machine.name), format!(": compared {}", compared(counted)))];
     let became: Vec<String> = machine.became.iter().map(|(section, text)| format!("{section} {text}")).collect();
@@ -20,7 +20,7 @@ pub(super) fn machine(machine: &MachineReport) -> Option<Section> {
         let text = format!("left out: {count} differences ({reason})");
         line!(2, span(Tone::Dim, text))
     }));
-    Some(Section { kind: Kind::Machine, lines })
+    Some(ReportSection { kind: SectionKind::Machine, lines })
 }
 
 /// The sections that everybody knows, and the others in sum: all of them stand in report.json.
@@ -35,21 +35,21 @@ fn compared(counted: &BTreeMap<String, usize>) -> String {
 }
 
 /// Something that a reader must know.
-pub(super) fn note(remark: &str) -> Section {
-    Section { kind: Kind::Note, lines: vec![line!(0, format!("Note: {remark}"))] }
+pub(super) fn note(remark: &str) -> ReportSection {
+    ReportSection { kind: SectionKind::Note, lines: vec![line!(0, format!("Note: {remark}"))] }
 }
 
 /// How long each stage took.
-pub(super) fn stages(report: &Report) -> Section {
+pub(super) fn stages(report: &Report) -> ReportSection {
     let ran = report.stages.iter().filter(|stage| stage.status != Status::NotRun);
-    let timed = ran.map(|stage| (seconds(stage.seconds), stage_name(stage.stage)));
-    let all = timed.chain([(seconds(report.seconds), "in all".to_owned())]);
+    let timed = ran.map(|stage| (seconds(stage.seconds), stage.stage.name()));
+    let all = timed.chain([(seconds(report.seconds), "in all")]);
     let lines = all.map(|(took, what)| line!(0, span(Tone::Dim, format!("{took:>12}  {what}")))).collect();
-    Section { kind: Kind::Stages, lines }
+    ReportSection { kind: SectionKind::Stages, lines }
 }
 
 /// Where it ran, what explains the first thing that weighs, where the evidence lies, and how to repeat it.
-pub(super) fn place(report: &Report) -> Section {
+pub(super) fn place(report: &Report) -> ReportSection {
     let host = &report.host;
     let mut lines = vec![line!(0, format!("Host      {} ({})", host.acceleration, host.reason))];
     let mut findings = report.claims.iter().flat_map(|claim| &claim.findings);
@@ -58,7 +58,7 @@ pub(super) fn place(report: &Report) -> Section {
     }
     lines.push(line!(0, format!("Evidence  {}", report.run_dir)));
     lines.push(line!(0, format!("Repeat    {}", report.repeat)));
-    Section { kind: Kind::Place, lines }
+    ReportSection { kind: SectionKind::Place, lines }
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ const OTHER_MACHINE_ID: &str = "72656472696c6c000000000000000002";
 
 /// A place to deploy from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Surroundings {
+pub(crate) struct ControllerEnvironment {
     /// The checkout; the keys lie beside it.
     pub(crate) servers: PathBuf,
     /// Where its home lies on the host.
@@ -30,7 +30,7 @@ pub(crate) struct Surroundings {
     hash_seed: &'static str,
 }
 
-impl Surroundings {
+impl ControllerEnvironment {
     /// Those of the first deploy.
     pub(super) fn first(directory: &Path) -> Self {
         Self {
@@ -84,7 +84,7 @@ impl Surroundings {
         PathBuf::from(self.inside)
     }
 
-    /// A cell with these surroundings, and nothing else in it or in its environment.
+    /// A cell with this environment, and nothing else in it or in its environment.
     pub(super) fn cell(&self) -> Cell {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let environment = [
@@ -135,8 +135,8 @@ mod tests {
     }
 
     fn second(same: &[Perturbation]) -> Vec<&'static str> {
-        let there = Surroundings::second(Path::new("/c"), &deploy(same), UNIX_EPOCH);
-        there.differs(&Surroundings::first(Path::new("/c")))
+        let there = ControllerEnvironment::second(Path::new("/c"), &deploy(same), UNIX_EPOCH);
+        there.differs(&ControllerEnvironment::first(Path::new("/c")))
     }
 
     #[test]

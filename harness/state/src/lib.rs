@@ -14,6 +14,7 @@ mod observed;
 mod own;
 mod path;
 mod resume;
+mod scope;
 mod sections;
 mod settings;
 #[cfg(test)]
@@ -32,6 +33,7 @@ pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use observed::{Observed, Weight};
 pub use path::escape;
 pub use resume::{Resumed, resume};
+pub use scope::{NotCompared, compared, not_compared};
 pub use sections::{Record, Section};
 pub use settings::{
     Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,

@@ -17,7 +17,7 @@ use redrill_model::{After, Moment, Pass, Report, Stage};
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
-pub(crate) use tables::{Finding, Health, canonicalisers, doctor, images, left, plan, pruned};
+pub(crate) use tables::{Finding, Health, canonicalisers, doctor, images, left, plan, pruned, scope};
 
 /// A line of the story.
 pub(crate) fn story(line: &str) {

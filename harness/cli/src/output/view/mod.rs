@@ -86,6 +86,8 @@ pub(crate) enum Kind {
     Mail,
     Certificates,
     Machine,
+    /// What was compared, and what was not.
+    Scope,
     Note,
     Stages,
     /// Where it ran, where the evidence lies, how to repeat it.
@@ -105,6 +107,7 @@ pub(crate) fn sections(report: &Report) -> Vec<Section> {
     sections.extend(report.claims.iter().flat_map(answer::findings));
     sections.extend(restores::sections(report));
     sections.extend(report.machines.iter().filter_map(host::machine));
+    sections.extend(report.scope.iter().map(host::scope));
     sections.extend(report.remarks.iter().map(|remark| host::note(remark)));
     sections.extend([host::stages(report), host::place(report)]);
     sections

@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use redrill_machines::{Backend, Deadline, Machine};
-use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
+use redrill_model::{After, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
 use redrill_state::Section;
 
 use crate::captures::Taken;

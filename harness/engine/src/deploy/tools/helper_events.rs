@@ -322,9 +322,9 @@ impl Reading {
         let mut first: BTreeMap<&str, (i64, &str, &Operation)> = BTreeMap::new();
         for (key, operation) in &self.operations {
             for (host, (since, _)) in &operation.open {
-                let earliest = first.entry(host).or_insert((*since, key, operation));
+                let earliest = first.entry(host).or_insert((*since, key.as_str(), operation));
                 if *since < earliest.0 {
-                    *earliest = (*since, key, operation);
+                    *earliest = (*since, key.as_str(), operation);
                 }
             }
         }

@@ -6,15 +6,23 @@ use crate::deploy::tools::{Deployed, Ended, Executed};
 
 /// A finding for each machine to which one of these deploys did nothing. The first of them says it.
 pub(super) fn nothing_ran(scenario: &Scenario, deploys: &[&Deployed]) -> Vec<Finding> {
-    let well = || deploys.iter().filter(|deployed| deployed.ended == Ended::Well);
-    let names = scenario.machines.iter().map(|machine| machine.name.as_str());
-    names.filter_map(|machine| well().find_map(|deployed| idle(machine, deployed))).collect()
+    let well: Vec<&Deployed> = deploys.iter().copied().filter(|deployed| deployed.ended == Ended::Well).collect();
+    let idle_one = |machine: &str| {
+        let found = |(index, deployed): (usize, &&Deployed)| {
+            idle(machine, deployed, index > 0 && well[0].executed(machine).ran > 0)
+        };
+        well.iter().enumerate().find_map(found)
+    };
+    scenario.machines.iter().filter_map(|machine| idle_one(&machine.name)).collect()
 }
 
-fn idle(machine: &str, deployed: &Deployed) -> Option<Finding> {
+/// `again`: an earlier deploy did something there. Then conditions that hold no more are the deploy's own guards, and not
+/// a deploy for nobody.
+fn idle(machine: &str, deployed: &Deployed, again: bool) -> Option<Finding> {
     let executed = deployed.executed(machine);
+    let guarded = again && executed.skipped > 0;
     let (text, operation) = match &executed.in_vain {
-        _ if executed.ran == 0 => {
+        _ if executed.ran == 0 && !guarded => {
             (format!("{} executed nothing on `{machine}`{}", deployed.run.pass.name(), why(&executed)), None)
         }
         Some(in_vain) if in_vain.skipped > 0 => {
@@ -62,7 +70,7 @@ mod tests {
     fn said(runs: Vec<OperationRun>) -> Option<String> {
         let mut deployed = deployed(&[], Ended::Well);
         deployed.run.runs = runs;
-        idle("web", &deployed).map(|finding| finding.summary)
+        idle("web", &deployed, false).map(|finding| finding.summary)
     }
 
     #[test]
@@ -104,5 +112,7 @@ mod tests {
         first.run.runs = vec![run("a", "changed")];
         let [finding] = &nothing_ran(&scenario, &[&first, &second])[..] else { panic!("one") };
         assert!(finding.summary.starts_with("the second deploy"), "{}", finding.summary);
+        second.run.runs = vec![run("a", "skipped")];
+        assert_eq!(nothing_ran(&scenario, &[&first, &second]), [], "a guard holds no more once its work is done");
     }
 }

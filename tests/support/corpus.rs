@@ -202,7 +202,7 @@ impl Expected {
         if let Some(trend) = self.trend.as_deref().filter(|trend| !findings.iter().any(|f| has_trend(f, trend))) {
             complaints.push(format!("no finding says {trend}"));
         }
-        if let Some(subject) = self.subject.as_deref().filter(|s| !findings.iter().any(|f| f["subject"] == **s)) {
+        if let Some(subject) = self.subject.as_deref().filter(|s| !findings.iter().any(|f| is_about(f, s))) {
             complaints.push(format!("no finding is about `{subject}`"));
         }
         let right = complaints.is_empty();
@@ -243,6 +243,12 @@ fn is_called(name: &str, expected: &str) -> bool {
 fn has_trend(finding: &Value, trend: &str) -> bool {
     let lines = finding["evidence"].as_array().map(Vec::as_slice).unwrap_or_default();
     finding["trend"] == trend || lines.iter().any(|line| text(line) == format!("trend: {trend}"))
+}
+
+/// Whether a finding, or what is folded into it, is about this.
+fn is_about(finding: &Value, subject: &str) -> bool {
+    let also = finding["also"].as_array().map(Vec::as_slice).unwrap_or_default();
+    std::iter::once(finding).chain(also).any(|finding| finding["subject"] == subject)
 }
 
 fn text(value: &Value) -> String {

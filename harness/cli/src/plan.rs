@@ -15,15 +15,19 @@ use crate::{Ended, Failure, home, output};
 Examples:
   redrill plan scenarios/web
   redrill plan scenarios/web --format json | jq .stages
-  redrill plan --canonicalisers        which differences are left out, why, and how often that happened")]
+  redrill plan --canonicalisers        which differences are left out, why, and how often that happened
+  redrill plan --scope                 what is compared when a second deploy is judged, and what is not")]
 pub(crate) struct Args {
     /// Directory with a scenario.toml, or the file itself.
-    #[arg(required_unless_present = "canonicalisers")]
+    #[arg(required_unless_present_any = ["canonicalisers", "scope"])]
     scenario: Option<PathBuf>,
     /// List the differences that are left out when a second deploy is judged: name, reason, places, and how many the
     /// reports of earlier drills counted.
     #[arg(long, conflicts_with = "scenario")]
     canonicalisers: bool,
+    /// List what is compared when a second deploy is judged, and what is not: PROVEN speaks of nothing else.
+    #[arg(long, conflicts_with_all = ["scenario", "canonicalisers"])]
+    scope: bool,
     /// Form of the plan.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     format: ReportFormat,
@@ -37,6 +41,7 @@ pub(crate) fn exec(args: &Args) -> Ended {
             loaded.fits(loaded.scenario.backend, Amount::of_host(None).memory_mib)?;
             output::plan(&loaded, json);
         }
+        None if args.scope => output::scope(json),
         None => {
             let (reports, hits) = hits().map_err(|error| Failure::unknown("cannot read an earlier report", &error))?;
             output::canonicalisers(&canonicalisers(), reports, &hits, json);

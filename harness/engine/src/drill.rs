@@ -5,7 +5,8 @@ use std::time::{Instant, SystemTime};
 
 use redrill_machines::process::Guard;
 use redrill_machines::{Backend, Capabilities, Deadline, Home, RunDir};
-use redrill_model::{Code, HostFacts, Report, SCHEMA, Stage, StageReport, Status, Verdict, plan};
+use redrill_model::{Code, HostFacts, Report, SCHEMA, ScopeReport, Stage, StageReport, Status, Verdict, plan};
+use redrill_state::{compared, not_compared};
 
 use crate::captures::Captures;
 use crate::claims;
@@ -81,6 +82,7 @@ impl<B: Backend> Drill<B> {
         };
         walk.look_for_wants();
         let claims = walk.claims();
+        let scope = walk.scope();
         let Walk { context, services, controller, facts, reports, remarks, .. } = walk;
         let source = controller.as_ref().map(|controller| controller.source.clone());
         if let Some(controller) = &controller {
@@ -108,6 +110,7 @@ impl<B: Backend> Drill<B> {
             mutants: facts.restores.mutants,
             mail: services.mail_sink.map(|room| room.report()),
             acme,
+            scope,
             host: context.host.clone(),
             tools,
             remarks: remarks.into_iter().chain(facts.sandbox).collect(),
@@ -223,8 +226,22 @@ impl<B: Backend> Walk<B> {
         for finding in claims.iter_mut().flat_map(|claim| &mut claim.findings) {
             finding.summary = redactor.clean(&finding.summary);
             finding.evidence.iter_mut().for_each(|line| *line = redactor.clean(line));
+            for also in &mut finding.also {
+                also.summary = redactor.clean(&also.summary);
+                also.evidence.iter_mut().for_each(|line| *line = redactor.clean(line));
+            }
         }
         claims
+    }
+
+    /// What PROVEN speaks of, where machines were compared.
+    fn scope(&self) -> Option<ScopeReport> {
+        (!self.facts.compared.judged.is_empty()).then(|| ScopeReport {
+            compared: compared().into_iter().map(str::to_owned).collect(),
+            not_compared: not_compared(self.fleet.capabilities().own_kernel)
+                .map(|one| (one.what.to_owned(), one.why.to_owned()))
+                .collect(),
+        })
     }
 
     /// On every path: a machine that will not end is itself worth reporting.

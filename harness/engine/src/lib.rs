@@ -32,7 +32,7 @@ pub use drill_state::Stop;
 pub use events::{Event, Events};
 pub use loaded::{Loaded, load};
 pub use redact::Redactor;
-pub use redrill_state::{Canonicaliser, canonicalisers};
+pub use redrill_state::{Canonicaliser, NotCompared, canonicalisers, compared, not_compared};
 pub use scenario_error::ScenarioError;
 pub use survey::{RepoHost, Survey, SurveyError, survey, touched};
 pub use sweep::{Cleaned, sweep_home, without_secrets};

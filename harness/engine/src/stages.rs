@@ -6,7 +6,7 @@ use std::time::Instant;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use redrill_machines::{Backend, Deadline, Machine, find_machine};
-use redrill_model::{After, Claim, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
+use redrill_model::{After, Code, ImageUsed, MachineReport, Moment, Network, Pass, Scenario, Stage};
 use redrill_state::Section;
 
 use crate::captures::Taken;
@@ -94,15 +94,18 @@ fn remarks(controller: &Controller, scenario: &Scenario) -> Vec<String> {
         remarks.push("the machines could reach whatever the host reaches (network mode `open`)".to_owned());
     }
     remarks.extend(controller.remarks.iter().cloned());
-    if scenario.claims.contains(&Claim::Idempotent) {
-        remarks.push(match controller.perturbed().join(", ") {
-            none if none.is_empty() => "the second deploy ran from the same controller as the first".to_owned(),
-            what => format!("the second deploy ran from another controller: {what} were others"),
-        });
-        let same = scenario.deploy.same.iter();
-        remarks.extend(same.map(|(what, why)| format!("`{}` of the controller stayed the same: {why}", what.name())));
-    }
     remarks
+}
+
+/// Where the second deploy came from, once there was one.
+fn from_elsewhere(controller: &Controller, scenario: &Scenario) -> Vec<String> {
+    let from = match controller.perturbed().join(", ") {
+        none if none.is_empty() => "the second deploy ran from the same controller as the first".to_owned(),
+        what => format!("the second deploy ran from another controller: {what} were others"),
+    };
+    let same = scenario.deploy.same.iter();
+    let same = same.map(|(what, why)| format!("`{}` of the controller stayed the same: {why}", what.name()));
+    std::iter::once(from).chain(same).collect()
 }
 
 async fn images<B: Backend>(walk: &mut Walk<B>) -> Result<String, Problem> {
@@ -187,6 +190,9 @@ async fn run_deploy<B: Backend>(walk: &mut Walk<B>, pass: Pass, deadline: &Deadl
         _ => deployer.deploy(pass).await?,
     };
     walk.remarks.extend(ran.remarks);
+    if let (Pass::Second, Some(controller)) = (pass, &walk.controller) {
+        walk.remarks.extend(from_elsewhere(controller, walk.context.scenario()));
+    }
     walk.facts.compared.outages.extend(ran.outages);
     walk.watch.record.extend(ran.record);
     Ok(ran.deployed)

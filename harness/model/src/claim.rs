@@ -108,6 +108,18 @@ pub struct OperationRef {
     pub item: Option<String>,
 }
 
+/// What belongs to the same operation and cause as a finding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Also {
+    /// What it is about.
+    pub subject: String,
+    /// One sentence for a person.
+    pub summary: String,
+    /// Lines of evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub evidence: Vec<String>,
+}
+
 /// One piece of evidence under a verdict.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
@@ -128,6 +140,9 @@ pub struct Finding {
     /// Lines of evidence: before and after, output.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub evidence: Vec<String>,
+    /// What else the same operation did in the same way: one fault is one finding.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub also: Vec<Also>,
     /// What further deploys made of a difference: `SETTLES_LATE`, `OSCILLATES` or `DIVERGES`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub trend: Option<String>,
@@ -147,6 +162,7 @@ impl Finding {
             summary: summary.into(),
             operation: None,
             evidence: Vec::new(),
+            also: Vec::new(),
             trend: None,
             waived: None,
         }

@@ -66,6 +66,10 @@ codes! {
         "What ran does not suffice to tell: nothing was executed, the second run was another run, or an output could not be read."
         "Make both runs the same run: facts and variables must not decide at random which operations there are."
         "if not host.get_fact(File, '/etc/app.conf'):\n    files.put(...)     # missing from the second run; use _if instead"
+    NothingRan "NOTHING_RAN" Unknown []
+        "The deploy executed nothing on a machine: what it has was skipped, ran elsewhere, or only looked."
+        "Look at the conditions and connections: facts that fail softly, a condition that never holds, `connection: local`."
+        "- hosts: web\n  connection: local     # every task runs on the controller"
     TimedOut "TIMED_OUT" Unknown []
         "Something took longer than its limit."
         "Look at the last lines of the log; if it is only slow, raise the limit in scenario.toml."
@@ -167,7 +171,7 @@ codes! {
         "Take the value out of the template, or sort what has no order; `same` under [deploy] switches one off with a reason."
         "# managed by {{ lookup('env', 'USER') }} from {{ playbook_dir }}"
     FalseChange "FALSE_CHANGE" Warning [Idempotent]
-        "An operation reports a change, and the machine shows none. With `strict` it fails the claim."
+        "An operation reports a change, and none of what was compared changed. With `strict` it fails the claim."
         "Give the operation a condition by which it knows that nothing is to be done."
         "- command: systemctl is-active app     # changed_when: false"
     Rewrite "REWRITE" Info [Idempotent]

@@ -21,7 +21,7 @@ mod waiver;
 
 pub use acme_report::{AcmeReport, Certificate};
 pub use canary::{canary_age, canary_text};
-pub use claim::{Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
+pub use claim::{Also, Claim, ClaimReport, Finding, OperationRef, Severity, Verdict};
 pub use codes::{Code, NoSuchCode};
 pub use duration::Limit;
 pub use elsewhere::{Algorithm, Checksum, Elsewhere};
@@ -30,7 +30,8 @@ pub use mail_report::{Caught, MailReport};
 pub use plan::{After, Moment, Pass, Plan, Stage, plan};
 pub use recipe::{ImageRecipe, ImageSource};
 pub use report::{
-    DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, SourceReport, StageReport, Status,
+    DeployRun, HostFacts, ImageUsed, MachineReport, OperationRun, Report, SCHEMA, ScopeReport, SourceReport,
+    StageReport, Status,
 };
 pub use restore_report::{
     Found, LastTime, LossGroup, LossOwner, LossReport, Mutant, OracleReport, Phase, PointReport, Recovery,

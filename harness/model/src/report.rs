@@ -57,6 +57,9 @@ pub struct Report {
     /// Certificates that the drill's own authority issued, where the scenario names ACME servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acme: Option<AcmeReport>,
+    /// What the comparisons of machines cover, where machines were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<ScopeReport>,
     /// What the drill ran on.
     pub host: HostFacts,
     /// Versions of the tools that took part, by name.
@@ -83,6 +86,15 @@ impl Report {
             0
         }
     }
+}
+
+/// What PROVEN speaks of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ScopeReport {
+    /// Kinds of state that are compared.
+    pub compared: Vec<String>,
+    /// What is not, by what it is: why.
+    pub not_compared: BTreeMap<String, String>,
 }
 
 /// The servers repo as the drill saw it.
@@ -162,6 +174,12 @@ pub struct OperationRun {
     pub item: Option<String>,
     /// Inventory host.
     pub host: String,
+    /// Where it ran, if elsewhere: another machine, or `localhost` for the controller.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub on: Option<String>,
+    /// It only looks or speaks by nature, and changes no machine: facts, variables, messages.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub looks: bool,
     /// `changed`, `unchanged`, `failed`, `skipped`, or `ran` where the tool says nothing about changes.
     pub outcome: String,
     /// Seconds after the deploy began.
@@ -252,6 +270,7 @@ mod tests {
             mutants: Vec::new(),
             mail: None,
             acme: None,
+            scope: None,
             host: HostFacts::default(),
             tools: BTreeMap::new(),
             remarks: Vec::new(),

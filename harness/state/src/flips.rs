@@ -29,6 +29,9 @@ pub fn flip_flops(record: &[Seen], windows: &[Window]) -> Vec<(Observation, usiz
     found
 }
 
+/// Of a file that changes many times, this many states are shown.
+const STATES: usize = 6;
+
 fn flip_flop(path: &str, states: &[&Seen], windows: &[Window]) -> Option<(Observation, usize)> {
     let (first, last) = (states.first()?, states.last()?);
     if states.len() < 3 || first.state != last.state {
@@ -45,7 +48,10 @@ fn flip_flop(path: &str, states: &[&Seen], windows: &[Window]) -> Option<(Observ
         subject: path.to_owned(),
         summary: format!("in the second deploy `{}` changed `{path}`, and `{}` changed it back", away.name, back.name),
         window: Some(away.number),
-        evidence: vec![format!("changed back by operation {}: {}", back.number, back.name)],
+        evidence: vec![
+            states.iter().take(STATES).map(|seen| seen.state.as_str()).collect::<Vec<_>>().join(" -> "),
+            format!("changed back by operation {}: {}", back.number, back.name),
+        ],
     };
     (away.number != back.number && said_so).then(|| (observation(), back.number))
 }
@@ -86,6 +92,10 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(found[0].0.contains("`write` changed `/etc/app.conf`, and `edit` changed it back"), "{found:?}");
         assert_eq!(found[0].1, Some(1));
+        let record = [(0, "644 8"), (1_200_000_000, "644 4"), (2_200_000_000, "644 8")];
+        let record = record.map(|(time, state)| Seen { time, path: "/a".to_owned(), state: state.to_owned() });
+        let flips = flip_flops(&record, &windows());
+        assert_eq!(flips[0].0.evidence[0], "644 8 -> 644 4 -> 644 8", "what it changed to, and back");
     }
 
     #[test]

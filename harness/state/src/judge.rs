@@ -79,6 +79,9 @@ const CLOCK_ERROR: i64 = 60_000_000;
 /// How much earlier than the change itself a ctime may be: a tick of Debian's kernels.
 const TICK: i64 = 4_000_000;
 
+/// How long after a write systemd starts what a path unit activates: a loaded machine takes its time.
+const TRIGGER: i64 = 1_000_000_000;
+
 /// Two captures of a machine that was left alone between them, for as long as the second deploy took: a twin of the
 /// deployed machine, or that machine itself afterwards.
 #[derive(Debug, Clone, Copy)]
@@ -359,6 +362,13 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Operations that may have written what a path unit watches: systemd acts a moment after it, when the next one may
+    /// run already.
+    fn triggers(&self, when: i64) -> Vec<&Window> {
+        let changed = self.windows.iter().filter(|window| window.outcome != Outcome::Unchanged);
+        changed.filter(|window| window.start <= when && when <= window.end + TRIGGER).collect()
+    }
+
     fn window_at(&self, when: i64) -> Option<&Window> {
         // Operations of a script follow each other within a tick of the kernel's clock, at whose beginning a ctime lies.
         let script = !self.windows.is_empty() && self.windows.iter().all(|w| w.outcome == Outcome::Ran);
@@ -392,11 +402,13 @@ impl<'a> Judge<'a> {
                 self.out.noise.push(format!("unit {name} began anew by itself"));
                 continue;
             }
-            let window = self.window_at(new.since).or_else(|| {
-                let began = self.witness?.asked_before(new.since)?;
-                self.window_at(began)
-            });
-            let window = window.map(|window| window.number);
+            let triggers = if new.triggered_by.contains(".path") { self.triggers(new.since) } else { Vec::new() };
+            let window = match triggers[..] {
+                [] => self.started(new.since).map(|window| window.number),
+                [only] => Some(only.number),
+                _ => None,
+            };
+            let two: Vec<String> = triggers.iter().map(|window| format!("`{}`", window.name)).collect();
             let runs = |unit: &Unit| matches!(unit.active.as_str(), "active" | "reloading" | "failed");
             // A job that ran once more interrupts nobody; a running service that began anew does, and a oneshot that
             // remains active took back what it had done.
@@ -409,9 +421,20 @@ impl<'a> Judge<'a> {
             self.observe(kind, &name, text, window);
             if let Some(observation) = self.out.observations.last_mut() {
                 observation.evidence.push(evidence("InvocationID", &old.invocation, &new.invocation));
+                if two.len() > 1 {
+                    observation.evidence.push(format!("one of these operations did it: {}", two.join(", ")));
+                }
             }
         }
         self.new_processes();
+    }
+
+    /// The operation during which something was started, or which left a command that asked for it later.
+    fn started(&self, when: i64) -> Option<&Window> {
+        self.window_at(when).or_else(|| {
+            let began = self.witness?.asked_before(when)?;
+            self.window_at(began)
+        })
     }
 
     /// Processes that began anew while their unit ran on, or that belong to none.
@@ -465,7 +488,7 @@ impl<'a> Judge<'a> {
                     }
                 }
                 None => {
-                    let text = format!("operation `{name}` reports a change, and the machine shows none");
+                    let text = format!("operation `{name}` reports a change, and none of what was compared changed");
                     self.observe(Observed::FalseChange, &name, text, number);
                 }
             }

@@ -16,6 +16,7 @@ mod own;
 mod path;
 mod processes;
 mod resume;
+mod scope;
 mod sections;
 mod settings;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use observed::{Observed, Weight};
 pub use path::escape;
 pub use processes::{Process, Run};
 pub use resume::{Resumed, resume};
+pub use scope::{NotCompared, compared, not_compared};
 pub use sections::{Record, Section};
 pub use settings::{
     Alternative, AptKey, AptSource, AuthorizedKey, Container, CronJob, DatabaseObject, Exposure, FirewallRule, Fstab,

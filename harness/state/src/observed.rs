@@ -19,7 +19,7 @@ pub enum Observed {
     Rewrite,
     /// A new file was left where anybody may remove it.
     LeftBehind,
-    /// A change was reported that the machine does not show.
+    /// A change was reported, and none of what was compared changed.
     FalseChange,
     /// A part of the state could not be read whole.
     Incomplete,

@@ -16,7 +16,7 @@ use redrill_model::Report;
 
 pub(crate) use failure::{Failure, failure};
 pub(crate) use listener::{Listener, Mode};
-pub(crate) use tables::{Diagnosis, Health, canonicalisers, doctor, images, left, plan, pruned};
+pub(crate) use tables::{Diagnosis, Health, canonicalisers, doctor, images, left, plan, pruned, scope};
 
 /// A line of the story.
 pub(crate) fn story(line: &str) {

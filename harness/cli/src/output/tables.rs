@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrill_engine::{Canonicaliser, Loaded};
+use redrill_engine::{Canonicaliser, Loaded, compared, not_compared};
 use redrill_machines::Left;
 use redrill_machines::image::Image;
 use redrill_model::{BackendKind, Limits, Network, Stage, plan as plan_of};
@@ -115,6 +115,28 @@ pub(crate) fn canonicalisers(all: &[Canonicaliser], reports: usize, hits: &BTree
     }
     let never = all.iter().filter(|one| hits(one) == 0).count();
     result_line(&format!("\n{} kinds; {never} never hit in {reports} reports of earlier drills", all.len()));
+}
+
+/// What is compared, and what is not.
+pub(crate) fn scope(json: bool) {
+    if json {
+        let not: serde_json::Map<_, _> = not_compared(false)
+            .map(|one| {
+                (one.what.to_owned(), serde_json::json!({"why": one.why, "only_containers": one.only_shared_kernel}))
+            })
+            .collect();
+        let scope = serde_json::json!({"compared": compared(), "not_compared": not});
+        result_line(&serde_json::to_string_pretty(&scope).unwrap_or_default());
+        return;
+    }
+    let style = style::for_stdout();
+    result_line(&format!("{} {}", style.bold("compared:"), compared().join(", ")));
+    result_line(&style.bold("not compared:"));
+    for one in not_compared(false) {
+        let only = if one.only_shared_kernel { " (containers only)" } else { "" };
+        result_line(&format!("  {}{only}", one.what));
+        result_line(&format!("    {}", style.dim(one.why)));
+    }
 }
 
 /// A plan.

@@ -1,5 +1,7 @@
 //! What a drill gathered for its claims, and the verdicts made of it. Pure but for reading captures back.
 
+mod executed;
+mod fold;
 pub(crate) mod idempotent;
 mod rebuilds;
 pub(crate) mod restores;
@@ -79,9 +81,12 @@ pub(crate) fn claims(scenario: &Scenario, facts: &Facts, host: &HostFacts, today
             continue;
         }
         let (counts, mut findings) = match claim {
-            Claim::Rebuilds => with_idle_machines(scenario, facts.deploys.get(Pass::First), rebuilds::verdict(facts)),
+            Claim::Rebuilds => {
+                with_idle_machines(scenario, &[facts.deploys.get(Pass::First)], rebuilds::verdict(facts))
+            }
             Claim::Idempotent => {
-                with_idle_machines(scenario, facts.deploys.get(Pass::Second), idempotent::verdict(scenario, facts))
+                let both = [facts.deploys.get(Pass::First), facts.deploys.get(Pass::Second)];
+                with_idle_machines(scenario, &both, idempotent::verdict(scenario, facts))
             }
             Claim::Serves => serves::verdict(scenario, facts, facts.checks.first()),
             Claim::SurvivesReboot => survives_reboot::verdict(scenario, facts),
@@ -95,8 +100,8 @@ pub(crate) fn claims(scenario: &Scenario, facts: &Facts, host: &HostFacts, today
         let waivers = scenario.waivers.iter().filter(|waiver| waiver.claim == claim);
         apply_waivers(waivers, today, complete, &mut findings);
         let mut report = ClaimReport::judge(claim, subject.clone(), counts, findings);
+        report.findings = shorten(fold::fold(report.findings));
         report.summary = summary(&report, facts);
-        report.findings = shorten(report.findings);
         reports.push(report);
     }
     reports
@@ -111,17 +116,10 @@ fn answers_for_the_sandbox(claim: Claim, scenario: &Scenario) -> bool {
 pub(crate) type Counted = ((usize, usize, &'static str), Vec<Finding>);
 
 /// A machine to which nothing was deployed proves nothing, however well the others did.
-fn with_idle_machines(scenario: &Scenario, deployed: Option<&Deployed>, (counts, mut findings): Counted) -> Counted {
-    for machine in &scenario.machines {
-        let ran = |deployed: &Deployed| deployed.windows.iter().any(|window| window.host == machine.name);
-        if deployed.is_some_and(|deployed| deployed.ended == Ended::Well && !ran(deployed)) {
-            let text = format!("the deploy ran no operation on `{}`", machine.name);
-            let mut finding = Finding::new(Code::NotProven, &machine.name, text);
-            finding.machine = Some(machine.name.clone());
-            findings.push(finding);
-        }
-    }
-    for passed_over in deployed.into_iter().flat_map(|deployed| &deployed.passed_over) {
+fn with_idle_machines(scenario: &Scenario, deploys: &[Option<&Deployed>], (counts, mut findings): Counted) -> Counted {
+    let deploys: Vec<&Deployed> = deploys.iter().copied().flatten().collect();
+    findings.extend(executed::nothing_ran(scenario, &deploys));
+    for passed_over in deploys.last().into_iter().flat_map(|deployed| &deployed.passed_over) {
         findings.push(Finding::new(Code::NotProven, "deploy", passed_over));
     }
     (counts, findings)
@@ -192,7 +190,11 @@ pub(crate) fn code_of(observed: Observed) -> Code {
 fn shorten(findings: Vec<Finding>) -> Vec<Finding> {
     let mut counts: BTreeMap<(Code, Option<String>, Option<usize>), usize> = BTreeMap::new();
     let mut kept = Vec::new();
-    for finding in findings {
+    for mut finding in findings {
+        if let Some(more) = finding.also.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            finding.also.truncate(SHOWN);
+            finding.evidence.push(format!("and {more} more of this kind: they stand in the captures"));
+        }
         let number = finding.operation.as_ref().map(|o| o.number);
         let count = counts.entry((finding.code, finding.machine.clone(), number)).or_default();
         *count += 1;
@@ -230,7 +232,13 @@ fn summary(report: &ClaimReport, facts: &Facts) -> String {
             format!("clean machines, this commit and the keys were enough; the deploy took {seconds:.0} s")
         }
         (Claim::Rebuilds, Verdict::Failed) => first_failure(report),
-        (Claim::Idempotent, Verdict::Proven) => "the second deploy changed nothing and restarted nothing".to_owned(),
+        (Claim::Idempotent, Verdict::Proven) => {
+            let kinds = redrill_state::compared().len();
+            format!(
+                "the second deploy changed nothing of the {kinds} kinds of state that are compared, and restarted nothing; \
+                 `redrill plan --scope` lists them, and what is not compared"
+            )
+        }
         (Claim::Idempotent, Verdict::Failed) => {
             let mut operations: Vec<&str> = report
                 .findings

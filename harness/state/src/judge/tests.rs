@@ -123,6 +123,26 @@ fn a_restart_disrupts_even_when_no_file_changed() {
 }
 
 #[test]
+fn what_a_path_unit_starts_is_put_down_to_the_write_before_it_and_two_candidates_are_two() {
+    let unit = |invocation: &str, seconds: f64| {
+        let mut unit = service("notes.service", invocation);
+        (unit.since, unit.triggered_by) = ((seconds * 1e9) as i64, "notes.path".to_owned());
+        machine(&[file("/a", "1")], &[unit])
+    };
+    let (s1, s2) = (unit("1", 1.0), unit("2", 11.5));
+    assert_eq!(fails(&s1, &s2, &s2), [(Observed::Disruptive, "notes.service".into(), Some(2))]);
+    let late = unit("2", 13.3);
+    assert_eq!(fails(&s1, &late, &late), [(Observed::Disruptive, "notes.service".into(), Some(3))]);
+    let between = unit("2", 12.1);
+    let windows = windows();
+    let deploy = Between { windows: &windows, began: 10 * SECOND, witness: None };
+    let judgement = judge(&s1, &between, Some(Control { before: &between, after: &between }), deploy);
+    let seen = judgement.observations.iter().find(|o| o.kind == Observed::Disruptive).expect("it began anew");
+    assert_eq!(seen.window, None);
+    assert!(seen.evidence.iter().any(|line| line.ends_with("`banner`, `restart`")), "{:?}", seen.evidence);
+}
+
+#[test]
 fn a_unit_that_runs_with_something_older_is_stale_before_the_second_deploy() {
     let unit = |stale: &[&str]| {
         let mut unit = service("web.service", "1");

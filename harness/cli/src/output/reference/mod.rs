@@ -5,7 +5,7 @@ mod keys;
 
 use std::fmt::Write;
 
-use redrill_state::canonicalisers;
+use redrill_state::{canonicalisers, compared, not_compared};
 
 use crate::environment::{For, VARIABLES};
 use crate::status::STATUSES;
@@ -64,6 +64,20 @@ fn left_out() -> String {
     out
 }
 
+fn scope() -> String {
+    let text = "PROVEN under `idempotent` speaks of what was compared, and of nothing else. `redrill plan --scope` prints this \
+        list, and every report holds it.";
+    let mut out = head("What is compared", "`harness/state/src/sections.rs` and `scope.rs`", text);
+    out.push_str("\n## Compared\n\n");
+    compared().iter().for_each(|section| out.push_str(&format!("- {section}\n")));
+    out.push_str("\n## Not compared\n\n| what | why | where |\n|---|---|---|\n");
+    for one in not_compared(false) {
+        let place = if one.only_shared_kernel { "containers" } else { "everywhere" };
+        let _ = writeln!(out, "| {} | {} | {place} |", cell(one.what), cell(one.why));
+    }
+    out
+}
+
 /// Paths as code, words as they are.
 fn places(text: &str) -> String {
     let word = |word: &str| {
@@ -85,6 +99,7 @@ fn pages() -> Vec<(&'static str, String)> {
         ("environment.md", variables()),
         ("exit-status.md", statuses()),
         ("left-out.md", left_out()),
+        ("scope.md", scope()),
     ]
 }
 

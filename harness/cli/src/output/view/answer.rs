@@ -78,5 +78,9 @@ fn detail(finding: &Finding) -> Vec<Line> {
     }
     lines.extend(finding.waived.as_ref().map(|waived| line!(4, format!("waived: {waived}"))));
     lines.extend(finding.evidence.iter().map(|evidence| line!(6, span(Tone::Dim, evidence))));
+    for also in &finding.also {
+        lines.push(line!(4, format!("also: {}", also.summary)));
+        lines.extend(also.evidence.iter().map(|evidence| line!(6, span(Tone::Dim, evidence))));
+    }
     lines
 }

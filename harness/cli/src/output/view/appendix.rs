@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use redrill_model::{MachineReport, Report, Severity, Status};
+use redrill_model::{MachineReport, Report, ScopeReport, Severity, Status};
 
 use super::{ReportSection, SectionKind, Tone, line, span};
 use crate::output::seconds;
@@ -32,6 +32,16 @@ fn compared(counted: &BTreeMap<String, usize>) -> String {
     let (kinds, entries) = others.fold((0, 0), |(kinds, entries), (_, count)| (kinds + 1, entries + count));
     let rest = (kinds > 0).then(|| format!("and {entries} entries of {kinds} other kinds"));
     named.chain(rest).collect::<Vec<_>>().join(", ")
+}
+
+/// What PROVEN speaks of.
+pub(super) fn scope(scope: &ScopeReport) -> ReportSection {
+    let compared = format!("Compared on every machine: {}", scope.compared.join(", "));
+    let mut lines = vec![line!(0, span(Tone::Dim, compared)), line!(0, "Not compared:")];
+    lines.extend(
+        scope.not_compared.iter().map(|(what, why)| line!(2, what.as_str(), span(Tone::Dim, format!(": {why}")))),
+    );
+    ReportSection { kind: SectionKind::Scope, lines }
 }
 
 /// Something that a reader must know.

@@ -87,6 +87,8 @@ pub(crate) enum SectionKind {
     Mail,
     Certificates,
     Machine,
+    /// What was compared, and what was not.
+    Scope,
     Note,
     Stages,
     /// Where it ran, where the evidence lies, how to repeat it.
@@ -106,6 +108,7 @@ pub(crate) fn sections(report: &Report) -> Vec<ReportSection> {
     sections.extend(report.claims.iter().flat_map(answer::findings));
     sections.extend(restores::sections(report));
     sections.extend(report.machines.iter().filter_map(appendix::machine));
+    sections.extend(report.scope.iter().map(appendix::scope));
     sections.extend(report.remarks.iter().map(|remark| appendix::note(remark)));
     sections.extend([appendix::stages(report), appendix::place(report)]);
     sections

@@ -3,6 +3,7 @@
 pub(crate) mod compare;
 pub(crate) mod details;
 pub(crate) mod outage;
+mod salt;
 pub(crate) mod trend;
 mod verdict;
 pub(crate) mod witness;

@@ -6,6 +6,7 @@ use redrill_state::{
     is_another_run, judge,
 };
 
+use super::salt;
 use crate::claims::{Counted, SHOWN, code_of, ended, not_reached};
 use crate::deploy::leftovers;
 use crate::deploy::tools::{Compared, Deployed, Ended, Hidden, HostWindow, Key};
@@ -147,6 +148,7 @@ fn observed(machine: &str, judgement: &Judgement, second: &Deployed, facts: &Fac
         if let Some(lines) = facts.compared.details.get(&(machine.to_owned(), observation.subject.clone())) {
             finding.evidence.extend(lines.iter().cloned());
         }
+        finding.evidence.extend(salt::note(&finding.evidence).map(str::to_owned));
         finding
     };
     let mut findings: Vec<Finding> = judgement.observations.iter().map(finding).collect();
@@ -173,13 +175,14 @@ fn follow(finding: &mut Finding, machine: &str, observation: &Observation, facts
     let text = match trend {
         Trend::SettlesLate => "a third deploy changed nothing more about it",
         Trend::Oscillates => "a third deploy took it back: the deploy never comes to rest",
-        Trend::Diverges => "a third deploy changed more: it grows with each deploy",
+        Trend::Diverges if grows(&observation.evidence) => "a third deploy changed more: it grows with each deploy",
+        Trend::Diverges => "a third deploy changed something again: each deploy does",
         Trend::ControllerDependent => {
             finding.code = Code::ControllerDependent;
             finding.summary.push_str("; it depends on where the deploy runs from");
             finding.evidence.push(
                 "with the first controller's path, user, host name, TZ, LANG, HOME and hash seed it is as after the first \
-                 deploy, each time"
+                 deploy, each time: one of these decides, or chance does"
                     .to_owned(),
             );
             return;
@@ -187,6 +190,13 @@ fn follow(finding: &mut Finding, machine: &str, observation: &Observation, facts
     };
     finding.trend = Some(trend.to_string());
     finding.evidence.push(format!("trend: {trend} ({text})"));
+}
+
+/// Whether a difference made something larger.
+fn grows(evidence: &[String]) -> bool {
+    let sizes = evidence.iter().find_map(|line| line.strip_prefix("size: ")?.split_once(" -> "));
+    let sizes = sizes.and_then(|(before, after)| Some((before.parse::<u64>().ok()?, after.parse::<u64>().ok()?)));
+    sizes.is_some_and(|(before, after)| after > before)
 }
 
 /// What changed something in a later deploy.

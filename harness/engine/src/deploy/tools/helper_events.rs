@@ -20,6 +20,9 @@ use super::{Boundary, HostWindow};
 /// The form of the events that we know.
 const FORM: u64 = 1;
 
+/// Where an operation is said to run that leaves the machines alone.
+pub(super) const CONTROLLER: &str = "localhost";
+
 /// What a tool said about an operation on a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,7 +42,7 @@ pub(super) enum Said {
 }
 
 impl Said {
-    pub(super) fn word(self) -> &'static str {
+    pub(super) const fn word(self) -> &'static str {
         match self {
             Self::Changed => "changed",
             Self::Unchanged => "unchanged",
@@ -84,6 +87,8 @@ pub(super) struct Execution {
     pub(super) depends: bool,
     /// It did something on the controller, outside every machine.
     pub(super) local: bool,
+    /// It only looks or speaks by nature.
+    pub(super) looks: bool,
     pub(super) output: Vec<String>,
     pub(super) hidden_error: Option<String>,
 }
@@ -98,8 +103,13 @@ impl Execution {
             end: self.end,
             outcome: self.said.outcome()?,
         };
-        let host = self.on.as_ref().unwrap_or(&self.host).clone();
+        let host = self.place_of_work().unwrap_or(&self.host).to_owned();
         Some(HostWindow { host, window, item: self.item.clone() })
+    }
+
+    /// Where it ran, if elsewhere than on its host.
+    pub(super) fn place_of_work(&self) -> Option<&str> {
+        self.on.as_deref().or(self.local.then_some(CONTROLLER))
     }
 
     pub(super) fn reference(&self) -> OperationRef {
@@ -166,6 +176,8 @@ struct Line {
     on: Option<String>,
     #[serde(default)]
     local: bool,
+    #[serde(default)]
+    looks: bool,
     #[serde(default)]
     output: Vec<String>,
     #[serde(default)]
@@ -297,6 +309,7 @@ impl Reading {
             end,
             said: line.outcome.ok_or("no outcome")?,
             local: line.local,
+            looks: line.looks,
             output: line.output,
             hidden_error: first,
             ..template
@@ -305,13 +318,20 @@ impl Reading {
     }
 
     fn finish(mut self) -> Told {
-        let open = |operation: &Operation| {
-            let (host, (since, _)) = operation.open.iter().max_by_key(|(_, (since, _))| *since)?;
-            Some((*since, operation.template.reference(), host.clone()))
-        };
-        let last = self.operations.iter().filter_map(|(key, operation)| Some((key.clone(), open(operation)?)));
-        let last = last.max_by_key(|(_, (since, ..))| *since);
-        self.told.unfinished = last.map(|(key, (_, mut operation, host))| {
+        // On a host one follows the other: what was begun after the one that never ended was announced, and left out.
+        let mut first: BTreeMap<&str, (i64, &str, &Operation)> = BTreeMap::new();
+        for (key, operation) in &self.operations {
+            for (host, (since, _)) in &operation.open {
+                let earliest = first.entry(host).or_insert((*since, key.as_str(), operation));
+                if *since < earliest.0 {
+                    *earliest = (*since, key.as_str(), operation);
+                }
+            }
+        }
+        let last = first.into_iter().max_by_key(|(_, (since, ..))| *since);
+        let last =
+            last.map(|(host, (_, key, operation))| (key.to_owned(), operation.template.reference(), host.to_owned()));
+        self.told.unfinished = last.map(|(key, mut operation, host)| {
             operation.number = self.number(&key, 0);
             (operation, host)
         });
@@ -358,6 +378,14 @@ mod tests {
         let told = read(&between);
         assert!(!told.over && told.broken.is_none());
         assert_eq!(told.unfinished.map(|(operation, _)| operation.name), Some("loop".to_owned()));
+    }
+
+    #[test]
+    fn what_never_ended_is_named_and_not_what_was_announced_after_it() {
+        let operation = |op: &str| format!("{{\"e\":\"operation\",\"op\":\"{op}\",\"name\":\"{op}\"}}\n");
+        let start = |op: &str, t: i64| format!("{{\"e\":\"start\",\"op\":\"{op}\",\"host\":\"web\",\"t\":{t}}}\n");
+        let text = [operation("raises"), operation("skipped"), start("raises", 1), start("skipped", 2)].concat();
+        assert_eq!(read(&text).unfinished.map(|(operation, _)| operation.name), Some("raises".to_owned()));
     }
 
     #[test]

@@ -58,11 +58,12 @@ fn ansible(cut: Option<usize>) -> (Told, bool) {
 fn pyinfra_is_told_with_places_conditions_and_what_commands_hide() {
     let (told, _) = pyinfra(None);
     assert_eq!((told.version.as_deref(), told.over, told.broken), (Some("3.99"), true, None));
-    let [packages, guarded, fails] = told.executions.as_slice() else { panic!("{:?}", told.executions) };
+    let [packages, guarded, left_out, fails] = told.executions.as_slice() else { panic!("{:?}", told.executions) };
     assert_eq!((packages.place.as_deref(), packages.said), (Some("tasks/base.py:2"), Said::Unchanged));
     assert_eq!((guarded.place.as_deref(), guarded.said), (Some("deploy.py:6"), Said::Changed));
     assert!(guarded.condition.is_some() && packages.condition.is_none() && fails.condition.is_none());
     assert_eq!(guarded.hidden_error.as_deref(), Some("no such file"));
+    assert_eq!((left_out.said, left_out.depends), (Said::Skipped, true), "pyinfra says that it had nothing to do");
     assert_eq!((fails.said, fails.depends, fails.output.len()), (Said::Failed, true, 1));
 }
 
@@ -107,10 +108,14 @@ fn the_end_of_a_proxys_stream_is_an_end_and_a_late_answer_is_none() {
 fn ansible_is_told_with_places_handlers_and_without_secrets() {
     let (told, _) = ansible(None);
     assert_eq!((told.version.as_deref(), told.over, told.broken), (Some("2.99"), true, None));
-    let [packages, secret, hides, restart] = told.executions.as_slice() else { panic!("{:?}", told.executions) };
+    let [packages, secret, hides, facts, note, restart] = told.executions.as_slice() else {
+        panic!("{:?}", told.executions)
+    };
     assert_eq!((packages.place.as_deref(), packages.said), (Some("site.yml:3"), Said::Changed));
     assert_eq!((secret.said, secret.output.clone()), (Said::Failed, vec!["(hidden by no_log)".to_owned()]));
     assert_eq!(hides.hidden_error.as_deref(), Some("mv: cannot stat"), "it failed, and `failed_when` says otherwise");
+    assert!(facts.looks && facts.place_of_work().is_none() && !packages.looks);
+    assert_eq!((note.looks, note.place_of_work()), (false, Some(helper_events::CONTROLLER)));
     assert!(restart.optional && restart.depends && !packages.optional);
 }
 

@@ -180,6 +180,44 @@ pub(crate) struct Compared {
     pub(crate) hidden: Vec<Hidden>,
 }
 
+/// What a deploy did on one machine, as its tool told it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Executed {
+    /// Operations that ran there and could change something.
+    pub(crate) ran: usize,
+    /// That the tool left out there.
+    pub(crate) skipped: usize,
+    /// For this machine, and ran on the controller or another machine.
+    pub(crate) elsewhere: usize,
+    /// That ran there, and only look or speak by nature.
+    pub(crate) looked: usize,
+    /// Facts or a question that failed softly, while everything that came after it was left out.
+    pub(crate) in_vain: Option<InVain>,
+}
+
+/// An operation that failed and may, and how many were left out since.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct InVain {
+    pub(crate) operation: OperationRef,
+    pub(crate) skipped: usize,
+}
+
+impl Executed {
+    /// What has failed in vain when this operation is over, too.
+    fn in_vain(&self, run: &OperationRun, here: bool) -> Option<InVain> {
+        if here && run.looks && run.outcome == Said::Failed.word() {
+            let OperationRun { number, name, place, item, .. } = run.clone();
+            return Some(InVain { operation: OperationRef { number, name, place, item }, skipped: 0 });
+        }
+        let before = self.in_vain.clone()?;
+        match run.outcome == SKIPPED {
+            true => Some(InVain { skipped: before.skipped + 1, ..before }),
+            false if run.looks => Some(before),
+            false => None,
+        }
+    }
+}
+
 /// A failure that a command hides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hidden {
@@ -206,11 +244,16 @@ impl Compared {
             let only = of.iter().filter(|(key, run)| !other.contains_key(*key) && !run.optional);
             only.map(|(key, run)| (key.clone(), run.condition.clone())).collect::<Vec<_>>()
         };
-        let again = before.keys().filter(|key| after.contains_key(*key)).count();
+        // What the tool left out in both runs was looked at in neither.
+        let ran = |key: &Key| [&before, &after].iter().filter_map(|of| of.get(key)).any(|run| run.outcome != SKIPPED);
+        let again = before.keys().filter(|key| after.contains_key(*key) && ran(key)).count();
         let missing = only(&before, &after);
         Self { expected: again + missing.len(), again, added: only(&after, &before), missing, hidden }
     }
 }
+
+/// The word for what a tool left out.
+const SKIPPED: &str = Said::Skipped.word();
 
 type Operations<'a> = BTreeMap<Key, &'a OperationRun>;
 
@@ -227,6 +270,23 @@ impl Deployed {
             keys.insert(key, run);
         }
         keys
+    }
+
+    /// What it did of its own on a machine.
+    pub(crate) fn executed(&self, machine: &str) -> Executed {
+        let mut executed = Executed::default();
+        for run in &self.run.runs {
+            let here = run.on.as_deref().unwrap_or(&run.host) == machine;
+            match run.outcome == SKIPPED {
+                true if run.host == machine => executed.skipped += 1,
+                false if here && run.looks => executed.looked += 1,
+                false if here => executed.ran += 1,
+                false if run.host == machine => executed.elsewhere += 1,
+                _ => continue,
+            }
+            executed.in_vain = executed.in_vain(run, here);
+        }
+        executed
     }
 
     /// Operations that failed on some host.
@@ -311,6 +371,8 @@ fn record(
         place: execution.place.clone(),
         item: execution.item.clone(),
         host: execution.host.clone(),
+        on: execution.place_of_work().map(str::to_owned),
+        looks: execution.looks,
         outcome: execution.said.word().to_owned(),
         started: seconds(began, execution.start),
         ended: seconds(began, execution.end),

@@ -170,8 +170,10 @@ fn same_names(printed: Option<&Results>, seen: &[transcript::Operation]) -> bool
 
 /// Whether both tell of the same operations, hosts and outcomes, in whatever order.
 fn agree(one: &[Execution], other: &[Execution]) -> bool {
+    // To pyinfra an operation that its `_if` left out is one without changes.
+    let word = |said: Said| if said == Said::Skipped { Said::Unchanged.word() } else { said.word() };
     let story = |executions: &[Execution]| {
-        let line = |e: &Execution| (e.name.clone(), e.host.clone(), e.said.word());
+        let line = |e: &Execution| (e.name.clone(), e.host.clone(), word(e.said));
         let mut lines: Vec<_> = executions.iter().map(line).collect();
         lines.sort();
         lines
@@ -252,7 +254,8 @@ fn ended(
         return killed;
     }
     let trouble = || last_output(seen, &finished.stderr);
-    failure(executions, trouble).unwrap_or_else(|| {
+    // The events know which one failed; a transcript goes on with what was left out after it.
+    failure(&told.executions, trouble).or_else(|| failure(executions, trouble)).unwrap_or_else(|| {
         // An exception in the deploy, a host out of reach, a syntax error: the last operation had begun, or none.
         let unfinished = seen.iter().enumerate().next_back().filter(|(_, operation)| operation.hosts.is_empty());
         let by_text = unfinished.map(|(index, operation)| OperationRef {

@@ -147,6 +147,7 @@ class CallbackModule(CallbackBase):
             item=None if label is None else label if isinstance(label, str) else json.dumps(label, default=str),
             on=delegated,
             local=is_local(task, delegated, result._host),
+            looks=is_plain(task),
             output=output,
             errors=errors,
             swallows=swallows(task, told),
@@ -221,11 +222,17 @@ LOCAL = ("local", "ansible.builtin.local")
 # Actions that are carried out on the controller by nature, and do nothing there.
 PLAIN = ("debug", "set_fact", "assert", "fail", "include_tasks", "include_role", "import_tasks", "include_vars")
 PLAIN += ("add_host", "group_by", "set_stats", "pause", "wait_for_connection", "gather_facts", "setup", "stat")
+PLAIN += ("package_facts", "service_facts", "validate_argument_spec")
+
+
+def is_plain(task):
+    """Whether it only looks or speaks, wherever it runs."""
+    return task.action.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") in PLAIN
 
 
 def is_local(task, delegated, host):
     """Whether it did something on the controller, outside every machine."""
-    if task.action.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.") in PLAIN:
+    if is_plain(task):
         return False
     if delegated:
         return delegated in ("localhost", "127.0.0.1", "::1")

@@ -82,6 +82,7 @@ class Watch:
         self.pauses = json.loads(os.environ.get("REDRILL_PAUSE") or "[]")
         self.told = set()
         self.names = []
+        self.left_out = set()
 
     def pause(self):
         """Waits behind what has been done, if it shall. Every host does: gevent lets others wait here, too."""
@@ -109,6 +110,24 @@ class Watch:
         )
         # Held, so that its id stays its own.
         self.metas[id(op_data.operation_meta)] = (host, op_hash, op_data)
+        self.overhear(op_data)
+
+    def overhear(self, op_data):
+        """Notes what its `_if` says, which pyinfra tells nobody: to it an operation left out had nothing to do."""
+        given = op_data.global_arguments.get("_if")
+        if callable(given):
+            op_data.global_arguments["_if"] = self.noting(given, op_data)
+        elif isinstance(given, list):
+            op_data.global_arguments["_if"] = [self.noting(one, op_data) for one in given]
+
+    def noting(self, condition, op_data):
+        def ask():
+            holds = condition()
+            if not holds:
+                self.left_out.add(id(op_data.operation_meta))
+            return holds
+
+        return ask
 
     def started(self, state, host, op_hash):
         if op_hash not in state.ops[host]:
@@ -129,7 +148,8 @@ class Watch:
         if host is None:
             return
         ignored = bool(op_data.global_arguments.get("_ignore_errors"))
-        outcome = ("changed" if commands else "unchanged") if success else ("ignored" if ignored else "failed")
+        unchanged = "skipped" if id(meta) in self.left_out else "unchanged"
+        outcome = ("changed" if commands else unchanged) if success else ("ignored" if ignored else "failed")
         lines = [line.line for line in output] if outcome in ("failed", "ignored") else []
         tell(
             e="end",

@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::{explained, is_login};
+use crate::canonical::{explained, is_database, is_login};
 use crate::capture::Capture;
+use crate::catching_up::catches_up;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
 use crate::observed::{Observed, Weight};
@@ -178,18 +179,23 @@ impl Judge<'_> {
     fn changes(&mut self) -> Vec<Change> {
         let mut timeless = Vec::new();
         let noise = self.noise();
-        for change in diff(self.s1, self.s2) {
+        let changes = diff(self.s1, self.s2);
+        for change in changes.clone() {
             let unit = self.s2.units.get(&change.subject).or_else(|| self.s1.units.get(&change.subject));
             let socket = self.s2.sockets.get(&change.subject).or_else(|| self.s1.sockets.get(&change.subject));
             let own = Own::of(&change, self.witness);
             let when = own.map(Own::time).or_else(|| self.when(&change));
             if change.kind != ChangeKind::Changed && self.is_partial(change.section) {
                 *self.out.left_out.entry("in a section that could not be read whole".to_owned()).or_default() += 1;
+            } else if let Some(reason) = catches_up(&change, &changes, (self.s1, self.s2)) {
+                *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if let Some(Own::Left(written)) = own {
                 self.left_behind(written);
             } else if let Some(Own::Did(_)) = own {
                 self.change(&change, when);
-            } else if let Some(reason) = explained(&change, unit, socket) {
+            } else if let Some(reason) =
+                explained(&change, unit, socket).filter(|_| !is_database(&change, [self.s1, self.s2]))
+            {
                 *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {
                 *self.out.left_out.entry("changed before the second deploy began".to_owned()).or_default() += 1;

@@ -7,7 +7,7 @@ use redrill_state::{Package, Section};
 use crate::found::{Found, Root};
 
 /// One paragraph per package, as in deb-control(5).
-const STATUS: &str = "/var/lib/dpkg/status";
+pub(crate) const STATUS: &str = "/var/lib/dpkg/status";
 
 pub(crate) fn read(_: &Root) -> Found {
     let mut found = Found::new(Section::Packages);
@@ -16,6 +16,13 @@ pub(crate) fn read(_: &Root) -> Found {
         Err(error) => found.gap(format!("{STATUS}: {error}")),
     }
     found
+}
+
+/// The version of each package whose files are there; half of a step is none.
+pub(crate) fn installed() -> BTreeMap<String, String> {
+    let text = std::fs::read_to_string(STATUS).unwrap_or_default();
+    let there = |package: &Package| !["config-files", "not-installed"].iter().any(|end| package.status.ends_with(end));
+    parse(&text).into_iter().filter(there).map(|package| (package.name, package.version)).collect()
 }
 
 fn parse(text: &str) -> Vec<Package> {

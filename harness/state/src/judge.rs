@@ -5,8 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::{explained, is_helper, is_login};
+use crate::canonical::{explained, is_database, is_helper, is_login};
 use crate::capture::Capture;
+use crate::catching_up::catches_up;
 use crate::diff::{Change, ChangeKind, diff};
 use crate::entries::{FileKind, Unit};
 use crate::network;
@@ -191,12 +192,16 @@ impl<'a> Judge<'a> {
             let when = own.map(|own| self.time_of(own.written())).or_else(|| self.when(&change));
             if change.kind != ChangeKind::Changed && self.is_partial(change.section) {
                 *self.out.left_out.entry("in a section that could not be read whole".to_owned()).or_default() += 1;
+            } else if let Some(reason) = catches_up(&change, &changes, (self.s1, self.s2)) {
+                *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if let Some(Own::Left(written)) = own {
                 self.left_behind(written);
             } else if let Some(Own::Did(_)) = own {
                 self.change(&change, when);
-            } else if let Some(reason) =
-                self.told_elsewhere(&change, &changes).or_else(|| explained(&change, unit, socket))
+            } else if let Some(reason) = self
+                .told_elsewhere(&change, &changes)
+                .or_else(|| explained(&change, unit, socket))
+                .filter(|_| !is_database(&change, [self.s1, self.s2]))
             {
                 *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {

@@ -4,6 +4,7 @@
 
 mod canonical;
 mod capture;
+mod catching_up;
 mod diff;
 mod entries;
 mod files;
@@ -29,7 +30,7 @@ pub use capture::{Capture, CaptureError, Gap, Header, Note, Reader, Same};
 pub use diff::{Change, ChangeKind, Difference, counts, diff};
 pub use entries::{Digest, Facts, FileEntry, FileKind, Group, Package, Socket, Unit, User};
 pub use files::{Files, walk_order};
-pub use flips::{Seen, flip_flops};
+pub use flips::{PACKAGE, Seen, flip_flops};
 pub use judge::{Between, Control, Judgement, Observation, Outcome, Window, is_without_effect, judge};
 pub use manifest::{Disagreement, Leaf, MANIFEST_SCHEMA, Manifest, Table};
 pub use network::{Address, HostName, Link, ManagerVariable, Neighbour, Queue, Route, RoutingRule, WireGuardPeer};

@@ -168,7 +168,7 @@ impl Seen {
 }
 
 /// Extended attributes of the path itself, in hex. A file system without them has none.
-fn xattrs(path: &Path) -> io::Result<BTreeMap<String, String>> {
+pub(crate) fn xattrs(path: &Path) -> io::Result<BTreeMap<String, String>> {
     use rustix::io::Errno;
     let mut names = [0_u8; 4096];
     let (mut longer, names) = match rustix::fs::llistxattr(path, &mut names[..]) {

@@ -17,7 +17,7 @@ use crate::sink::Sink;
 /// new ctime: its digest is used once and not kept.
 const RACY: i64 = 2_000_000_000;
 /// Where applications keep their databases, and how SQLite's begin.
-const DATA: [&str; 4] = ["/var/lib/", "/srv/", "/opt/", "/home/"];
+const DATA: [&str; 8] = ["/var/lib/", "/srv/", "/opt/", "/home/", "/var/log/", "/var/cache/", "/root/", "/usr/local/"];
 const SQLITE: &[u8] = b"SQLite format 3\0";
 /// Databases of SQLite looked into at most.
 const DATABASES: usize = 64;

@@ -56,7 +56,7 @@ mod tests {
     use redrill_model::{OperationRun, Pass};
 
     use super::*;
-    use crate::claims::tests::deployed;
+    use crate::claims::tests::{deployed, scenario};
 
     fn run(name: &str, outcome: &str) -> OperationRun {
         OperationRun {
@@ -103,9 +103,7 @@ mod tests {
 
     #[test]
     fn the_first_deploy_that_did_nothing_is_named_once() {
-        let scenario = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninventory = 'i'\nscript = 'd'\n\
-            [[machine]]\nname = 'web'\nimage = 'debian-13'\n";
-        let scenario = Scenario::parse(scenario).expect("valid");
+        let scenario = scenario("");
         let (mut first, mut second) = (deployed(&[], Ended::Well), deployed(&[], Ended::Well));
         second.run.pass = Pass::Second;
         assert_eq!(nothing_ran(&scenario, &[&first, &second]).len(), 1);

@@ -15,7 +15,8 @@ const SCENARIO: &str = "[servers]\npath = '.'\n[deploy]\ntool = 'pyinfra'\ninven
     [[machine]]\nname = 'web'\nimage = 'debian-13'\n\
     [[check.tcp]]\nname = 'ssh'\nwhy = 'operators sign in'\nport = 22\n";
 
-fn scenario(more: &str) -> Scenario {
+/// A scenario of the machine `web`, with this at its end.
+pub(crate) fn scenario(more: &str) -> Scenario {
     Scenario::parse(&format!("{SCENARIO}{more}")).expect("valid")
 }
 

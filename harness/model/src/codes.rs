@@ -66,10 +66,6 @@ codes! {
         "What ran does not suffice to tell: nothing was executed, the second run was another run, or an output could not be read."
         "Make both runs the same run: facts and variables must not decide at random which operations there are."
         "if not host.get_fact(File, '/etc/app.conf'):\n    files.put(...)     # missing from the second run; use _if instead"
-    NothingRan "NOTHING_RAN" Unknown []
-        "The deploy executed nothing on a machine: what it has was skipped, ran elsewhere, or only looked."
-        "Look at the conditions and connections: facts that fail softly, a condition that never holds, `connection: local`."
-        "- hosts: web\n  connection: local     # every task runs on the controller"
     TimedOut "TIMED_OUT" Unknown []
         "Something took longer than its limit."
         "Look at the last lines of the log; if it is only slow, raise the limit in scenario.toml."

@@ -36,7 +36,7 @@ fn idle(machine: &str, deployed: &Deployed, again: bool) -> Option<Finding> {
         }
         _ => return None,
     };
-    let mut finding = Finding::new(Code::NothingRan, machine, text);
+    let mut finding = Finding::new(Code::NotProven, machine, text);
     finding.machine = Some(machine.to_owned());
     finding.operation = operation;
     Some(finding)

@@ -62,6 +62,7 @@ pub(crate) fn deployed(operations: &[(&str, Outcome)], ended: Ended) -> Deployed
         cut: None,
         passed_over: Vec::new(),
         offsets: BTreeMap::new(),
+        is_script: false,
         leftovers: BTreeMap::new(),
         witnessed: BTreeMap::new(),
     }

@@ -109,6 +109,7 @@ impl<M: Machine> Deployer<'_, M> {
             None => Vec::new(),
         };
         let unseen = watch_writers(machines, &limit).await;
+        let is_script = controller.found.tool == Tool::Shell;
         let (done, restores) = (Mutex::new(Vec::new()), &*self.restores);
         let restorer = Restorer { context, controller: Some(controller), machines, restores, deadline: self.deadline };
         let deployed = tokio::select! {
@@ -131,7 +132,7 @@ impl<M: Machine> Deployer<'_, M> {
         if let Some(problem) = missing {
             return Err(problem);
         }
-        let mut ran = Ran::of(Deployed { offsets, ..deployed? });
+        let mut ran = Ran::of(Deployed { offsets, is_script, ..deployed? });
         ran.wait_for_leftovers(machines, &limit).await;
         ran.end_witness(machines, unseen, &limit).await;
         if let Some(followed) = followed {

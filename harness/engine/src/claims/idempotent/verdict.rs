@@ -26,7 +26,9 @@ pub(in crate::claims) fn verdict(scenario: &Scenario, facts: &Facts) -> Counted 
         findings.extend(fails_again(first, second));
         findings.extend(compared.hidden.iter().map(hides_failure));
         findings.extend(other_operations(&compared));
-        findings.extend(other_programs(first, second));
+        if second.is_script {
+            findings.extend(other_programs(first, second));
+        }
         findings.extend(left_running(second));
     }
     for machine in &scenario.machines {
@@ -118,7 +120,7 @@ fn left_running(second: &Deployed) -> Vec<Finding> {
     .collect()
 }
 
-/// The second run must run what the first ran: a script that ends at once leaves everything as it is.
+/// The second run of a script must run what the first ran: one that ends at once leaves everything as it is.
 fn other_programs(first: &Deployed, second: &Deployed) -> Vec<Finding> {
     let both = first.witnessed.iter().filter_map(|(name, seen)| Some((name, seen, second.witnessed.get(name)?)));
     let other = both.filter(|(_, before, after)| is_another_run(before, after));

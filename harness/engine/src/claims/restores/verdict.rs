@@ -237,6 +237,7 @@ mod tests {
             cut: None,
             passed_over: Vec::new(),
             offsets: std::collections::BTreeMap::new(),
+            is_script: false,
             leftovers: std::collections::BTreeMap::new(),
             witnessed: std::collections::BTreeMap::new(),
         }

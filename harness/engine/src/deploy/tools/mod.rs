@@ -80,6 +80,8 @@ pub(crate) struct Deployed {
     pub(crate) passed_over: Vec<String>,
     /// Nanoseconds that each machine's clock was ahead of the controller's, measured right before.
     pub(crate) offsets: BTreeMap<String, i64>,
+    /// It was a script, which tells no operations that could be held against each other.
+    pub(crate) is_script: bool,
     /// By machine: what it left that will still act.
     pub(crate) leftovers: BTreeMap<String, Leftovers>,
     /// By machine: who wrote meanwhile. Empty where that was not watched.
@@ -401,6 +403,7 @@ fn record(
         cut: None,
         passed_over: Vec::new(),
         offsets: BTreeMap::new(),
+        is_script: false,
         leftovers: BTreeMap::new(),
         witnessed: BTreeMap::new(),
     }

@@ -3,13 +3,12 @@
 //! A class leaves out that content changed, or that a file came or went; a changed owner or mode there still counts.
 //! No class may cover accounts, keys or `/etc` (a test holds that).
 
-use crate::capture::Capture;
 use crate::catching_up;
 use crate::diff::{Change, ChangeKind};
 use crate::entries::{Socket, Unit};
 use crate::network::{FOLLOWS, WITH_ITS_OWNER};
 use crate::processes::{OF_JOB, OF_UNIT, RUNS_ON};
-use crate::sections::{Record, Section};
+use crate::sections::Section;
 
 /// A kind of difference that is left out, and why.
 #[derive(Debug, Clone, Copy)]
@@ -319,16 +318,6 @@ pub(crate) fn explained(change: &Change, unit: Option<&Unit>, socket: Option<&So
         Section::Sockets if socket.is_some_and(is_of_engine) => Some(RESOLVER),
         _ => None,
     }
-}
-
-/// Whether SQLite keeps something there, in the file or in its log: a database is no log of a service and no cache, wherever
-/// it lies.
-pub(crate) fn is_database(change: &Change, captures: [&Capture; 2]) -> bool {
-    let file = change.subject.strip_suffix("-wal").unwrap_or(&change.subject);
-    let holds = |record: &Record| matches!(record, Record::DatabaseObject(object) if object.server == file);
-    let objects =
-        |capture: &Capture| capture.settings.get(&Section::Databases).is_some_and(|all| all.values().any(holds));
-    change.section == Section::Files && captures.into_iter().any(objects)
 }
 
 /// Docker answers a container's questions for names there, on ports that it picks; the process lies outside.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::canonical::{explained, is_database, is_helper, is_login};
+use crate::canonical::{explained, is_helper, is_login};
 use crate::capture::Capture;
 use crate::catching_up::catches_up;
 use crate::diff::{Change, ChangeKind, diff};
@@ -198,10 +198,8 @@ impl<'a> Judge<'a> {
                 self.left_behind(written);
             } else if let Some(Own::Did(_)) = own {
                 self.change(&change, when);
-            } else if let Some(reason) = self
-                .told_elsewhere(&change, &changes)
-                .or_else(|| explained(&change, unit, socket))
-                .filter(|_| !is_database(&change, [self.s1, self.s2]))
+            } else if let Some(reason) =
+                self.told_elsewhere(&change, &changes).or_else(|| explained(&change, unit, socket))
             {
                 *self.out.left_out.entry(reason.to_owned()).or_default() += 1;
             } else if when.is_some_and(|when| when < self.began - CLOCK_ERROR) {

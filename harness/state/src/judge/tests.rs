@@ -436,27 +436,3 @@ fn what_has_no_time_is_put_down_to_the_operation_that_ran_a_program_for_it() {
         "two are said to be two"
     );
 }
-
-#[test]
-fn a_database_below_a_place_of_logs_is_no_log() {
-    let at_log = |path: &str, content: &str, seconds: f64| {
-        let mut machine = machine(&[at(file(path, content), seconds)], &[service("web.service", "1")]);
-        let table = DatabaseObject {
-            server: "/var/log/app/state.db".into(),
-            database: String::new(),
-            kind: "table".into(),
-            name: "t".into(),
-            definition: "1".into(),
-            rows: String::new(),
-            values: String::new(),
-        };
-        let record = Record::from(table);
-        machine.settings.entry(Section::Databases).or_default().insert(record.subject(), record);
-        machine
-    };
-    for (path, told) in [("/var/log/app/state.db", 1), ("/var/log/app/state.db-wal", 1), ("/var/log/app/log", 0)] {
-        let (s1, s2) = (at_log(path, "1", 1.0), at_log(path, "2", 11.5));
-        assert_eq!(fails(&s1, &s2, &s2).len(), told, "{path}");
-        assert_eq!(fails(&s1, &s2, &at_log(path, "3", 30.0)).len(), 0, "{path} changes by itself");
-    }
-}

@@ -205,7 +205,7 @@ mod tests {
     use super::*;
 
     const LINES: &str = concat!(
-        r#"{"header":{"form":3,"boot_id":"b","clock":5,"walked":["/"],"left_out":{}}}"#,
+        r#"{"header":{"form":4,"boot_id":"b","clock":5,"walked":["/"],"left_out":{}}}"#,
         "\n",
         r#"{"file":{"path":"/a","kind":"directory","mode":493,"uid":0,"gid":0,"ctime":1}}"#,
         "\n",
@@ -234,12 +234,12 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("redrill-bases-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("made");
         let (first, came, second) = (dir.join("s0.jsonl.gz"), dir.join("s1.jsonl.part"), dir.join("s1.jsonl.gz"));
-        std::fs::write(&first, gzip(&LINES.replace(r#""form":3"#, r#""form":3,"list":"one""#))).expect("written");
+        std::fs::write(&first, gzip(&LINES.replace(r#""form":4"#, r#""form":4,"list":"one""#))).expect("written");
         std::fs::write(dir.join("cut.jsonl.gz"), &gzip(LINES)[..10]).expect("written");
         let bases = bases(&dir);
         assert_eq!(bases, BTreeMap::from([("one".to_owned(), first.clone())]));
         let same = r#"{"same":{"from":"/a","to":"/a","count":1}}"#;
-        let lines = LINES.replace(r#""form":3"#, r#""form":3,"list":"two","base":"one""#);
+        let lines = LINES.replace(r#""form":4"#, r#""form":4,"list":"two","base":"one""#);
         let entry = lines.lines().nth(1).expect("a file").to_owned();
         std::fs::write(&came, gzip(&lines.replace(&entry, same))).expect("written");
         let capture = settle(&came, &second, &bases, &nothing()).expect("whole");
@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(read(&second).expect("whole by itself"), capture);
         assert_eq!(header(&second).expect("has one").list, "two");
         // Where there is no room for the whole of it, that is told, and not that it cannot be read.
-        std::fs::write(&first, gzip(&LINES.replace(r#""form":3"#, r#""form":3,"list":"one""#))).expect("written");
+        std::fs::write(&first, gzip(&LINES.replace(r#""form":4"#, r#""form":4,"list":"one""#))).expect("written");
         let to = Path::new("/full/s1.jsonl.gz");
         let full = unwritten(to, io::Error::from(io::ErrorKind::StorageFull));
         assert_eq!(full.to_string(), "no space left on `/full/s1.jsonl.gz` for the capture");
@@ -311,9 +311,9 @@ mod tests {
             let error = read(&path).expect_err("without its end it is none");
             assert!(matches!(error, TakeError::Damaged { source: CaptureError::Cut { .. }, .. }), "{error:?}");
         }
-        std::fs::write(&path, gzip(&LINES.replace(r#""form":3"#, r#""form":4"#))).expect("written");
+        std::fs::write(&path, gzip(&LINES.replace(r#""form":4"#, r#""form":99"#))).expect("written");
         let error = read(&path).expect_err("a form that nobody knows yet");
-        assert!(matches!(error, TakeError::Damaged { source: CaptureError::Form { found: 4 }, .. }), "{error:?}");
+        assert!(matches!(error, TakeError::Damaged { source: CaptureError::Form { found: 99 }, .. }), "{error:?}");
         std::fs::remove_file(path).expect("cleaned up");
     }
 }

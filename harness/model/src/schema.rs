@@ -132,6 +132,26 @@ mod tests {
     }
 
     #[test]
+    fn what_the_reader_refuses_as_out_of_bounds_the_schema_refuses_too() {
+        let schema = scenario_schema();
+        let key = |table: &str, key: &str| match table {
+            "" => schema["properties"][key].clone(),
+            table => schema["definitions"][table]["properties"][key].clone(),
+        };
+        assert_eq!(
+            (key("", "claims")["minItems"].as_u64(), &key("", "claims")["uniqueItems"]),
+            (Some(1), &true.into())
+        );
+        let refused = |line: &str| Scenario::parse(&LEAST.replace("image = ", &format!("{line}, image = "))).is_err();
+        for (name, least, most) in [("memory-mib", 256, None), ("cpus", 1, Some(255))] {
+            let bounds = key("MachineFile", name);
+            assert_eq!((bounds["minimum"].as_u64(), bounds["maximum"].as_u64()), (Some(least), most), "{name}");
+            assert!(refused(&format!("{name} = {}", least - 1)) && !refused(&format!("{name} = {least}")), "{name}");
+            assert!(most.is_none_or(|most| refused(&format!("{name} = {}", most + 1))), "{name}");
+        }
+    }
+
+    #[test]
     fn every_key_is_described_and_has_an_example() {
         for schema in [scenario_schema(), image_schema()] {
             for table in tables(&schema) {

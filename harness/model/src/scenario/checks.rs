@@ -81,7 +81,7 @@ check_table!(
     #[schemars(example = &"keys/ca.pem")]
     ca: Option<PathBuf>,
     /// The status of the answer.
-    #[schemars(example = 200)]
+    #[schemars(extend("minimum" = 100, "maximum" = 599), example = 200)]
     status: Option<Spanned<u16>>,
     /// Headers of the answer, each with text that it must contain.
     #[serde(default)]
@@ -105,7 +105,7 @@ check_table!(
     #[schemars(extend("default" = "outside"), example = &"inside")]
     from: Option<Spanned<String>>,
     /// The port in the machine.
-    #[schemars(example = 22)]
+    #[schemars(extend("minimum" = 1), example = 22)]
     port: Spanned<u16>,
     /// What must come of a connection.
     #[schemars(extend("default" = "open"), example = &"closed")]

@@ -29,7 +29,12 @@ pub(crate) struct ScenarioFile {
     #[schemars(example = &"the web server of our group")]
     summary: String,
     /// What the drill sets out to prove.
-    #[schemars(extend("default" = ["rebuilds", "idempotent", "serves"], "examples" = [["rebuilds", "restores"]]))]
+    #[schemars(extend(
+        "default" = ["rebuilds", "idempotent", "serves"],
+        "examples" = [["rebuilds", "restores"]],
+        "minItems" = 1,
+        "uniqueItems" = true
+    ))]
     claims: Option<Spanned<Vec<Claim>>>,
     /// The repo under test.
     servers: ServersFile,
@@ -163,10 +168,10 @@ struct MachineFile {
     #[schemars(example = &"debian-13")]
     image: Spanned<String>,
     /// Memory in MiB, from 256.
-    #[schemars(extend("default" = 1024), example = 2048)]
+    #[schemars(extend("default" = 1024, "minimum" = 256), example = 2048)]
     memory_mib: Option<Spanned<u64>>,
     /// Virtual processors, up to 255. Containers share the host's.
-    #[schemars(extend("default" = 2), example = 4)]
+    #[schemars(extend("default" = 2, "minimum" = 1, "maximum" = 255), example = 4)]
     cpus: Option<Spanned<u32>>,
 }
 

@@ -120,7 +120,7 @@ impl Look {
         self.gaps.iter().for_each(|gap| found.gap(gap));
         let names = Names::of(root);
         let sockets = listening(root);
-        let boot = boot();
+        let boot = crate::witness::boot();
         let mut kinds: BTreeMap<String, Process> = BTreeMap::new();
         for (seen, unit) in self.counted(&names) {
             if !seen_again(root, seen) {
@@ -235,12 +235,6 @@ fn is_part(whole: &str, part: &str) -> bool {
 fn seen_again(root: &Root, seen: &Seen) -> bool {
     let text = fs::read_to_string(root.at(format!("/proc/{}/stat", seen.pid))).unwrap_or_default();
     stat(&text).is_some_and(|(state, _, _, ticks)| ticks == seen.ticks && state != "Z")
-}
-
-/// When this boot began: nanoseconds since 1970 on the clock of now.
-fn boot() -> i64 {
-    let since = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    crate::now() - (since.tv_sec * 1_000_000_000 + since.tv_nsec)
 }
 
 /// Inodes of sockets that wait for connections.
